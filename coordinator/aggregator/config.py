@@ -1,0 +1,54 @@
+"""What an aggregator is told at its start: one file, written by the coordinator, read once.
+
+It names one training, places and identities; what it must keep secret lies in the credential directory.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+
+
+class InstalledApp(pydantic.BaseModel):
+    """An app that is part of the image, by references `module:attribute`."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    client_app: str
+    server_app: str | None = None
+
+
+class AggregatorConfig(pydantic.BaseModel):
+    """The configuration of `python -m coordinator.aggregator --config FILE`."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    namespace: str
+    name: str
+    uid: str
+    spec: dict[str, Any]
+    """The training's spec, validated and with its defaults, as in the manifest."""
+
+    hub_address: str
+    """host:port of the coordinator's control listener."""
+    hub_server_name: str
+    credential_directory: Path
+    trust_domain: str
+
+    listen_address: str = "127.0.0.1:0"
+    """Where clients connect; port 0 takes a free one."""
+    advertised_host: str = ""
+    """What clients are told to dial, with the real port; empty: the listening host."""
+
+    app_bundle: Path | None = None
+    """The app as a bundle; None when it is installed."""
+    installed_app: InstalledApp | None = None
+    app_digest: str = ""
+
+    work_directory: Path
+    """The training's own volume: unpacked app, spool, journal."""
+    model_store: str
+    """An fsspec URL; the model goes to <store>/<namespace>/<name>/<round>/."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

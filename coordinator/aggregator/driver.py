@@ -1,0 +1,319 @@
+"""Carrying out what the round machine decides.
+
+Why it exists: the round machine only decides. The driver holds the messages on their way out, the replies that
+came in, the clients' sessions and the timer, feeds events in and executes instructions in order.
+Two worlds meet here: sessions live on the event loop, the ServerApp calls from threads of its own.
+It decides nothing about rounds and knows nothing of certificates or frames.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, TypeVar
+
+from flwr.app import Message
+
+from coordinator.aggregation import events, instructions, rounds
+from coordinator.aggregator import progress as progress_module
+from federation.telemetry import logs
+from federation.wire import codec
+
+log = logs.get_logger(__name__)
+
+Result = TypeVar("Result")
+
+
+class TrainingOver(BaseException):
+    """The training ended while the app was in a call of the Grid.
+
+    Not an Exception: an app that catches and carries on must not hold up the end.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        """Say why, for the condition that the coordinator shows."""
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class Session(Protocol):
+    """A client's open session, as the driver uses it. Calls never block; they come from the event loop only."""
+
+    def send(self, message_id: str, message: codec.OutgoingMessage) -> None:
+        """Queue a message, or send it again if the client does not have it."""
+
+    def confirm(self, message_id: str) -> None:
+        """Tell the client that its reply to this message need not be sent again."""
+
+    def goodbye(self, reason: str, message: str) -> None:
+        """End the session for good."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ReceivedReply:
+    """A whole reply that was checked; `build` makes the Flower message of it, as an answer to a message."""
+
+    message_id: str
+    verdict: events.Verdict
+    build: Callable[[str], Message]
+
+
+@dataclasses.dataclass(frozen=True)
+class Push:
+    """One message that the app pushes: what the machine needs of it, its bytes, and the error reply's maker."""
+
+    message_id: str
+    node: int
+    expires_at_unix: float
+    outgoing: codec.OutgoingMessage
+    error: Callable[[int, str], Message]
+
+
+class Driver:
+    """One training's messages between its ServerApp and its clients."""
+
+    def __init__(
+        self,
+        machine: rounds.RoundMachine,
+        progress: progress_module.Progress,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        """The clock counts seconds from anywhere; the wall clock gives unix seconds, for deadlines of the app."""
+        self._machine = machine
+        self._progress = progress
+        self._loop = loop
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._on_change = on_change
+        self._sessions: dict[int, Session] = {}
+        self._pushed: dict[str, Push] = {}
+        self._arrived: dict[tuple[str, int], ReceivedReply] = {}
+        self._kept: dict[str, ReceivedReply] = {}
+        self._batches: dict[str, concurrent.futures.Future[list[Message]]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._settled: dict[str, Message] = {}
+        self._settled_lock = threading.Lock()
+        self._over: TrainingOver | None = None
+        self.app_may_start: concurrent.futures.Future[None] = concurrent.futures.Future()
+        """Done when enough clients are there; raises TrainingOver if they never will be."""
+
+    # -- from the event loop: sessions and the coordinator ---------------------------------------
+
+    def handle(self, *happened: events.Event) -> None:
+        """Tell the machine and execute what it answers. On the event loop only."""
+        for instruction in self._machine.handle(*happened):
+            self._execute(instruction)
+        self._on_change()
+
+    def now(self) -> float:
+        """The machine's time, in seconds."""
+        return self._clock()
+
+    def connected(self, node: int, session: Session) -> None:
+        """A warm client opened a session; it replaces the one that the node had."""
+        earlier = self._sessions.get(node)
+        self._sessions[node] = session
+        if earlier is not None:
+            earlier.goodbye("SessionReplaced", "the client opened a newer session")
+        self.handle(events.NodeConnected(node, self._clock()))
+
+    def disconnected(self, node: int, session: Session) -> None:
+        """A session ended; nothing happens if another has replaced it."""
+        if self._sessions.get(node) is session:
+            del self._sessions[node]
+            self.handle(events.LinkLost(node, self._clock()))
+
+    def delivered(self, message_id: str) -> None:
+        """The client has the whole message."""
+        self.handle(events.MessageDelivered(message_id))
+
+    def replied(self, node: int, reply: ReceivedReply) -> None:
+        """A whole reply arrived and was checked, or was refused at its header."""
+        self._arrived.setdefault((reply.message_id, node), reply)
+        self.handle(events.ReplyArrived(reply.message_id, node, reply.verdict, self._clock()))
+
+    def awaits(self, message_id: str, node: int) -> bool:
+        """Whether a reply of this node to this message would still be looked at."""
+        push = self._pushed.get(message_id)
+        return push is not None and push.node == node
+
+    def outgoing(self, message_id: str) -> codec.OutgoingMessage | None:
+        """A message that is not settled yet, for comparing its reply with it."""
+        push = self._pushed.get(message_id)
+        return push.outgoing if push else None
+
+    # -- from the app's threads ------------------------------------------------------------------
+
+    def push(
+        self,
+        batch_id: str,
+        kind: events.Kind,
+        pushes: Sequence[Push],
+        *,
+        timeout_seconds: float | None,
+        waits: bool,
+        judged: bool,
+        round_number: int | None,
+    ) -> concurrent.futures.Future[list[Message]]:
+        """Send a batch. The future is done when the batch is closed (only if `waits`), or raises TrainingOver."""
+        result: concurrent.futures.Future[list[Message]] = concurrent.futures.Future()
+
+        def on_loop() -> None:
+            now, unix_now = self._clock(), self._wall_clock()
+            self._batches[batch_id] = result
+            self._pushed.update((push.message_id, push) for push in pushes)
+            outgoing = tuple(
+                events.Outgoing(push.message_id, push.node, now + push.expires_at_unix - unix_now) for push in pushes
+            )
+            self.handle(
+                events.BatchPushed(
+                    batch_id, kind, outgoing, timeout_seconds, waits, now, judged=judged, round=round_number
+                )
+            )
+
+        self._call(on_loop)
+        return result
+
+    def collect(self, message_ids: Iterable[str]) -> list[Message]:
+        """The replies to these messages that came since the last call; each is handed out once."""
+        self._raise_if_over()
+        with self._settled_lock:
+            return [self._settled.pop(message_id) for message_id in message_ids if message_id in self._settled]
+
+    def nodes(self) -> list[int]:
+        """The ids of the nodes that the app may address now, in ascending order."""
+
+        def on_loop() -> list[int]:
+            self.handle(events.NodesAsked(self._clock()))
+            return sorted(self._machine.nodes())
+
+        return self._call(on_loop)
+
+    def finished(self) -> None:
+        """The ServerApp returned."""
+        self._call(lambda: self.handle(events.AppFinished(self._clock())))
+
+    def _call(self, on_loop: Callable[[], Result]) -> Result:
+        self._raise_if_over()
+        done: concurrent.futures.Future[Result] = concurrent.futures.Future()
+
+        def run() -> None:
+            try:
+                done.set_result(on_loop())
+            except BaseException as error:  # handed to the caller's thread, whatever it is
+                done.set_exception(error)
+
+        self._loop.call_soon_threadsafe(run)
+        result = done.result()
+        self._raise_if_over()
+        return result
+
+    def _raise_if_over(self) -> None:
+        if self._over is not None:
+            raise TrainingOver(self._over.reason, self._over.message)
+
+    # -- executing -------------------------------------------------------------------------------
+
+    def _execute(self, instruction: instructions.Instruction) -> None:
+        match instruction:
+            case instructions.SendMessage(message_id, node):
+                if (session := self._sessions.get(node)) and (push := self._pushed.get(message_id)):
+                    session.send(message_id, push.outgoing)
+            case instructions.ConfirmReply(message_id, node):
+                if session := self._sessions.get(node):
+                    session.confirm(message_id)
+            case instructions.SettleMessage(message_id, outcome):
+                self._settle(message_id, outcome)
+            case instructions.CloseBatch(batch_id, message_ids, missing):
+                self._close(batch_id, message_ids, missing)
+            case instructions.AbandonBatch(batch_id, reason, message):
+                if (batch := self._batches.pop(batch_id, None)) and not batch.done():
+                    batch.set_exception(TrainingOver(reason, message))
+            case instructions.KeepReply(message_id, node):
+                self._kept[message_id] = self._arrived.pop((message_id, node))
+            case instructions.DropKeptReply(message_id, _):
+                self._kept.pop(message_id, None)
+            case instructions.DiscardReply(message_id, node, why):
+                self._arrived.pop((message_id, node), None)
+                log.info("reply discarded", message_id=message_id, node_id=node, reason=why)
+            case instructions.CutLink(node, reason, message):
+                if session := self._sessions.pop(node, None):
+                    session.goodbye(reason, message)
+            case instructions.WakeAt(due):
+                self._wake_at(due)
+            case instructions.FailTraining(reason, message) | instructions.StopApp(reason, message):
+                self._end(TrainingOver(reason, message))
+            case instructions.StartApp():
+                if not self.app_may_start.done():
+                    self.app_may_start.set_result(None)
+            case instructions.ReportCluster():
+                self._progress.cluster(instruction, self._wall_clock())
+            case instructions.ReportRound():
+                self._progress.round(instruction, self._wall_clock())
+
+    def _settle(self, message_id: str, outcome: instructions.Outcome) -> None:
+        push = self._pushed.pop(message_id, None)
+        if push is None:
+            return
+        if isinstance(outcome, instructions.Reply):
+            # A reply that stands in for another message (a late one) was kept under its own id.
+            reply = self._kept.pop(outcome.message_id, None) or self._arrived.pop((outcome.message_id, push.node))
+            message = reply.build(message_id)
+        else:
+            arrived = self._arrived.pop((message_id, push.node), None)
+            # A client's own error reply is handed on as it is; ours are made here.
+            own = arrived is not None and isinstance(arrived.verdict, events.Errored)
+            message = arrived.build(message_id) if own and arrived else push.error(outcome.code, outcome.reason)
+        with self._settled_lock:
+            self._settled[message_id] = message
+
+    def _close(self, batch_id: str, message_ids: Sequence[str], missing: Sequence[str]) -> None:
+        for message_id in missing:
+            self._pushed.pop(message_id, None)
+        batch = self._batches.pop(batch_id, None)
+        if batch is None or batch.done():
+            return
+        with self._settled_lock:
+            replies = [self._settled.pop(message_id) for message_id in message_ids if message_id in self._settled]
+        batch.set_result(replies)
+
+    def _wake_at(self, due: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(max(0.0, due - self._clock()), self._woken)
+
+    def _woken(self) -> None:
+        self._timer = None
+        self.handle(events.TimePassed(self._clock()))
+
+    def _end(self, over: TrainingOver) -> None:
+        if self._over is None:
+            self._over = over
+            log.warning("training over", reason=over.reason, message=over.message)
+        if not self.app_may_start.done():
+            self.app_may_start.set_exception(TrainingOver(over.reason, over.message))
+        for batch in self._batches.values():
+            if not batch.done():
+                batch.set_exception(TrainingOver(over.reason, over.message))
+        self._batches.clear()
+
+    def close(self, reason: str, message: str) -> None:
+        """Say goodbye to every client. On the event loop only."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for session in list(self._sessions.values()):
+            session.goodbye(reason, message)
+
+    @property
+    def over(self) -> TrainingOver | None:
+        """Why the training ended before the app did, if it did."""
+        return self._over

@@ -1,0 +1,334 @@
+"""The aggregator's side of Exchange.Session: frames in and out, for each client.
+
+Why it exists: between a gRPC stream and the driver lie the protocol's hello, transfers that survive a cut link, the
+spool on disk and the checks of an update. A reply's arrays go to disk as they come and are never whole in memory.
+Rounds are not known here; authorisation has happened before (federation/trust/interceptors.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Message
+
+from coordinator.aggregation import events
+from coordinator.aggregator import driver as driver_module
+from coordinator.aggregator import progress as progress_module
+from coordinator.aggregator import received, verification
+from federation.api import reasons
+from federation.flower import messages as flower_messages
+from federation.telemetry import logs
+from federation.trust import identity as identities
+from federation.trust import interceptors
+from federation.wire import codec, denials, outbox, protocol, transfers
+from federation.wire import hanse_pb2 as pb
+from federation.wire import hanse_pb2_grpc as pb_grpc
+from federation.wire import limits as wire_limits
+
+log = logs.get_logger(__name__)
+
+
+class Exchange(pb_grpc.ExchangeServicer):
+    """Serves the clients of one training."""
+
+    def __init__(
+        self,
+        driver: driver_module.Driver,
+        progress: progress_module.Progress,
+        verifier: verification.Verifier,
+        *,
+        node_of: Callable[[str], int],
+        run_id: int,
+        spool_directory: Path,
+        message_limits: wire_limits.MessageLimits,
+    ) -> None:
+        """Take what a session needs; node_of gives a cluster's node id."""
+        self._driver = driver
+        self._progress = progress
+        self._verifier = verifier
+        self._node_of = node_of
+        self._run_id = run_id
+        self._spool_directory = spool_directory
+        self._limits = message_limits
+        self._clients: dict[str, _Client] = {}
+        self._expected: frozenset[str] | None = None
+
+    def expect(self, clusters: Iterable[str]) -> None:
+        """Which clusters may open a session from now on; before the first call all may."""
+        self._expected = frozenset(clusters)
+
+    async def Session(
+        self, request_iterator: AsyncIterator[pb.ClientFrame], context: Any
+    ) -> None:
+        """Serve one session from hello to goodbye.
+
+        Raises: Denied for a cluster that is not expected, a protocol that is not spoken, a malformed frame.
+        """
+        identity = interceptors.peer_identity(context)
+        assert isinstance(identity, identities.ClientIdentity)  # the authorisation table lets nobody else in
+        if self._expected is not None and identity.cluster not in self._expected:
+            raise denials.Denied(
+                denials.Reason.NOT_EXPECTED,
+                cluster=identity.cluster,
+                training=f"{identity.namespace}/{identity.training}",
+                detail="the hub has not asked it to, or no longer does",
+            )
+        first = await anext(aiter(request_iterator), None)
+        if first is None:
+            return
+        if first.WhichOneof("body") == "failure":
+            self._failed_to_load(identity.cluster, first.failure)
+            return
+        if first.WhichOneof("body") != "hello":
+            raise denials.Denied(denials.Reason.BAD_MESSAGE, detail="a session begins with hello")
+        agreed = protocol.agree(first.hello.protocol)
+        if isinstance(agreed, denials.Denial):
+            raise denials.Denied(agreed)
+        client = self._client(identity.cluster)
+        session = _Session(client, context.write)
+        client.replace(session, first.hello)
+        await session.welcome(agreed, self._run_id)
+        self._driver.connected(client.node, session)
+        reader = asyncio.create_task(self._read(client, session, request_iterator))
+        try:
+            await session.write_until(reader)
+            if reader.done():
+                reader.result()
+        finally:
+            reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await reader
+            session.close()
+            self._driver.disconnected(client.node, session)
+
+    def _client(self, cluster: str) -> _Client:
+        if cluster not in self._clients:
+            self._clients[cluster] = _Client(cluster, self._node_of(cluster), self._limits, self._spool_directory,
+                                             self._progress)  # fmt: skip
+        return self._clients[cluster]
+
+    def _failed_to_load(self, cluster: str, failure: pb.ClientFailure) -> None:
+        log.error("client app not loadable", cluster=cluster, reason=failure.reason, detail=failure.message)
+        self._progress.client_log(cluster, failure.log_tail)
+        self._driver.handle(
+            events.NodeRemoved(self._node_of(cluster), failure.reason, failure.message, self._driver.now())
+        )
+
+    async def _read(self, client: _Client, session: _Session, frames: AsyncIterator[pb.ClientFrame]) -> None:
+        async for frame in frames:
+            if not session.open:
+                return
+            match frame.WhichOneof("body"):
+                case "chunk":
+                    self._progress.transferred(client.cluster, received=len(frame.chunk.data))
+                    self._take(client, lambda frame=frame: client.incoming.chunk(frame.chunk))
+                case "begin":
+                    client.transfer_id = frame.begin.transfer_id
+                    self._take(client, lambda frame=frame: client.incoming.begin(frame.begin))
+                case "received":
+                    if client.outbox.received(frame.received):
+                        self._driver.delivered(frame.received.transfer_id)
+                case "log":
+                    self._progress.client_log(client.cluster, frame.log.lines)
+                case "failure":
+                    self._failed_to_load(client.cluster, frame.failure)
+                    return
+                case other:
+                    raise denials.Denied(denials.Reason.BAD_MESSAGE, detail=f"a {other} frame within a session")
+
+    def _take(self, client: _Client, feed: Callable[[], list[transfers.Event]]) -> None:
+        """Feed a frame into the client's transfer and act on what it brings about."""
+        try:
+            happened = feed()
+        except codec.WireError as error:
+            self._refuse_transfer(client, error)
+            return
+        except OSError as error:
+            log.exception("reply not stored", cluster=client.cluster)
+            client.reply = None
+            self._driver.handle(
+                events.StopAsked(reasons.TrainingReason.STORAGE_FULL, f"a reply of {client.cluster} could not be stored: {error}")
+            )
+            return
+        for event in happened:
+            match event:
+                case codec.HeaderReceived(header):
+                    self._look_at_header(client, header)
+                case codec.MessageReceived(header):
+                    reply, client.reply = client.reply or received.Reply(self._spool_directory), None
+                    if not reply.refused:
+                        client.checking.add(task := asyncio.create_task(self._check(client, header, reply)))
+                        task.add_done_callback(client.checking.discard)
+                case transfers.TransferRepeated(transfer_id):
+                    client.confirm_transfer(transfer_id)
+                case transfers.TransferAbandoned():
+                    client.reply = None
+
+    def _look_at_header(self, client: _Client, header: pb.MessageHeader) -> None:
+        """Refuse what the header alone shows to be unacceptable, before its arrays take time and room."""
+        sent = self._driver.outgoing(header.reply_to_message_id)
+        if sent is None or header.HasField("error"):
+            return
+        refused = self._verifier.header(sent.header, header)
+        if refused is not None:
+            if client.reply is None:
+                client.reply = received.Reply(self._spool_directory)
+            client.reply.refuse()
+            self._replied(client, header.reply_to_message_id, refused, header, client.reply)
+
+    async def _check(self, client: _Client, header: pb.MessageHeader, reply: received.Reply) -> None:
+        """Check a whole reply's values, beside the event loop, and hand it on."""
+        verdict: events.Verdict
+        if header.HasField("error"):
+            verdict = events.Errored(header.error.code, header.error.reason)
+        else:
+            sent = self._driver.outgoing(header.reply_to_message_id)
+            if sent is None:  # late or unknown: the machine says what becomes of it
+                verdict = events.Accepted(None)
+            else:
+                try:
+                    verdict = await self._verifier.values(sent, header, reply)
+                except Exception as error:  # whatever a hostile reply provokes ends as its refusal
+                    log.exception("reply not readable", cluster=client.cluster)
+                    verdict = events.Refused(reasons.UpdateViolation.UNREADABLE, f"the reply of {client.cluster} cannot be read: {error}")
+        self._replied(client, header.reply_to_message_id, verdict, header, reply)
+
+    def _replied(
+        self, client: _Client, message_id: str, verdict: events.Verdict, header: pb.MessageHeader, reply: received.Reply
+    ) -> None:
+        def build(answered_id: str) -> Message:
+            header.reply_to_message_id = answered_id
+            return flower_messages.to_flower(header, reply.array_of)
+
+        self._driver.replied(client.node, driver_module.ReceivedReply(message_id, verdict, build))
+
+    def _refuse_transfer(self, client: _Client, error: codec.WireError) -> None:
+        """A reply whose bytes are not a message, or too many: its message is answered by the refusal."""
+        message_id = outbox.answered_by(client.transfer_id)
+        client.reply = None
+        if message_id is None or isinstance(error, transfers.TransferNotBegun):
+            if client.refused_transfer == client.transfer_id:
+                return  # the rest of a transfer that was refused at its beginning
+            raise denials.Denied(denials.Reason.BAD_MESSAGE, detail=str(error))
+        too_large = isinstance(error, codec.MessageTooLarge | codec.ArrayTooLarge | codec.TooManyArrays | codec.HeaderTooLarge)
+        reason = reasons.UpdateViolation.TOO_LARGE if too_large else reasons.UpdateViolation.UNREADABLE
+        client.refused_transfer = client.transfer_id
+        self._driver.replied(
+            client.node,
+            driver_module.ReceivedReply(message_id, events.Refused(reason, f"the reply of {client.cluster} was refused: {error}"), _never),
+        )
+
+
+def _never(_: str) -> Message:
+    raise AssertionError("a refused reply is never handed on")
+
+
+class _Client:
+    """What outlives a client's sessions: both directions' transfers."""
+
+    def __init__(
+        self,
+        cluster: str,
+        node: int,
+        limits: wire_limits.MessageLimits,
+        spool_directory: Path,
+        progress: progress_module.Progress,
+    ) -> None:
+        self.cluster = cluster
+        self.node = node
+        self.progress = progress
+        self.outbox = outbox.Outbox(receiver_holds=True)
+        self.reply: received.Reply | None = None
+        self.transfer_id = ""
+        self.refused_transfer = ""
+        self.checking: set[asyncio.Task[None]] = set()
+        self._spool_directory = spool_directory
+        self._session: _Session | None = None
+        self.incoming = transfers.Incoming(limits, sink_factory=self._sink)
+
+    def _sink(self, entry: pb.ArrayEntry) -> codec.Sink:
+        if self.reply is None:
+            self.reply = received.Reply(self._spool_directory)
+        return self.reply.sink(entry)
+
+    def replace(self, session: _Session, hello: pb.ClientHello) -> None:
+        """Put a new session in the place of the old one."""
+        if self._session is not None:
+            self._session.close()
+        self._session = session
+        self.incoming.link_lost()
+        receiving = hello.receiving if hello.HasField("receiving") else None
+        self.outbox.link_up(receiving, hello.held_sha256)
+
+    def confirm_transfer(self, transfer_id: str) -> None:
+        """Tell the client, if it is there, that a reply is safe."""
+        if self._session is not None:
+            self._session.control(pb.AggregatorFrame(received=pb.TransferReceived(transfer_id=transfer_id)))
+
+
+class _Session:
+    """One open stream; implements driver.Session."""
+
+    def __init__(self, client: _Client, write: Callable[[pb.AggregatorFrame], Any]) -> None:
+        self._client = client
+        self._write = write
+        self._control: collections.deque[pb.AggregatorFrame] = collections.deque()
+        self._wake = asyncio.Event()
+        self._leaving = False
+        self.open = True
+
+    async def welcome(self, version: int, run_id: int) -> None:
+        await self._write(
+            pb.AggregatorFrame(
+                welcome=pb.ClientWelcome(
+                    protocol=version, node_id=self._client.node, run_id=run_id, receiving=self._client.incoming.position
+                )
+            )
+        )
+
+    def send(self, message_id: str, message: codec.OutgoingMessage) -> None:
+        del message_id  # it stands in the message's header
+        self._client.outbox.put(message)
+        self._wake.set()
+
+    def confirm(self, message_id: str) -> None:
+        self.control(pb.AggregatorFrame(received=pb.TransferReceived(transfer_id=outbox.reply_id(message_id))))
+
+    def goodbye(self, reason: str, message: str) -> None:
+        self._leaving = True
+        self.control(pb.AggregatorFrame(goodbye=pb.Goodbye(reason=reason, message=message)))
+
+    def control(self, frame: pb.AggregatorFrame) -> None:
+        """Queue a small frame; it overtakes a message that is on its way."""
+        self._control.append(frame)
+        self._wake.set()
+
+    def close(self) -> None:
+        """No frame is written or read any more."""
+        if self.open:
+            self.open = False
+            self._client.outbox.link_lost()
+            self._wake.set()
+
+    async def write_until(self, reader: asyncio.Task[None]) -> None:
+        """Write frames until goodbye is said, the reader ends, or another session takes over."""
+        reader.add_done_callback(lambda _: self._wake.set())
+        while self.open and not reader.done():
+            self._wake.clear()
+            while self._control:
+                await self._write(self._control.popleft())
+            if self._leaving or not self.open:
+                return
+            frame = self._client.outbox.next_frame()
+            if frame is None:
+                await self._wake.wait()
+            elif isinstance(frame, pb.TransferChunk):
+                await self._write(pb.AggregatorFrame(chunk=frame))
+                self._client.progress.transferred(self._client.cluster, sent=len(frame.data))
+            else:
+                await self._write(pb.AggregatorFrame(begin=frame))

@@ -1,0 +1,176 @@
+"""The Grid that a training's ServerApp sees.
+
+Why it exists: `flwr.serverapp.Grid` is the one thing that a ServerApp knows of the world. This one hands messages
+to the driver and gives back replies in the order of node ids, so that an average has the same last bit whatever the
+order of arrival. Any number of the app's threads may use it. It knows no channel and decides no round.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+from coordinator.aggregation import events
+from coordinator.aggregator import driver as driver_module
+from coordinator.aggregator import metrics
+from coordinator.aggregator import progress as progress_module
+from federation.flower import messages as flower_messages
+from federation.flower import replies
+from federation.flower.host import Run
+
+ROUND_KEY = "server-round"
+"""Where Flower's strategies write the round's number in a message's config."""
+
+
+class HanseGrid(Grid):
+    """Flower's Grid over the driver of one training."""
+
+    def __init__(
+        self,
+        driver: driver_module.Driver,
+        progress: progress_module.Progress,
+        *,
+        run: Run,
+        prefix: str,
+        judged: bool = True,
+        on_arrays: Callable[[ArrayRecord], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take the driver and what to call this run.
+
+        prefix: begins every message id; new for each start of the aggregator, so that a client never mistakes
+            a message for one of an earlier start.
+        judged: False for apps of Flower's older API, which send one message at a time from many threads.
+        on_arrays: hears of the arrays that each push carries.
+        """
+        self._driver = driver
+        self._progress = progress
+        self._run = run
+        self._prefix = prefix
+        self._judged = judged
+        self._on_arrays = on_arrays
+        self._clock = clock
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._last_return: float | None = None
+
+    def set_run(self, run: Run) -> None:
+        """Flower's own start-up sets the run here; ours is given at construction and stays."""
+
+    @property
+    def run(self) -> Run:
+        """Run information."""
+        return self._run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """Create a message; Flower's deprecated way."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> list[int]:
+        """The ids of the nodes that take part now, ascending; stable while a batch is waited for."""
+        return self._driver.nodes()
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Send messages; their replies are fetched with `pull_messages`."""
+        ids, _ = self._push(messages, timeout=None, waits=False)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """The replies that came since the last call, by node id; each reply comes once."""
+        collected = self._driver.collect(list(message_ids))
+        return sorted(collected, key=lambda reply: reply.metadata.src_node_id)
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """Send messages and wait for their replies, at most `timeout` seconds.
+
+        Returns the replies by node id, then in the order sent: one for each message that was answered, error
+        replies included; fewer when the timeout or the round's deadline came first.
+        Raises: TrainingOver when the training cannot go on, e.g. because its quorum is lost.
+        """
+        entered = self._clock()
+        _, batch = self._push(messages, timeout=timeout, waits=True)
+        if batch is None:
+            return []
+        kind, number, closed = batch
+        received = closed.result()
+        self._measure(kind, number, received, entered)
+        return received
+
+    def _push(
+        self, messages: Iterable[Message], *, timeout: float | None, waits: bool
+    ) -> tuple[list[str], tuple[events.Kind, int | None, concurrent.futures.Future[list[Message]]] | None]:
+        pushes: list[driver_module.Push] = []
+        kinds: set[events.Kind] = set()
+        number: int | None = None
+        arrays: ArrayRecord | None = None
+        for message in messages:  # once: apps hand in generators too
+            message_id = self._next_id(message.metadata.dst_node_id)
+            replies.set_message_id(message, message_id)
+            kinds.add(kind_of(message.metadata.message_type))
+            number = round_of(message) if number is None else number
+            pushes.append(
+                driver_module.Push(
+                    message_id,
+                    message.metadata.dst_node_id,
+                    message.metadata.created_at + message.metadata.ttl,
+                    flower_messages.to_wire(message, message_id),
+                    replies.error_reply_to(message.metadata),
+                )
+            )
+            if message.has_content():
+                arrays = next((record for record in message.content.array_records.values() if len(record)), arrays)
+        if not pushes:
+            return [], None
+        if arrays is not None:
+            self._on_arrays(arrays)
+        kind = min(kinds, key=list(events.Kind).index)
+        future = self._driver.push(
+            f"{self._prefix}-batch-{next(self._numbers)}",
+            kind,
+            pushes,
+            timeout_seconds=timeout,
+            waits=waits,
+            # One message at a time is an app that addresses clients one by one: it judges for itself.
+            judged=self._judged and len(pushes) > 1,
+            round_number=number,
+        )
+        return [push.message_id for push in pushes], (kind, number, future)
+
+    def _next_id(self, node: int) -> str:
+        with self._lock:
+            return f"{self._prefix}-{next(self._numbers)}-{node:x}"
+
+    def _measure(self, kind: events.Kind, number: int | None, received: list[Message], entered: float) -> None:
+        now = self._clock()
+        with self._lock:
+            since, self._last_return = self._last_return, now
+        self._progress.spent(kind.value, now - entered)
+        if since is not None and entered > since:
+            self._progress.spent("Aggregate", entered - since)
+        if kind is not events.Kind.QUERY:
+            self._progress.measured(number or self._progress.current_round, kind.value, metrics.average(received))
+
+
+def kind_of(message_type: str) -> events.Kind:
+    """How a round counts a message: by its category, whatever its action."""
+    category = message_type.partition(".")[0]
+    return {"train": events.Kind.TRAIN, "evaluate": events.Kind.EVALUATE}.get(category, events.Kind.QUERY)
+
+
+def round_of(message: Message) -> int | None:
+    """The round's number where the message's config names it, as Flower's strategies do."""
+    if not message.has_content():
+        return None
+    for record in message.content.config_records.values():
+        number = record.get(ROUND_KEY)
+        if isinstance(number, int) and number > 0:
+            return number
+    return None

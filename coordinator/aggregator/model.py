@@ -1,0 +1,95 @@
+"""From a strategy's arrays to the two files that a training leaves: the model and its card.
+
+Why it exists: Flower hands the final arrays to the ServerApp and forgets them. A user wants a file that any
+framework opens (safetensors) and a card that says where it came from. It knows no store and no channel.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+from flwr.app import Array, ArrayRecord
+
+MODEL_FILE = "model.safetensors"
+CARD_FILE = "card.json"
+_HASH_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a model's card says; field names are the JSON's keys.
+
+    Units: examples are those that a cluster reported for the last round it took part in.
+    """
+
+    training: str
+    round: int
+    app_digest: str
+    dataset: str
+    examples: Mapping[str, int]
+    metrics: Sequence[Mapping[str, Any]]
+    sha256: str
+    arrays: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    hanse_version: str = ""
+
+    def to_json(self) -> bytes:
+        """The card as indented JSON with sorted keys, so that equal cards are equal files."""
+        return (json.dumps(self.__dict__, indent=2, sort_keys=True, default=dict) + "\n").encode()
+
+
+def write(arrays: ArrayRecord, path: Path) -> str:
+    """Write the arrays as safetensors and return the file's SHA-256 in hexadecimal.
+
+    Shapes: names, shapes and element types are kept; the order of names does not change the file.
+    Errors: ValueError for an array that is not in numpy's format; OSError if the disk refuses.
+    """
+    tensors = {name: values(array) for name, array in sorted(arrays.items())}
+    safetensors.numpy.save_file(tensors, path)
+    return sha256_of(path)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes in hexadecimal, read block by block."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_HASH_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def values(array: Array) -> npt.NDArray[Any]:
+    """An array's values without a second copy of its bytes where the layout allows it.
+
+    `Array.numpy()` copies; the serialised form is a short header followed by the values as they lie.
+    Errors: ValueError for a serialisation other than numpy's.
+    """
+    if array.stype != "numpy.ndarray":
+        raise ValueError(f"an array serialised as {array.stype} cannot be stored, only numpy.ndarray can")
+    if not isinstance(array.data, bytes):
+        return array.numpy()
+    stream = io.BytesIO(array.data[:_NPY_HEADER_BOUND])
+    version = np.lib.format.read_magic(stream)
+    if version != (1, 0):
+        return array.numpy()
+    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
+    if fortran_order or dtype.hasobject:
+        return array.numpy()
+    return np.frombuffer(array.data, dtype=dtype, offset=stream.tell()).reshape(shape)
+
+
+_NPY_HEADER_BOUND = 65536 + 16
+"""Version 1.0 of the .npy format gives its header length in two bytes."""
+
+
+def describe(arrays: ArrayRecord) -> dict[str, dict[str, Any]]:
+    """Name, shape and element type of each array, for the card."""
+    return {name: {"shape": list(array.shape), "dtype": array.dtype} for name, array in arrays.items()}

@@ -1,0 +1,156 @@
+"""The picture of a running training that the coordinator is told.
+
+Why it exists: many small things happen in a round; the hub wants the whole picture, a few times a second at
+most. This module keeps it and turns it into the wire's report. It decides nothing and sends nothing.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import threading
+from collections.abc import Iterable, Mapping
+
+from coordinator.aggregation import instructions
+from federation.api import reasons
+from federation.wire import hanse_pb2 as pb
+
+LOG_LINES = 20
+"""Kept of each client: the end of a traceback and what led to it."""
+
+
+@dataclasses.dataclass
+class _Cluster:
+    state: str = ""
+    reason: str = ""
+    message: str = ""
+    round: int = 0
+    examples: int | None = None
+    last_update_at: float = 0.0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    log: collections.deque[str] = dataclasses.field(default_factory=lambda: collections.deque(maxlen=LOG_LINES))
+
+    def sentence(self) -> str:
+        """The message, with the end of the client's traceback where its app failed."""
+        if self.reason == reasons.ClusterReason.CLIENT_APP_FAILED and self.log:
+            return "\n".join((self.message, *self.log))
+        return self.message
+
+
+class Progress:
+    """Collects what happens; `report` says what is new since the last one. Safe to use from many threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._clusters: dict[str, _Cluster] = {}
+        self._round = 0
+        self._rounds_total = 0
+        self._phase: str = instructions.Phase.WAITING_FOR_CLIENTS
+        self._message = ""
+        self._round_started_at = 0.0
+        self._metrics: dict[tuple[int, str], Mapping[str, float]] = {}
+        self._unreported: list[tuple[int, str]] = []
+        self._seconds: dict[str, float] = {}
+
+    def total(self, rounds: int) -> None:
+        """How many rounds the app means to run."""
+        with self._lock:
+            self._rounds_total = max(self._rounds_total, rounds)
+
+    def cluster(self, report: instructions.ReportCluster, now: float) -> None:
+        """What the round machine says of one cluster; now is in unix seconds."""
+        with self._lock:
+            entry = self._clusters.setdefault(report.cluster, _Cluster())
+            entry.state, entry.reason, entry.message = report.state, report.reason, report.message
+            entry.round = report.round or entry.round
+            if report.examples is not None:
+                entry.examples = report.examples
+            if report.state is reasons.ClusterState.REPORTED:
+                entry.last_update_at = now
+
+    def round(self, report: instructions.ReportRound, now: float) -> None:
+        """What the round machine says of the round; now is in unix seconds."""
+        with self._lock:
+            if report.round != self._round:
+                self._round, self._round_started_at = report.round, now
+            self._phase, self._message = report.phase, report.message
+
+    def transferred(self, cluster: str, *, sent: int = 0, received: int = 0) -> None:
+        """Bytes that went to a cluster's client, or came from it."""
+        with self._lock:
+            entry = self._clusters.setdefault(cluster, _Cluster())
+            entry.bytes_sent += sent
+            entry.bytes_received += received
+
+    def client_log(self, cluster: str, lines: Iterable[str]) -> None:
+        """The last lines that a client wrote; a traceback stands there."""
+        with self._lock:
+            self._clusters.setdefault(cluster, _Cluster()).log.extend(lines)
+
+    def spent(self, phase: str, seconds: float) -> None:
+        """Seconds that went into a phase."""
+        with self._lock:
+            self._seconds[phase] = self._seconds.get(phase, 0.0) + seconds
+
+    def measured(self, round_number: int, phase: str, values: Mapping[str, float]) -> None:
+        """Metrics of a round; the latest for a round and phase stands."""
+        if not values:
+            return
+        with self._lock:
+            key = (round_number, phase)
+            if self._metrics.get(key) != values:
+                self._metrics[key] = dict(values)
+                self._unreported.append(key)
+
+    def metrics(self) -> list[dict[str, object]]:
+        """All metrics so far, by round and phase, for the model's card."""
+        with self._lock:
+            return [
+                {"round": number, "phase": phase, "values": dict(values)}
+                for (number, phase), values in sorted(self._metrics.items())
+            ]
+
+    def examples(self) -> dict[str, int]:
+        """The last reported number of examples of each cluster that reported one."""
+        with self._lock:
+            return {name: entry.examples for name, entry in sorted(self._clusters.items()) if entry.examples is not None}
+
+    @property
+    def current_round(self) -> int:
+        """The number of the round in progress, 0 before the first."""
+        with self._lock:
+            return self._round
+
+    def report(self) -> pb.ProgressReport:
+        """The whole picture; metrics only those that no earlier report carried."""
+        with self._lock:
+            fresh, self._unreported = self._unreported, []
+            return pb.ProgressReport(
+                round=self._round,
+                rounds_total=self._rounds_total,
+                phase=self._phase,
+                message=self._message,
+                round_started_at=self._round_started_at,
+                clusters=[
+                    pb.ClusterProgress(
+                        cluster=name,
+                        state=entry.state,
+                        reason=entry.reason,
+                        message=entry.sentence(),
+                        round=entry.round,
+                        examples=entry.examples,
+                        last_update_at=entry.last_update_at,
+                        bytes_sent=entry.bytes_sent,
+                        bytes_received=entry.bytes_received,
+                    )
+                    for name, entry in sorted(self._clusters.items())
+                ],
+                metrics=[
+                    pb.RoundMetrics(round=number, phase=phase, values=dict(self._metrics[number, phase]))
+                    for number, phase in fresh
+                ],
+                bytes_sent=sum(entry.bytes_sent for entry in self._clusters.values()),
+                bytes_received=sum(entry.bytes_received for entry in self._clusters.values()),
+                phase_seconds=dict(self._seconds),
+            )

@@ -1,0 +1,158 @@
+"""Between a reply on disk and the pure checks: descriptions out of headers, values out of the spool.
+
+Why it exists: `aggregation.checks` knows neither messages nor files. This module describes a message's arrays to it
+and reads their values block by block, so that checking a reply of any size needs a few megabytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coordinator.aggregation import checks, events
+from coordinator.aggregator import grid, received
+from federation.wire import codec
+from federation.wire import hanse_pb2 as pb
+
+_BLOCK_BYTES = 4 * 1024 * 1024
+
+
+class Verifier:
+    """Checks replies against the messages that they answer."""
+
+    def __init__(self, limits: checks.Limits) -> None:
+        """Take the bounds of spec.updateChecks."""
+        self._limits = limits
+
+    def header(self, sent: pb.MessageHeader, reply: pb.MessageHeader) -> events.Refused | None:
+        """Check what the reply's header says, before its arrays have come."""
+        kind = grid.kind_of(sent.message_type)
+        # Own actions (train.something) may answer with whatever their server side expects.
+        own_action = kind is events.Kind.TRAIN and "." in sent.message_type
+        return checks.check_header(
+            events.Kind.QUERY if own_action else kind, describe(sent), describe(reply), metrics_of(reply), self._limits
+        )
+
+    async def values(
+        self, sent: codec.OutgoingMessage, header: pb.MessageHeader, reply: received.Reply
+    ) -> events.Accepted | events.Refused:
+        """Check a whole reply: its .npy headers, then its values; beside the event loop."""
+        return await asyncio.to_thread(self._values, sent, header, reply)
+
+    def _values(
+        self, sent: codec.OutgoingMessage, header: pb.MessageHeader, reply: received.Reply
+    ) -> events.Accepted | events.Refused:
+        described = describe(header)
+        entries = {
+            (record.name, entry.name): entry
+            for record in header.records
+            if record.WhichOneof("kind") == "arrays"
+            for entry in record.arrays.entries
+        }
+        for record, arrays in described.items():
+            for array in arrays:
+                refused = checks.check_npy_header(_prefix(reply, entries[record, array.name].sha256), array)
+                if refused is not None:
+                    return refused
+        counterparts = self._counterparts(sent, described) if self._limits.maximum_norm is not None else {}
+        ordered = sorted(
+            ((record, array) for record, arrays in described.items() for array in arrays),
+            key=lambda pair: list(counterparts).index(pair[1].name) if pair[1].name in counterparts else len(counterparts),
+        )
+        values = (
+            (array.name, _blocks(reply.source_of(entries[record, array.name].sha256), counterparts.get(array.name)))
+            for record, array in ordered
+            if array.serialization == checks.NUMPY_SERIALIZATION
+        )
+        return checks.check_values(values, metrics_of(header), self._limits)
+
+    @staticmethod
+    def _counterparts(
+        sent: codec.OutgoingMessage, reply: checks.Description
+    ) -> dict[str, codec.Buffer | codec.ByteSource]:
+        """The serialised bytes of the arrays sent, by name, in the order sent; empty if the reply has none of them."""
+        described = describe(sent.header)
+        model = checks.sent_model(described)
+        if model is None or not any(reply.values()):
+            return {}
+        record = next(record for record in sent.header.records if record.name == model)
+        return {entry.name: sent.arrays[entry.sha256] for entry in record.arrays.entries}
+
+
+def describe(header: pb.MessageHeader) -> dict[str, list[checks.ArrayDescription]]:
+    """A message's array records, as `checks` wants them."""
+    return {
+        record.name: [
+            checks.ArrayDescription(entry.name, entry.dtype, tuple(entry.shape), entry.length_bytes, entry.serialization)
+            for entry in record.arrays.entries
+        ]
+        for record in header.records
+        if record.WhichOneof("kind") == "arrays"
+    }
+
+
+def metrics_of(header: pb.MessageHeader) -> dict[str, object]:
+    """The single numbers of a message's metric records, by key."""
+    found: dict[str, object] = {}
+    for record in header.records:
+        if record.WhichOneof("kind") == "metrics":
+            for entry in record.metrics.entries:
+                kind = entry.value.WhichOneof("kind")
+                if kind in ("integer", "large_integer", "real", "boolean"):
+                    found[entry.name] = getattr(entry.value, kind)
+    return found
+
+
+def _prefix(reply: received.Reply, digest: bytes) -> bytes:
+    source = reply.source_of(digest)
+    length = min(len(source), checks.NPY_PREFIX_BYTES)
+    return source[:length] if isinstance(source, bytes) else source.read(0, length)
+
+
+def _blocks(
+    reply: codec.Buffer | codec.ByteSource, sent: codec.Buffer | codec.ByteSource | None
+) -> Iterator[checks.Block]:
+    """The values of a serialised array, with those of its counterpart if that has the same layout."""
+    start, dtype, fortran = _layout(reply)
+    before: tuple[int, np.dtype[Any], bool] | None = None
+    if sent is not None and len(sent) == len(reply):
+        before = _layout(sent)
+        if before[1:] != (dtype, fortran):
+            before = None
+    step = max(1, _BLOCK_BYTES // max(1, dtype.itemsize)) * dtype.itemsize
+    position = start
+    while position < len(reply):
+        length = min(step, len(reply) - position)
+        values = _read(reply, position, length, dtype)
+        other = None
+        if before is not None and sent is not None:
+            other = _read(sent, position - start + before[0], length, dtype)
+        yield values, other
+        position += length
+
+
+def _layout(source: codec.Buffer | codec.ByteSource) -> tuple[int, np.dtype[Any], bool]:
+    """Where the values begin, their type, and whether they lie in Fortran's order. The header was checked before."""
+    length = min(len(source), checks.NPY_PREFIX_BYTES)
+    stream = io.BytesIO(bytes(_slice(source, 0, length)))
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    _, fortran, dtype = read(stream)
+    return stream.tell(), dtype, fortran
+
+
+def _read(
+    source: codec.Buffer | codec.ByteSource, position: int, length: int, dtype: np.dtype[Any]
+) -> npt.NDArray[Any]:
+    return np.frombuffer(_slice(source, position, length), dtype=dtype)
+
+
+def _slice(source: codec.Buffer | codec.ByteSource, position: int, length: int) -> codec.Buffer:
+    if isinstance(source, bytes | bytearray | memoryview):
+        return memoryview(source).cast("B")[position : position + length]
+    return source.read(position, length)

@@ -1,0 +1,45 @@
+"""`hanse logs`: what the ServerApp and the ClientApps of a simulation wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coordinator.cli import output
+
+LATEST = Path("hanse-runs")
+
+
+def show(
+    run: Annotated[Path | None, typer.Argument(help="A run's directory; the latest below hanse-runs/ if left out.")] = None,
+    name: Annotated[
+        str, typer.Option("--from", help="Only this process: aggregator, coordinator, EDGE or EDGE.client.")
+    ] = "",
+    tail: Annotated[int, typer.Option(help="Only the last lines of each log; 0 shows all.", min=0)] = 0,
+    form: Annotated[output.Output, typer.Option("-o", "--output", help="text or json.")] = output.Output.TEXT,
+) -> None:
+    """Show the logs of a simulation.
+
+    Example: `hanse logs --from zurich.client --tail 20`
+    """
+    directory = run or _latest()
+    logs = sorted((directory / "logs").glob("*.log")) if (directory / "logs").is_dir() else []
+    if not logs:
+        output.refuse(f"{directory}: no logs; give the directory of a run, as hanse simulate prints it")
+    chosen = [log for log in logs if not name or log.stem == name]
+    if not chosen:
+        output.refuse(f"--from {name}: no such process; this run has {', '.join(log.stem for log in logs)}")
+    for log in chosen:
+        lines = log.read_text(errors="replace").splitlines()[-tail:] if tail else log.read_text(errors="replace").splitlines()
+        for line in lines:
+            typer.echo(json.dumps({"process": log.stem, "line": line}) if form is output.Output.JSON else f"{log.stem:>18} | {line}")
+
+
+def _latest() -> Path:
+    runs = sorted((path for path in LATEST.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime) if LATEST.is_dir() else []
+    if not runs:
+        output.refuse(f"no runs below {LATEST}/; run hanse simulate first, or give a run's directory")
+    return runs[-1]

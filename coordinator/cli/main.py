@@ -1,0 +1,36 @@
+"""The `hanse` command.
+
+Why it exists: one door for people. Each command is a thin shell: it reads options, calls the part that does the work,
+and turns errors into one sentence and an exit code (2: something to mend before it can start; 1: it ran and failed).
+"""
+
+from __future__ import annotations
+
+import typer
+
+from coordinator.cli import logs, simulate
+
+app = typer.Typer(
+    name="hanse",
+    help="Federated learning for Kubernetes edge clusters: data stays where it is, models travel.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+app.command("simulate")(simulate.simulate)
+app.command("logs")(logs.show)
+
+
+@app.callback()
+def hanse() -> None:
+    """Keep `hanse` a command with subcommands."""
+
+
+def main() -> None:
+    """Entry point of the `hanse` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

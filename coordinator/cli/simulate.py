@@ -1,0 +1,155 @@
+"""`hanse simulate`: a whole federation on this machine, from the manifests that real clusters take."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import os
+import secrets
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from coordinator import config as coordinator_config
+from coordinator.cli import output
+from coordinator.issuing import tokens
+from federation.api.errors import ManifestError
+from simulations.local import curve, engine, preflight, results, scenario, view
+from simulations.local.errors import SimulationError, SimulationFailed
+
+RUNS = Path("hanse-runs")
+
+
+def simulate(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory with the manifests of a federation.")],
+    edges: Annotated[int | None, typer.Option(help="Run this many edges: copies of DIR's, or the first ones.", min=1)] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change the training, e.g. spec.clusters.minimum=2.")
+    ] = None,
+    keep: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep results here, and all that the processes wrote.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Give up after so many seconds.", min=1)] = 600.0,
+    drills: Annotated[
+        list[str] | None, typer.Option("--drill", metavar="EDGE@ROUND", help="Kill this edge at this round and watch.")
+    ] = None,
+    port: Annotated[int, typer.Option(help="The coordinator's port; 0 takes any that is free.", min=0, max=65535)] = 0,
+    form: Annotated[output.Output, typer.Option("-o", "--output", help="text or json.")] = output.Output.TEXT,
+) -> None:
+    """Run a whole federation on this machine: real processes, enrollment and mutual TLS, no Kubernetes.
+
+    Example: `hanse simulate simulations/hospitals --drill zurich@3`
+    """
+    console = Console()
+    quiet = form is output.Output.JSON
+    try:
+        plan = scenario.with_settings(scenario.read(directory), settings or [])
+        plan = scenario.with_edges(plan, edges) if edges else plan
+        where = (keep or _new_run(plan)).resolve()
+        options = engine.Options(
+            results=where,
+            keep=keep is not None,
+            timeout_seconds=timeout,
+            drills=tuple(engine.Drill.parse(text) for text in drills or []),
+            port=port,
+        )
+        with results.claim(where):
+            preflight.check(plan, results=where, port=port)
+            outcome = asyncio.run(_run(plan, options, view.Silent() if quiet else view.for_console(console)))
+            (where / results.REPORT_FILE).write_text(outcome.to_json() + "\n", encoding="utf-8")
+            _draw(outcome, where)
+    except (SimulationError, ManifestError) as error:
+        output.refuse(str(error))
+    except SimulationFailed as error:
+        output.refuse(str(error), output.FAILED)
+    except OSError as error:
+        output.refuse(f"{error.filename or where}: {error.strerror or error}")
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        output.refuse("interrupted; every process was ended", output.INTERRUPTED)
+    if quiet:
+        typer.echo(outcome.to_json())
+    else:
+        _summary(console, outcome)
+    if not outcome.succeeded:
+        raise typer.Exit(output.FAILED)
+
+
+async def _run(plan: scenario.Scenario, options: engine.Options, shown: view.View) -> results.Outcome:
+    """Run, and let SIGTERM end it as Ctrl-C does: with everything cleaned up."""
+    task = asyncio.current_task()
+    assert task is not None
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        return await engine.Simulation(plan, options, shown, _new_token).run()
+    finally:
+        shown.close()
+
+
+def _new_token(cluster: str, expires_at: datetime.datetime) -> tuple[str, Mapping[str, Any]]:
+    random_bytes = secrets.token_bytes(tokens.ID_BYTES + tokens.SECRET_BYTES)
+    token, record = tokens.create(random_bytes, expires_at=expires_at, cluster=cluster, approves=True)
+    return token.text, coordinator_config.JoinToken.of(record).model_dump(mode="json")
+
+
+def _new_run(plan: scenario.Scenario) -> Path:
+    now = datetime.datetime.now(datetime.UTC)
+    return RUNS / f"{plan.training.metadata.name}-{now:%Y%m%d-%H%M%S}-{os.getpid()}"
+
+
+def _draw(outcome: results.Outcome, where: Path) -> None:
+    series = curves(outcome)
+    if series:
+        curve.picture(where / results.CURVE_FILE, outcome.training, series)
+
+
+def curves(outcome: results.Outcome) -> dict[str, list[tuple[int, float]]]:
+    """The metrics that were measured on data, by name, as (round, value) in round order."""
+    phases = {entry["phase"] for entry in outcome.metrics}
+    phase = next((name for name in ("ServerEvaluate", "Evaluate", "Train") if name in phases), None)
+    series: dict[str, list[tuple[int, float]]] = {}
+    for entry in sorted(outcome.metrics, key=lambda entry: entry["round"]):
+        if entry["phase"] == phase:
+            for name, value in entry["values"].items():
+                series.setdefault(name, []).append((entry["round"], value))
+    return dict(sorted(series.items())[:4])
+
+
+def _summary(console: Console, outcome: results.Outcome) -> None:
+    """What to remember of the run, and what to try next."""
+    style = "bold green" if outcome.succeeded else "bold red"
+    console.print()
+    console.print(f"{outcome.training}: {outcome.state}", style=style, highlight=False)
+    if outcome.message:
+        console.print(outcome.message, highlight=False, markup=False)
+    for name, points in curves(outcome).items():
+        if name.startswith(("acc", "auc")) or len(curves(outcome)) == 1:
+            console.print()
+            console.print(curve.terminal(name, points), highlight=False, markup=False)
+            break
+    last = {name: points[-1][1] for name, points in curves(outcome).items()}
+    if last:
+        console.print("\nlast round   " + "  ".join(f"{name} {value:.4f}" for name, value in last.items()), highlight=False)
+    seconds = outcome.seconds
+    console.print(
+        f"time         {seconds['start']:.1f} s to the first round, {seconds['rounds']:.1f} s for {outcome.rounds} rounds",
+        highlight=False,
+    )
+    moved = outcome.bytes
+    console.print(
+        f"travelled    {view.format_bytes(moved['down'])} to the edges, {view.format_bytes(moved['up'])} back; no row of data",
+        highlight=False,
+    )
+    if outcome.model:
+        console.print(f"model        {outcome.model['path']}", highlight=False, soft_wrap=True)
+        console.print(f"sha256       {outcome.model['sha256']}", highlight=False, soft_wrap=True)
+    console.print(f"results      {outcome.results} (card.json, curve.png, report.json, logs/)", highlight=False, soft_wrap=True)
+    if outcome.succeeded:
+        victim = outcome.clusters[-1]["name"] if outcome.clusters else "EDGE"
+        console.print(f"\nnext         hanse simulate DIR --drill {victim}@3   kill an edge in the middle and watch", highlight=False)
+    else:
+        console.print(f"\nnext         hanse logs {outcome.results} --tail 20", highlight=False, soft_wrap=True)

@@ -1,0 +1,110 @@
+"""What a coordinator is told at its start: one JSON file, read once.
+
+This module refuses to know what is done with it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pydantic
+
+from coordinator.issuing import tokens
+from federation.trust import identity
+
+Seconds = Annotated[float, pydantic.Field(gt=0, le=10 * 365 * 86_400)]
+
+
+class _Model(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class JoinToken(_Model):
+    """A join token as the hub keeps it: never the secret, only its SHA-256 (hex)."""
+
+    token_id: Annotated[str, pydantic.Field(pattern=r"^[a-z2-7]{8}$")]
+    secret_sha256: Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$", repr=False)]
+    expires_at: pydantic.AwareDatetime
+    cluster: str = ""
+    approves: bool = False
+
+    def record(self) -> tokens.TokenRecord:
+        """Return it as issuing knows it."""
+        return tokens.TokenRecord(
+            self.token_id, self.secret_sha256, self.expires_at, self.cluster, self.approves
+        )
+
+    @classmethod
+    def of(cls, record: tokens.TokenRecord) -> JoinToken:
+        """Return the configuration of a fresh token's record."""
+        return cls(
+            token_id=record.token_id,
+            secret_sha256=record.secret_sha256,
+            expires_at=record.expires_at,
+            cluster=record.cluster,
+            approves=record.approves,
+        )
+
+
+class CertificateLifetimes(_Model):
+    """How long certificates are good, in seconds; they are renewed at two thirds."""
+
+    coordinator_seconds: Seconds = 30 * 86_400
+    cluster_seconds: Seconds = 7 * 86_400
+    aggregator_seconds: Seconds = 86_400
+    client_seconds: Seconds = 86_400
+
+
+class CoordinatorConfig(_Model):
+    """The configuration of `python -m coordinator --config FILE`."""
+
+    trust_domain: Annotated[str, pydantic.AfterValidator(identity.check_trust_domain)] = "hanse.local"
+    hub: str = ""
+    """The hub's name as edges' policies match it; empty: the trust domain."""
+
+    enrollment_listen: str = "127.0.0.1:0"
+    """Where edges join: TLS with a server certificate only. Port 0 takes a free one."""
+    control_listen: str = "127.0.0.1:0"
+    """Where members and aggregators call: mutual TLS."""
+    aggregator_listen: str = "127.0.0.1:0"
+    """Where each aggregator listens for its clients."""
+    advertised_host: str = ""
+    """What edges are told to dial, with the real port; empty: the listening host."""
+
+    state_directory: Path
+    """The CA, credentials, bundles, logs and aggregators' directories; readable by this user only."""
+    resources: tuple[Path, ...] = ()
+    """Manifests, or directories of them, that the store in memory starts with: trainings and clusters."""
+    join_tokens: tuple[JoinToken, ...] = ()
+    certificate_lifetimes: CertificateLifetimes = CertificateLifetimes()
+
+    model_store: str = ""
+    """The fsspec URL for trainings that name none; empty: `models` in the state directory."""
+    publish_changes: bool = False
+    """Write every change of a resource, Event and log line of a training to standard output, as JSON lines."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    heartbeat_interval_seconds: Seconds = 10.0
+    link_grace_seconds: Annotated[float, pydantic.Field(ge=0)] = 30.0
+    """So long an edge whose link is lost is still waited for."""
+    start_grace_seconds: Annotated[float, pydantic.Field(ge=0)] = 10.0
+    """So long accepted members that have not connected or answered are waited for once there are enough."""
+    stop_grace_seconds: Annotated[float, pydantic.Field(ge=0)] = 10.0
+
+
+class Endpoints(_Model):
+    """What `endpoints.json` in the state directory says once both listeners are up."""
+
+    trust_domain: str
+    enrollment_address: str
+    control_address: str
+    control_server_name: str
+    ca_pin: str
+    ready_at: datetime
+
+
+def lifetime(seconds: float) -> timedelta:
+    """Return seconds as a timedelta."""
+    return timedelta(seconds=seconds)

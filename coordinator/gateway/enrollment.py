@@ -1,0 +1,195 @@
+"""How an edge becomes a member and stays one: Join with a one-time token, Renew with the certificate in force.
+
+This module refuses to know what members do; it hands out certificates and writes who joined.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import pydantic
+import structlog
+
+from coordinator.clients import authority, members
+from coordinator.issuing import tokens
+from coordinator.planning import snapshot
+from federation.api import cluster as api
+from federation.api import meta, reasons
+from federation.trust import certificates, interceptors
+from federation.trust import identity as identities
+from federation.wire import denials
+from federation.wire import hanse_pb2 as pb
+from federation.wire import hanse_pb2_grpc as pb_grpc
+
+_log = structlog.get_logger(__name__)
+_T = TypeVar("_T")
+
+_LABELS: pydantic.TypeAdapter[dict[str, str]] = pydantic.TypeAdapter(meta.Labels)
+MAXIMUM_VERSION_CHARACTERS = 128
+
+
+class TokenShelf:
+    """The join tokens' records. Which ones were used is kept on disk, so that a restart frees none of them."""
+
+    def __init__(self, records: Iterable[tokens.TokenRecord], used_path: pathlib.Path) -> None:
+        """Take the records and mark those that `used_path` says were used. Raises: OSError, ValueError."""
+        self._path = used_path
+        self._used: dict[str, dict[str, str]] = (
+            json.loads(used_path.read_text()) if used_path.exists() else {}
+        )
+        self._records = {record.token_id: self._as_used(record) for record in records}
+
+    def redeem(self, text: str, cluster: str, now: datetime) -> tokens.TokenRecord:
+        """Use a token up; there is no await between looking and marking. Raises: Denied."""
+        presented = tokens.parse(text)
+        if isinstance(presented, denials.Denial):
+            raise denials.Denied(presented)
+        used = tokens.redeem(self._records.get(presented.token_id), presented, cluster=cluster, now=now)
+        if isinstance(used, denials.Denial):
+            raise denials.Denied(used)
+        self._records[used.token_id] = used
+        self._used[used.token_id] = {"cluster": cluster, "at": now.isoformat()}
+        self._save()
+        return used
+
+    def give_back(self, record: tokens.TokenRecord) -> None:
+        """Make a token good again whose join did not come about."""
+        self._used.pop(record.token_id, None)
+        self._records[record.token_id] = tokens.TokenRecord(
+            record.token_id, record.secret_sha256, record.expires_at, record.cluster, record.approves
+        )
+        self._save()
+
+    def _as_used(self, record: tokens.TokenRecord) -> tokens.TokenRecord:
+        used = self._used.get(record.token_id)
+        if used is None:
+            return record
+        return tokens.TokenRecord(
+            record.token_id, record.secret_sha256, record.expires_at, record.cluster, record.approves,
+            used_by=used["cluster"], used_at=datetime.fromisoformat(used["at"]),
+        )  # fmt: skip
+
+    def _save(self) -> None:
+        partial = self._path.with_name(f".{self._path.name}.partial")
+        partial.write_text(json.dumps(self._used))
+        partial.chmod(0o600)
+        partial.replace(self._path)
+
+
+class Enrollment(pb_grpc.EnrollmentServicer):
+    """Serves Join on the enrollment listener and Renew on the control listener."""
+
+    def __init__(
+        self,
+        shelf: TokenShelf,
+        issuer: authority.Authority,
+        roll: members.Members,
+        control_address: Callable[[], str],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._shelf = shelf
+        self._issuer = issuer
+        self._roll = roll
+        self._control_address = control_address
+        self._now = now
+
+    async def Join(self, request: pb.JoinRequest, context: Any) -> pb.JoinReply:
+        """Redeem the token, sign the certificate, write the member."""
+        name = request.cluster
+        try:
+            identity = identities.ClusterIdentity(self._issuer.trust_domain, name)
+        except identities.InvalidIdentity as error:
+            raise denials.Denied(denials.Reason.CLUSTER_NAME_INVALID, detail=str(error)) from error
+        labels = _labels(dict(request.labels))
+        used = self._shelf.redeem(request.token, name, self._now())
+        chain = await self._or_give_back(used, self._admit(used, identity, request, labels))
+        _log.info("cluster joined", cluster=name, token_id=used.token_id, peer=identity.uri)
+        return pb.JoinReply(
+            certificate=pb.CertificateReply(chain_pem=chain, trust_bundle_pem=self._issuer.bundle_pem),
+            control_address=self._control_address(),
+            control_server_name=identities.CoordinatorIdentity(self._issuer.trust_domain).server_name,
+        )
+
+    async def Renew(self, request: pb.RenewRequest, context: Any) -> pb.CertificateReply:
+        """Sign a new certificate for the identity that calls."""
+        identity = interceptors.peer_identity(context)
+        chain = self._issuer.issue(request.csr_pem, identity)
+        if isinstance(identity, identities.ClusterIdentity):
+            if await self._roll.find(identity.cluster) is None:
+                raise denials.Denied(
+                    denials.Reason.UNKNOWN_IDENTITY, detail=f"{identity.cluster} is no member"
+                )
+            await self._roll.update(identity.cluster, lambda status: self._certificate(status, chain))
+        _log.info("certificate renewed", peer=identity.uri)
+        return pb.CertificateReply(chain_pem=chain, trust_bundle_pem=self._issuer.bundle_pem)
+
+    async def _admit(
+        self,
+        used: tokens.TokenRecord,
+        identity: identities.ClusterIdentity,
+        request: pb.JoinRequest,
+        labels: dict[str, str],
+    ) -> bytes:
+        name = identity.cluster
+        known = await self._roll.find(name)
+        if known is not None:
+            if known["spec"].get("acceptance") == api.Acceptance.EXPELLED:
+                raise denials.Denied(denials.Reason.EXPELLED, cluster=name)
+            # A token for this very name is the operator's word that whoever holds it takes the member's place.
+            if (known.get("status") or {}).get("joinedAt") and used.cluster != name:
+                raise denials.Denied(denials.Reason.CLUSTER_NAME_TAKEN, cluster=name)
+        chain = self._issuer.issue(request.csr_pem, identity)
+        acceptance = api.Acceptance.ACCEPTED if used.approves else api.Acceptance.PENDING
+        stored = await self._roll.ensure(name, acceptance)
+        pending = stored["spec"].get("acceptance") == api.Acceptance.PENDING
+
+        def joined(status: members.Status) -> None:
+            status["joinedAt"] = snapshot.timestamp(self._now().timestamp())
+            status["agentLabels"] = labels
+            reason = (
+                reasons.EdgeClusterReason.AWAITING_ACCEPTANCE
+                if pending
+                else reasons.EdgeClusterReason.ENROLLED
+            )
+            message = (
+                f"It joined and waits to be accepted; approve it with `hanse clusters approve {name}`."
+                if pending
+                else "It joined with a token and holds a certificate."
+            )
+            self._roll.set_condition(status, reasons.EdgeClusterCondition.JOINED, True, reason, message)
+            self._certificate(status, chain)
+
+        await self._roll.update(name, joined)
+        return chain
+
+    async def _or_give_back(self, used: tokens.TokenRecord, attempt: Awaitable[_T]) -> _T:
+        try:
+            return await attempt
+        except BaseException:
+            self._shelf.give_back(used)
+            raise
+
+    def _certificate(self, status: members.Status, chain: bytes) -> None:
+        summary = certificates.summarise(chain)
+        expires = summary.not_after.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        status["certificate"] = {"sha256": summary.fingerprint.removeprefix("sha256:"), "expiresAt": expires}
+        self._roll.set_condition(
+            status,
+            reasons.EdgeClusterCondition.CERTIFICATE_VALID,
+            True,
+            reasons.EdgeClusterReason.ISSUED,
+            f"The certificate is good until {expires}; the agent renews it before.",
+        )
+
+
+def _labels(labels: dict[str, str]) -> dict[str, str]:
+    try:
+        return _LABELS.validate_python(labels)
+    except pydantic.ValidationError as error:
+        raise denials.Denied(
+            denials.Reason.BAD_MESSAGE, detail="a label is not one of Kubernetes' form"
+        ) from error

@@ -1,0 +1,54 @@
+"""What both kinds of session share: a reader and a writer side by side, and reading with a deadline.
+
+This module refuses to know what is read and written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from typing import TypeVar
+
+from federation.wire import denials
+
+HELLO_SECONDS = 10.0
+"""A caller that is through the handshake sends its hello at once; who does not is not one of ours."""
+
+_T = TypeVar("_T")
+
+
+class SilentError(Exception):
+    """Nothing came before the deadline."""
+
+
+async def receive(requests: AsyncIterator[_T], deadline_seconds: float) -> _T | None:
+    """Return the next message, or None at the end of the stream. Raises: SilentError."""
+    try:
+        async with asyncio.timeout(deadline_seconds):
+            return await anext(requests, None)
+    except TimeoutError as error:
+        raise SilentError(f"nothing came for {deadline_seconds:g} s") from error
+
+
+async def hello(requests: AsyncIterator[_T], deadline_seconds: float = HELLO_SECONDS) -> _T:
+    """Return the first message. Raises: Denied(BAD_MESSAGE) without one in time."""
+    try:
+        first = await receive(requests, deadline_seconds)
+    except SilentError as error:
+        raise denials.Denied(denials.Reason.BAD_MESSAGE, detail="no hello came in time") from error
+    if first is None:
+        raise denials.Denied(denials.Reason.BAD_MESSAGE, detail="the stream ended before a hello")
+    return first
+
+
+async def either(*works: Awaitable[None]) -> None:
+    """Run until the first of these ends, end the others, and raise what the first raised."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()

@@ -1,0 +1,1 @@
+"""What the hub vouches for: certificates and join tokens. Pure; the shells around it store and send."""

@@ -1,0 +1,81 @@
+"""What an aggregator needs to start: its directory, credentials, configuration, and the command.
+
+Between the controller, which wants one running, and the aggregator, which reads its configuration. This module refuses to
+know when one is wanted and how it is run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any, Literal
+
+from coordinator import controller
+from coordinator.aggregator import config
+from coordinator.clients import authority, bundles
+from coordinator.planning import snapshot
+from federation.runtime import port as runtimes
+from federation.trust import identity as identities
+
+
+@dataclasses.dataclass(frozen=True)
+class Launcher:
+    """Makes the workloads of aggregators."""
+
+    directory: pathlib.Path
+    issuer: authority.Authority
+    shelf: bundles.BundleShelf
+    hub_address: Callable[[], str]
+    listen_address: str
+    model_store: str
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+
+    async def launch(self, training: snapshot.Training) -> runtimes.Workload:
+        """Write the credentials of a training's aggregator and return its workload. Raises: OSError."""
+        home = self.directory / training.namespace / training.name
+        identity = identities.AggregatorIdentity(self.issuer.trust_domain, training.namespace, training.name)
+        credentials = home / "credentials"
+        await asyncio.to_thread(self.issuer.equip, credentials, identity)
+        written = self._config(training, home, credentials)
+        server = (training.spec.get("server") or {}).get("resources") or {}
+        return runtimes.Workload(
+            name=controller.workload_name(training.uid),
+            argv=(sys.executable, "-m", "coordinator.aggregator", "--config", "aggregator.json"),
+            directory=home,
+            environment={"PYTHONUNBUFFERED": "1"},
+            files={"aggregator.json": written.model_dump_json(indent=1).encode()},
+            resources=runtimes.Resources(
+                {key: str(value) for key, value in (server.get("requests") or {}).items()},
+                {key: str(value) for key, value in (server.get("limits") or {}).items()},
+            ),
+        )
+
+    def _config(
+        self, training: snapshot.Training, home: pathlib.Path, credentials: pathlib.Path
+    ) -> config.AggregatorConfig:
+        app = training.app
+        assert isinstance(app, snapshot.App)
+        source: dict[str, Any]
+        if app.bundled:
+            source = {"app_bundle": self.shelf.path(app.digest), "app_digest": app.digest}
+        else:
+            installed = config.InstalledApp(client_app=app.client_app, server_app=app.server_app or None)
+            source = {"installed_app": installed}
+        return config.AggregatorConfig(
+            namespace=training.namespace,
+            name=training.name,
+            uid=training.uid,
+            spec=dict(training.spec),
+            hub_address=self.hub_address(),
+            hub_server_name=identities.CoordinatorIdentity(self.issuer.trust_domain).server_name,
+            credential_directory=credentials,
+            trust_domain=self.issuer.trust_domain,
+            listen_address=self.listen_address,
+            work_directory=home / "work",
+            model_store=(training.spec.get("model") or {}).get("store") or self.model_store,
+            log_level=self.log_level,
+            **source,
+        )

@@ -1,0 +1,259 @@
+"""A training's status: what people and machines read of a Plan and the aggregator's progress.
+
+The coordinator is the only writer of it. This module refuses to decide anything: it says what the plan decided, in
+sentences that name the next step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coordinator.planning import conditions, desired, progress, selection, snapshot
+from federation.api import reasons
+
+Condition = reasons.TrainingCondition
+Phase = reasons.TrainingPhase
+Reason = reasons.TrainingReason
+State = reasons.ClusterState
+
+_KEPT = ("round", "startedAt", "metrics", "transfer", "phaseSeconds", "model")
+_CLUSTER_MESSAGE_CHARACTERS = 1024
+
+_FINAL = frozenset({State.EXCLUDED, State.REFUSED, State.FAILED, State.LEFT})
+
+
+def render(snap: snapshot.Snapshot, plan: desired.Plan) -> dict[str, Any]:
+    """Return the status of the training, from nothing but the snapshot and its plan.
+
+    Law: rendering again with the rendered status in the snapshot and a later ``now`` gives the same status.
+    """
+    training = snap.training
+    if desired.ended(training):
+        return dict(training.status)
+    current = snap.aggregator.progress
+    status: dict[str, Any] = {
+        "observedGeneration": training.generation,
+        "phase": str(phase(snap, plan)),
+        "conditions": conditions.merge(
+            training.status.get("conditions") or (), _conditions(snap, plan), training.generation, snap.now
+        ),
+        "clusters": [_cluster(member, snap, plan) for member in plan.members],
+    }
+    if isinstance(training.app, snapshot.App) and training.app.digest:
+        status["app"] = {"digest": training.app.digest}
+    quiet = not current.round and not current.metrics and current.finished is None
+    if quiet and plan.stage not in desired.ACTIVE:
+        # Nothing runs: what an earlier run left stays visible.
+        status |= {key: training.status[key] for key in _KEPT if key in training.status}
+    else:
+        status |= _figures(training, current)
+    if plan.stage is desired.Stage.ENDED:
+        status["completedAt"] = snapshot.timestamp(snap.now)
+    status["summary"] = _summary(status, plan)
+    return status
+
+
+def _figures(training: snapshot.Training, current: snapshot.Progress) -> dict[str, Any]:
+    """What is counted and measured, as far as it is known."""
+    figures: dict[str, Any] = {}
+    total = current.rounds_total or desired.rounds_total(training)
+    if total or current.round:
+        figures["round"] = {"current": current.round} | ({"total": total} if total else {})
+    if current.round and current.round_started_at:
+        began = snapshot.timestamp(current.round_started_at)
+        figures["round"]["startedAt"] = began
+        figures["startedAt"] = training.status.get("startedAt", began)
+    median = progress.median_round_seconds(current)
+    if current.round and median is not None:
+        figures["round"]["medianSeconds"] = quantity(round(median, 3))
+    if current.metrics:
+        figures["metrics"] = [_metrics(entry) for entry in current.metrics]
+    if current.bytes_sent or current.bytes_received:
+        figures["transfer"] = {"bytesUp": current.bytes_received, "bytesDown": current.bytes_sent}
+    if current.phase_seconds:
+        figures["phaseSeconds"] = {
+            name: quantity(round(seconds, 3)) for name, seconds in sorted(current.phase_seconds.items())
+        }
+    finished = current.finished
+    if finished is not None and finished.model_uri:
+        figures["model"] = {
+            "uri": finished.model_uri, "sha256": finished.model_sha256, "round": finished.model_round,
+        }  # fmt: skip
+    return figures
+
+
+def _summary(status: dict[str, Any], plan: desired.Plan) -> dict[str, Any]:
+    """What print columns show."""
+    selected = [member for member in plan.members if member.reason != selection.Reason.NOT_SELECTED]
+    taking_part = [member for member in selected if member.placed and member.agreed]
+    summary = {"clusters": f"{len(taking_part)}/{len(selected)}"}
+    if "round" in status:
+        counters = status["round"]
+        summary["round"] = (
+            f"{counters['current']}/{counters['total']}" if "total" in counters else f"{counters['current']}"
+        )
+    if metric := _headline(status.get("metrics", [])):
+        summary["metric"] = metric
+    return summary
+
+
+def _headline(metrics: list[dict[str, Any]]) -> str:
+    """The one metric for a print column: the latest evaluation's accuracy, or loss, or whatever comes first."""
+    evaluations = [entry for entry in metrics if entry["phase"] != "Train" and entry["values"]]
+    latest = next(reversed(evaluations or [entry for entry in metrics if entry["values"]]), None)
+    if latest is None:
+        return ""
+    names = sorted(latest["values"], key=lambda name: ("acc" not in name, "loss" not in name, name))
+    number = float(latest["values"][names[0]])
+    return f"{names[0]}={number:.4g}"[:256]
+
+
+def phase(snap: snapshot.Snapshot, plan: desired.Plan) -> Phase:
+    """Return the one word for people."""
+    match plan.stage:
+        case desired.Stage.ENDED:
+            return Phase.FAILED if plan.failure is not None else Phase.COMPLETED
+        case desired.Stage.SUSPENDED:
+            return Phase.SUSPENDED
+        case desired.Stage.NOT_ACCEPTED:
+            return Phase.PENDING
+        case desired.Stage.RUNNING:
+            return Phase.RUNNING
+    return Phase.WAITING
+
+
+def quantity(value: float) -> str:
+    """Write a number as status does, which has no floats: the shortest text that reads back as the same number."""
+    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(float(value))
+
+
+def phase_condition(status: dict[str, Any]) -> dict[str, Any]:
+    """Return the condition that explains the phase best; its reason and message make the Event of a change."""
+    by_type = {entry["type"]: entry for entry in status["conditions"]}
+    explains = {
+        Phase.PENDING: Condition.ACCEPTED,
+        Phase.WAITING: Condition.QUORUM_REACHED,
+        Phase.RUNNING: Condition.RUNNING,
+        Phase.SUSPENDED: Condition.SUSPENDED,
+        Phase.COMPLETED: Condition.COMPLETED,
+        Phase.FAILED: Condition.FAILED,
+    }
+    found: dict[str, Any] = by_type[explains[Phase(status["phase"])]]
+    return found
+
+
+def _conditions(snap: snapshot.Snapshot, plan: desired.Plan) -> list[dict[str, Any]]:
+    app = snap.training.app
+    finished = snap.aggregator.progress.finished
+    if isinstance(app, snapshot.Problem):
+        accepted = conditions.condition(Condition.ACCEPTED, False, app.reason, app.message)
+    else:
+        valid = "The manifest is valid and the app is readable."
+        accepted = conditions.condition(Condition.ACCEPTED, True, Reason.VALID, valid)
+    completed = plan.stage is desired.Stage.ENDED and plan.failure is None
+    if completed:
+        reason = (finished.reason if finished else "") or Reason.ALL_ROUNDS_DONE
+        message = (finished.message if finished else "") or "All rounds are done and the model is stored."
+    else:
+        reason, message = Reason.ROUNDS_REMAINING, "Rounds are left to play."
+    if plan.failure is not None:
+        why = plan.failure.reason or Reason.INTERNAL_ERROR
+        failed = conditions.condition(Condition.FAILED, True, why, plan.failure.message)
+    else:
+        failed = conditions.condition(
+            Condition.FAILED, False, Reason.NOT_FAILED, "Nothing has ended the training."
+        )
+    suspended = snap.training.suspended
+    return [
+        accepted,
+        conditions.condition(Condition.QUORUM_REACHED, *plan.quorum),
+        _running(snap, plan),
+        conditions.condition(Condition.COMPLETED, completed, reason, message),
+        failed,
+        conditions.condition(
+            Condition.SUSPENDED,
+            suspended,
+            Reason.SUSPEND_REQUESTED if suspended else Reason.NOT_SUSPENDED,
+            "spec.suspend is true; set it to false to go on." if suspended else "spec.suspend is false.",
+        ),
+    ]
+
+
+def _running(snap: snapshot.Snapshot, plan: desired.Plan) -> dict[str, Any]:
+    current = snap.aggregator.progress
+    match plan.stage:
+        case desired.Stage.RUNNING:
+            return conditions.condition(
+                Condition.RUNNING, True, Reason.ROUND_IN_PROGRESS, current.message or _round_sentence(current)
+            )
+        case desired.Stage.STARTING:
+            return conditions.condition(
+                Condition.RUNNING,
+                False,
+                Reason.STARTING,
+                current.message or "The aggregator is being started.",
+            )
+        case desired.Stage.ENDED if plan.failure is None:
+            return conditions.condition(
+                Condition.RUNNING, False, Reason.ALL_ROUNDS_DONE, "The training is over."
+            )
+        case desired.Stage.ENDED:
+            return conditions.condition(
+                Condition.RUNNING,
+                False,
+                Reason.ENDED_EARLY,
+                "The training is over; the condition Failed says why.",
+            )
+        case desired.Stage.SUSPENDED:
+            return conditions.condition(
+                Condition.RUNNING,
+                False,
+                Reason.SUSPEND_REQUESTED,
+                "spec.suspend is true; set it to false to go on.",
+            )
+    return conditions.condition(
+        Condition.RUNNING,
+        False,
+        Reason.NOT_STARTED,
+        "It has not begun; see the conditions Accepted and QuorumReached.",
+    )
+
+
+def _round_sentence(current: snapshot.Progress) -> str:
+    total = f" of {current.rounds_total}" if current.rounds_total else ""
+    return f"Round {current.round}{total} is in progress."
+
+
+def _cluster(member: selection.Membership, snap: snapshot.Snapshot, plan: desired.Plan) -> dict[str, Any]:
+    state = member.state
+    message = member.message
+    report = snap.reports.get(member.cluster)
+    known = snap.aggregator.progress.clusters.get(member.cluster)
+    if plan.stage is desired.Stage.ENDED and state not in _FINAL:
+        state, message = (State.COMPLETED, "It took part until the training ended.")
+    entry: dict[str, Any] = {"name": member.cluster, "state": str(state)}
+    if member.reason and state is member.state:
+        entry["reason"] = str(member.reason)
+    if state is State.FAILED and report is not None and report.log_tail:
+        message = "\n".join((message, *report.log_tail))
+    if message:
+        entry["message"] = conditions.bounded(message, _CLUSTER_MESSAGE_CHARACTERS)
+    if known is not None:
+        if known.round:
+            entry["round"] = known.round
+        if known.examples is not None:
+            entry["examples"] = known.examples
+        if known.last_update_at:
+            entry["lastUpdateAt"] = snapshot.timestamp(known.last_update_at)
+        if known.bytes_sent or known.bytes_received:
+            entry["bytesUp"], entry["bytesDown"] = known.bytes_received, known.bytes_sent
+    return entry
+
+
+def _metrics(entry: snapshot.RoundMetrics) -> dict[str, Any]:
+    values = {name: _metric(value) for name, value in sorted(entry.values.items())}
+    return {"round": entry.round, "phase": entry.phase, "values": values}
+
+
+def _metric(value: float) -> str:
+    return quantity(value) if value - value == 0 else str(value)

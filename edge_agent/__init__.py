@@ -1,0 +1,1 @@
+"""The process at each edge: one outbound session to the hub, the owner's policy, and the clients."""

@@ -1,0 +1,95 @@
+"""The client process: one ClientApp beside its data, for the life of one training.
+
+Why it exists: starting Python and importing an app takes seconds, a round should not. So the app is loaded once and
+answers messages until the aggregator says goodbye. The app runs on the main thread, where user code expects to
+be; the conversation with the aggregator runs on another.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import random
+import sys
+import threading
+from pathlib import Path
+
+from federation.apps import config as app_config
+from federation.apps import errors as app_errors
+from federation.api import reasons
+from federation.flower import host, node_ids
+from federation.telemetry import logs
+from federation.trust import credentials, tls
+from edge_agent.client import config as client_config
+from edge_agent.client import link, worker
+from flwr.app import Message
+
+log = logs.get_logger(__name__)
+
+LAST_WORDS_SECONDS = 2.0
+"""After goodbye the app may finish what it is doing for so long; nobody waits for its reply any more."""
+
+
+def run(config: client_config.ClientConfig) -> int:
+    """Serve until the training ends; returns the process's exit code: 0 after a goodbye, 1 otherwise."""
+    tls.require()
+    training = f"{config.training_namespace}/{config.training_name}"
+    node_id = node_ids.node_id(config.training_namespace, config.training_name, config.cluster)
+    run_id = node_ids.run_id(config.training_namespace, config.training_name)
+    host.prepare_process(run_id, node_id, home=config.state_directory / "flwr")
+    logs.adopt("flwr")
+    inbox: queue.Queue[Message | link.End] = queue.Queue()
+    exchange = link.ExchangeLink(
+        config.aggregator_address,
+        config.aggregator_server_name,
+        credentials.CredentialDirectory(config.credential_directory),
+        on_message=inbox.put,
+        on_end=lambda end: _end(inbox, end),
+        rng=random.Random(),  # noqa: S311  (spreads retries, protects nothing)
+    )
+    try:
+        app, run_config = _load(config)
+    except (host.AppNotLoadable, app_errors.AppError) as error:
+        log.error("client app not loadable", detail=str(error), exc_info=True)
+        exchange.refuse(reasons.ClusterReason.APP_NOT_LOADABLE, str(error))
+        exchange.start()
+        exchange.join()
+        return 1
+    context = host.make_context(run_id, node_id, config.node_config, run_config)
+    answering = worker.Worker(app, context)
+    log.info("client app loaded", training=training, node_id=node_id)
+    exchange.start()
+    while isinstance(item := inbox.get(), Message):
+        answer = answering.answer(item)
+        if answer.traceback_tail:
+            exchange.tell(answer.traceback_tail)
+        exchange.reply(answer.reply, item.metadata.message_id)
+    log.info("training over", reason=item.reason, detail=item.message)
+    return 1 if item.failed else 0
+
+
+def _load(config: client_config.ClientConfig) -> tuple[worker.ClientApp, dict[str, app_config.Value]]:
+    """The app and its run config. The working directory is the app's own, as the app expects."""
+    if config.app_directory is None:
+        if config.client_app is None:
+            raise app_errors.NoSuchComponent("the assignment names no ClientApp and brings no app bundle")
+        return host.load_client_app(config.client_app, None), dict(config.run_config)
+    directory = Path(config.app_directory)
+    described = app_config.load(directory)
+    run_config = app_config.merge(described.defaults, config.run_config)
+    os.chdir(directory)
+    return host.load_client_app(config.client_app or app_config.client_app(described), directory), run_config
+
+
+def _end(inbox: queue.Queue[Message | link.End], end: link.End) -> None:
+    """Tell the main thread, and end the process even if the app never comes back to it."""
+    inbox.put(end)
+
+    def force() -> None:
+        log.warning("client app still busy at the end", detail=end.message)
+        sys.stderr.flush()
+        os._exit(1 if end.failed else 0)
+
+    timer = threading.Timer(LAST_WORDS_SECONDS, force)
+    timer.daemon = True
+    timer.start()

@@ -1,0 +1,266 @@
+"""The client's end of Exchange.Session: it dials, dials again, and loses nothing while a link is down.
+
+Why it exists: the worker answers messages on the process's main thread; this keeps the conversation with the
+aggregator going meanwhile, on an event loop in a thread of its own. It knows transfers and frames, and nothing of
+what the messages mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import random
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from flwr.app import Array, Message
+
+from federation.flower import messages as flower_messages
+from federation.telemetry import logs
+from federation.trust import credentials
+from federation.wire import codec, denials, outbox, protocol, transfers
+from federation.wire import hanse_pb2 as pb
+from federation.wire import limits as wire_limits
+
+import grpc  # isort: skip  # after federation.trust, which decides what TLS gRPC speaks
+import grpc.aio  # isort: skip
+
+from federation.wire import hanse_pb2_grpc as pb_grpc  # isort: skip
+
+log = logs.get_logger(__name__)
+
+CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", wire_limits.MAX_FRAME_BYTES),
+    ("grpc.max_send_message_length", wire_limits.MAX_FRAME_BYTES),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+"""A half-open link is noticed within half a minute: NATs drop idle connections without a word."""
+
+FIRST_RETRY_SECONDS = 0.1
+LONGEST_RETRY_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class End:
+    """Why the session is over for good."""
+
+    reason: str
+    message: str
+    failed: bool = False
+
+
+@dataclass
+class _Arriving:
+    """The arrays of the message that is coming in, and those of the last message that had any."""
+
+    parts: dict[bytes, list[bytes]] = field(default_factory=dict)
+    held: dict[bytes, bytes] = field(default_factory=dict)
+
+
+class ExchangeLink:
+    """One client's conversation with its aggregator, until goodbye."""
+
+    def __init__(
+        self,
+        address: str,
+        server_name: str,
+        credential_directory: credentials.CredentialDirectory,
+        *,
+        on_message: Callable[[Message], None],
+        on_end: Callable[[End], None],
+        rng: random.Random,
+        limits: wire_limits.MessageLimits = wire_limits.DEFAULT_MESSAGE_LIMITS,
+    ) -> None:
+        """on_message and on_end are called on the link's thread and must not block."""
+        self._address = address
+        self._server_name = server_name
+        self._credentials = credential_directory
+        self._on_message = on_message
+        self._on_end = on_end
+        self._rng = rng
+        self._arriving = _Arriving()
+        self._incoming = transfers.Incoming(limits, held=self._arriving.held.__contains__, sink_factory=self._sink)
+        self._outbox = outbox.Outbox(receiver_holds=False)
+        self._control: collections.deque[pb.ClientFrame] = collections.deque()
+        self._loop = asyncio.new_event_loop()
+        self._wake = asyncio.Event()
+        self._failure: pb.ClientFailure | None = None
+        self._thread = threading.Thread(target=self._run_thread, name="exchange", daemon=True)
+
+    def start(self) -> None:
+        """Begin to dial, on a thread of its own."""
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait until the conversation is over."""
+        self._thread.join()
+
+    def refuse(self, reason: str, message: str) -> None:
+        """Say on the first session, instead of hello, that the app cannot be loaded. Before `start` only."""
+        self._failure = pb.ClientFailure(reason=reason, message=message)
+
+    def reply(self, reply: Message, message_id: str) -> None:
+        """Send the reply to a message, now or when the link is back; may be called from any thread.
+
+        The bytes are hashed on the calling thread.
+        """
+        reply_id = outbox.reply_id(message_id)
+        outgoing = flower_messages.to_wire(reply, reply_id)
+        self._loop.call_soon_threadsafe(self._put, outgoing)
+
+    def tell(self, lines: Iterable[str]) -> None:
+        """Send lines of the log; those written while the link is down are lost."""
+        frame = pb.ClientFrame(log=pb.LogLines(lines=lines))
+        self._loop.call_soon_threadsafe(self._say, frame)
+
+    def _put(self, outgoing: codec.OutgoingMessage) -> None:
+        self._outbox.put(outgoing)
+        self._wake.set()
+
+    def _say(self, frame: pb.ClientFrame) -> None:
+        self._control.append(frame)
+        self._wake.set()
+
+    # -- the thread ------------------------------------------------------------------------------
+
+    def _run_thread(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            end = self._loop.run_until_complete(self._converse())
+        except Exception as error:  # a bug of ours must not leave the process waiting for ever
+            log.exception("link failed")
+            end = End("InternalError", f"the client's link failed: {error}", failed=True)
+        self._on_end(end)
+
+    async def _converse(self) -> End:
+        delay = FIRST_RETRY_SECONDS
+        while True:
+            try:
+                async with self._credentials.channel(self._address, self._server_name, CHANNEL_OPTIONS) as channel:
+                    end = await self._session(channel)
+                if end is not None:
+                    return end
+                delay = FIRST_RETRY_SECONDS
+            except grpc.aio.AioRpcError as error:
+                denied = denials.from_rpc_error(error)
+                if denied is not None and not denied.may_retry:
+                    return End(denied.reason, denied.message, failed=True)
+                log.warning("link lost", code=error.code().name, detail=error.details(), retry_seconds=round(delay, 1))
+            except codec.WireError as error:
+                log.warning("link broken off", detail=str(error))
+            finally:
+                self._incoming.link_lost()
+                self._outbox.link_lost()
+            await asyncio.sleep(delay * self._rng.uniform(0.5, 1.0))
+            delay = min(delay * 2, LONGEST_RETRY_SECONDS)
+
+    async def _session(self, channel: grpc.aio.Channel) -> End | None:
+        """One session; returns why it is over for good, or None if it is to be dialled again."""
+        call = pb_grpc.ExchangeStub(channel).Session(wait_for_ready=True)
+        if self._failure is not None:
+            await call.write(pb.ClientFrame(failure=self._failure))
+            await call.done_writing()
+            while await call.read() is not grpc.aio.EOF:
+                pass
+            return End(self._failure.reason, self._failure.message, failed=True)
+        hello = pb.ClientHello(
+            protocol=pb.ProtocolRange(oldest=protocol.OLDEST, newest=protocol.NEWEST),
+            held_sha256=list(self._arriving.held),
+            receiving=self._incoming.position,
+            warm=True,
+        )
+        await call.write(pb.ClientFrame(hello=hello))
+        first = await call.read()
+        if first is grpc.aio.EOF:
+            await _raise_status(call)
+            return None
+        if first.WhichOneof("body") == "goodbye":
+            return End(first.goodbye.reason, first.goodbye.message)
+        receiving = first.welcome.receiving if first.welcome.HasField("receiving") else None
+        self._outbox.link_up(receiving)
+        log.info("link up", node_id=first.welcome.node_id, protocol=first.welcome.protocol)
+        writer = asyncio.create_task(self._write(call))
+        try:
+            return await self._read(call)
+        finally:
+            writer.cancel()
+            with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                await writer
+            call.cancel()
+
+    async def _write(self, call: grpc.aio.StreamStreamCall) -> None:
+        while True:
+            self._wake.clear()
+            while self._control:
+                await call.write(self._control.popleft())
+            frame = self._outbox.next_frame()
+            if frame is None:
+                await self._wake.wait()
+            elif isinstance(frame, pb.TransferChunk):
+                await call.write(pb.ClientFrame(chunk=frame))
+            else:
+                await call.write(pb.ClientFrame(begin=frame))
+
+    async def _read(self, call: grpc.aio.StreamStreamCall) -> End | None:
+        while (frame := await call.read()) is not grpc.aio.EOF:
+            match frame.WhichOneof("body"):
+                case "chunk":
+                    self._act(self._incoming.chunk(frame.chunk))
+                case "begin":
+                    self._act(self._incoming.begin(frame.begin))
+                case "received":
+                    self._outbox.received(frame.received)
+                case "goodbye":
+                    return End(frame.goodbye.reason, frame.goodbye.message)
+        await _raise_status(call)
+        return None
+
+    def _act(self, happened: list[transfers.Event]) -> None:
+        for event in happened:
+            match event:
+                case codec.MessageReceived(header):
+                    self._received(header)
+                    self._confirm(header.message_id)
+                case transfers.TransferRepeated(transfer_id):
+                    self._confirm(transfer_id)
+                case transfers.TransferAbandoned():
+                    self._arriving.parts.clear()
+
+    def _received(self, header: pb.MessageHeader) -> None:
+        """Put the message together; afterwards its arrays, and no others, are held."""
+        digests = codec.distinct_entries(header)
+        came = {digest: b"".join(parts) for digest, parts in self._arriving.parts.items()}
+        self._arriving.parts.clear()
+        known = self._arriving.held | came
+
+        def array_of(entry: pb.ArrayEntry) -> Array:
+            data = known.get(entry.sha256, b"")
+            array = Array(entry.dtype, tuple(entry.shape), entry.serialization, data)
+            flower_messages.remember_digest(array, entry.sha256)
+            return array
+
+        message = flower_messages.to_flower(header, array_of)
+        if digests:
+            self._arriving.held.clear()
+            self._arriving.held.update({digest: known.get(digest, b"") for digest in digests})
+        self._on_message(message)
+
+    def _sink(self, entry: pb.ArrayEntry) -> codec.Sink:
+        parts: list[bytes] = []
+        self._arriving.parts[entry.sha256] = parts
+        return lambda data: parts.append(bytes(data))
+
+    def _confirm(self, transfer_id: str) -> None:
+        self._say(pb.ClientFrame(received=pb.TransferReceived(transfer_id=transfer_id)))
+
+
+async def _raise_status(call: grpc.aio.StreamStreamCall) -> None:
+    """Turn the status of an ended call into an error, unless it ended well."""
+    code = await call.code()
+    if code is not grpc.StatusCode.OK:
+        raise grpc.aio.AioRpcError(code, await call.initial_metadata(), await call.trailing_metadata(), await call.details())

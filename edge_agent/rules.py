@@ -1,0 +1,146 @@
+"""An EdgePolicy's rules in the shape that deciding needs: patterns, numbers and windows already read.
+
+A rule that cannot be read stays in the list and says so, so that `policy` can err on the owner's side.
+This module refuses to decide anything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import decimal
+from collections.abc import Mapping
+
+from edge_agent import schedules
+from federation.api import meta
+from federation.api import policy as api
+
+APPROVAL_ANNOTATION = "hanse.dev/approved-trainings"
+"""On an EdgePolicy: the trainings, NAMESPACE/NAME with commas between, that its owner has approved."""
+
+GPU_RESOURCE = "nvidia.com/gpu"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule; what is None is not restricted by it, an empty list matches nothing.
+
+    unreadable: why the rule (or, if it allows, a rule beside it) cannot be read; None if it can.
+    ceilings:   Kubernetes quantities by resource name.
+    approved:   trainings, NAMESPACE/NAME, that the owner has approved where `manual_approval` asks for it.
+    """
+
+    policy: str
+    name: str
+    denies: bool = False
+    unreadable: str | None = None
+    trainings: tuple[api.TrainingPattern, ...] | None = None
+    datasets: tuple[str, ...] | None = None
+    images: tuple[str, ...] | None = None
+    digests: tuple[str, ...] | None = None
+    signers: tuple[str, ...] | None = None
+    strategies: tuple[str, ...] | None = None
+    maximum_epsilon: decimal.Decimal | None = None
+    ceilings: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    maximum_rounds: int | None = None
+    minimum_examples: int | None = None
+    egress_bytes_per_day: int | None = None
+    windows: tuple[schedules.Window, ...] | None = None
+    manual_approval: bool = False
+    approved: frozenset[str] = frozenset()
+
+
+def read(policy: api.EdgePolicy) -> tuple[Rule, ...]:
+    """Return the policy's rules; if one cannot be read, none of this policy's rules allows anything."""
+    found = [_read_rule(policy, rule) for rule in policy.spec.rules]
+    broken = next((rule for rule in found if rule.unreadable), None)
+    if broken is None:
+        return tuple(found)
+    return tuple(
+        rule
+        if rule.denies or rule.unreadable
+        else dataclasses.replace(rule, unreadable=f"rule {broken.name} beside it: {broken.unreadable}")
+        for rule in found
+    )
+
+
+def matches(pattern: str, text: str) -> bool:
+    """Say whether `text` matches the glob: `*` is any run of characters, `/` included, `?` is any one.
+
+    Takes at most len(pattern) * len(text) steps: only the last `*` ever has to give more.
+    """
+    at, here, star, resume = 0, 0, -1, 0
+    while here < len(text):
+        if at < len(pattern) and pattern[at] == "*":
+            star, resume = at, here
+            at += 1
+        elif at < len(pattern) and pattern[at] in ("?", text[here]):
+            at += 1
+            here += 1
+        elif star >= 0:
+            resume += 1
+            at, here = star + 1, resume
+        else:
+            return False
+    return all(character == "*" for character in pattern[at:])
+
+
+def promised_epsilon(privacy: Mapping[str, object]) -> decimal.Decimal | None:
+    """Return the epsilon of a training's spec.privacy, None when it promises none that can be read."""
+    promise = privacy.get("differentialPrivacy")
+    epsilon = promise.get("epsilon") if isinstance(promise, Mapping) else None
+    if not isinstance(epsilon, str):
+        return None
+    try:
+        value = decimal.Decimal(epsilon)
+    except decimal.InvalidOperation:
+        return None
+    return value if value.is_finite() and value >= 0 else None
+
+
+def _read_rule(policy: api.EdgePolicy, rule: api.PolicyRule) -> Rule:
+    read_part = Rule(
+        policy=policy.name,
+        name=rule.name,
+        denies=rule.effect is api.Effect.DENY,
+        trainings=rule.trainings,
+        datasets=rule.datasets,
+        images=rule.images,
+        digests=rule.apps.digests if rule.apps else None,
+        signers=rule.apps.signed_by if rule.apps else None,
+        strategies=rule.strategies,
+        manual_approval=rule.approval is api.Approval.MANUAL,
+        approved=frozenset(
+            part.strip() for part in policy.metadata.annotations.get(APPROVAL_ANNOTATION, "").split(",")
+        ),
+    )
+    limits = rule.limits or api.Limits()
+    egress = limits.egress_bytes_per_day
+    try:
+        return dataclasses.replace(
+            read_part,
+            windows=tuple(schedules.parse(text) for text in rule.schedule.windows) if rule.schedule else None,
+            maximum_epsilon=_epsilon(rule),
+            ceilings=_ceilings(limits),
+            maximum_rounds=limits.rounds,
+            minimum_examples=limits.minimum_examples,
+            egress_bytes_per_day=None if egress is None else int(meta.quantity(egress)),
+        )
+    except (ValueError, decimal.InvalidOperation) as error:
+        return dataclasses.replace(read_part, unreadable=str(error))
+
+
+def _epsilon(rule: api.PolicyRule) -> decimal.Decimal | None:
+    privacy = rule.privacy.differential_privacy if rule.privacy else None
+    if privacy is None or privacy.maximum_epsilon is None:
+        return None
+    return decimal.Decimal(privacy.maximum_epsilon)
+
+
+def _ceilings(limits: api.Limits) -> dict[str, str]:
+    ceilings = {"cpu": limits.cpu, "memory": limits.memory}
+    stated = {name: text for name, text in ceilings.items() if text is not None}
+    if limits.gpus is not None:
+        stated[GPU_RESOURCE] = str(limits.gpus)
+    for text in stated.values():
+        meta.quantity(text)
+    return stated

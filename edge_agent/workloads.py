@@ -1,0 +1,104 @@
+"""From an allowed assignment to the client workload: command, config file, directories.
+
+This module refuses to know how a workload is run and whether it may be.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import re
+from collections.abc import Mapping
+
+from edge_agent import assignments, policy
+from edge_agent.client import config
+from federation.runtime import port
+
+CONFIG_NAME = "config.json"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Places:
+    """Where an agent keeps things; everything lies below its private state directory."""
+
+    state_directory: pathlib.Path
+
+    @property
+    def identity(self) -> pathlib.Path:
+        """The agent's own credentials."""
+        return self.state_directory / "identity"
+
+    @property
+    def data(self) -> pathlib.Path:
+        """Data sets that came as ConfigMaps."""
+        return self.state_directory / "data"
+
+    @property
+    def logs(self) -> pathlib.Path:
+        """The clients' output."""
+        return self.state_directory / "logs"
+
+    def bundle(self, digest: str) -> pathlib.Path:
+        """The unpacked app with this digest (sha256:HEX)."""
+        return self.state_directory / "bundles" / digest.removeprefix("sha256:")
+
+    def client(self, assignment: assignments.Assignment) -> pathlib.Path:
+        """All that belongs to one assignment's client and goes with it."""
+        return self.state_directory / "clients" / name_of(assignment.uid, assignment.name)
+
+    def client_credentials(self, assignment: assignments.Assignment) -> pathlib.Path:
+        """The client's own identity."""
+        return self.client(assignment) / "credentials"
+
+
+def name_of(uid: str, training_name: str) -> str:
+    """Return the workload's name: readable, at most 63 characters, and as unique as the uid."""
+    readable = re.sub(r"[^a-z0-9]+", "-", training_name.lower())[:40].strip("-")
+    return f"client-{readable}-{hashlib.sha256(uid.encode()).hexdigest()[:10]}"
+
+
+def client(
+    assignment: assignments.Assignment,
+    allowed: policy.Allowed,
+    *,
+    cluster: str,
+    places: Places,
+    node_config: Mapping[str, config.Scalar],
+    python: str,
+    environment: Mapping[str, str],
+    log_level: config.LogLevel,
+) -> port.Workload:
+    """Return the workload that takes part in the assignment's training.
+
+    python: the interpreter's path. environment: what the client sees besides the runtime's allow-list.
+    Raises: pydantic.ValidationError if run_config holds anything but scalars.
+    """
+    directory = places.client(assignment)
+    client_config = config.ClientConfig(
+        cluster=cluster,
+        dataset=assignment.dataset,
+        training_namespace=assignment.namespace,
+        training_name=assignment.name,
+        training_uid=assignment.uid,
+        aggregator_address=assignment.aggregator_address,
+        aggregator_server_name=assignment.aggregator_server_name,
+        credential_directory=places.client_credentials(assignment),
+        app_directory=places.bundle(assignment.app_digest) if assignment.from_bundle else None,
+        client_app=assignment.client_app,
+        run_config=json.loads(assignment.run_config),
+        node_config=dict(node_config),
+        state_directory=directory / "state",
+        log_level=log_level,
+    )
+    return port.Workload(
+        name=name_of(assignment.uid, assignment.name),
+        # -P: modules come from where they are installed, not from the working directory
+        argv=(python, "-P", "-m", "edge_agent.client", "--config", str(directory / CONFIG_NAME)),
+        directory=directory,
+        environment={"PYTHONUNBUFFERED": "1", **environment},
+        files={CONFIG_NAME: client_config.model_dump_json(indent=1).encode()},
+        resources=port.Resources(requests=assignment.requests, limits=allowed.limits),
+        image=assignment.image,
+    )

@@ -1,0 +1,279 @@
+"""Hanse's vocabulary of why: every phase, condition, state and reason that a status can carry.
+
+One place, so that hub and edge say the same word for the same thing and so that the documentation's
+tables are drawn from what the code uses. A value is what stands in YAML and on the wire; `doc` is one
+sentence for people. Messages (whole sentences about one case) are made by whoever decides.
+
+This module refuses to know who decides, or when.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from enum import StrEnum
+
+
+class Documented(StrEnum):
+    """A string enum whose members carry one sentence of documentation each: `NAME = "Value", "doc"`."""
+
+    doc: str
+
+    def __new__(cls, value: str, doc: str = "") -> Documented:
+        """Make the member from its value and its sentence."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.doc = doc
+        return member
+
+
+class TrainingPhase(Documented):
+    """One word for people and print columns in `FederatedTraining.status.phase`; machines read conditions."""
+
+    PENDING = "Pending", "The hub has not looked at it yet, or it was not accepted."
+    WAITING = "Waiting", "Accepted; too few clusters are ready to start or to go on."
+    RUNNING = "Running", "A round is in progress."
+    SUSPENDED = "Suspended", "spec.suspend is true; the training keeps its journal and goes on later."
+    COMPLETED = "Completed", "All rounds are done and the model is stored."
+    FAILED = "Failed", "It ended without a final model; the condition Failed says why."
+
+
+class TrainingCondition(Documented):
+    """Types of `FederatedTraining.status.conditions`."""
+
+    ACCEPTED = "Accepted", "The spec is valid and the app could be read."
+    QUORUM_REACHED = "QuorumReached", "Enough clusters take part, counted against spec.clusters.minimum."
+    RUNNING = "Running", "The aggregator is up and rounds are being played."
+    COMPLETED = "Completed", "All rounds are done and the model is stored; final."
+    FAILED = "Failed", "The training ended without finishing its rounds; final."
+    SUSPENDED = "Suspended", "The training rests because spec.suspend is true."
+
+
+class TrainingReason(Documented):
+    """Reasons of a training's conditions."""
+
+    # Accepted
+    VALID = "Valid", "Nothing is wrong with the spec or the app."
+    INVALID_SPEC = (
+        "InvalidSpec",
+        "The spec breaks a rule that the schema could not hold; the message says which.",
+    )
+    APP_NOT_FOUND = "AppNotFound", "The source of the app does not exist or cannot be read."
+    APP_NOT_LOADABLE = "AppNotLoadable", "The app's modules or attributes cannot be imported."
+    DIGEST_MISMATCH = "DigestMismatch", "The app's SHA-256 is not the one pinned in spec.app.digest."
+    STRATEGY_UNKNOWN = "StrategyUnknown", "spec.strategy.name is no strategy that Hanse or Flower has."
+    STRATEGY_PARAMETERS_INVALID = (
+        "StrategyParametersInvalid",
+        "The strategy does not take one of spec.strategy.parameters.",
+    )
+    SERVER_APP_MISSING = "ServerAppMissing", "The app has no ServerApp and the spec names no strategy."
+    # QuorumReached
+    ENOUGH_CLUSTERS = "EnoughClusters", "At least spec.clusters.minimum clusters take part."
+    WAITING_FOR_CLUSTERS = "WaitingForClusters", "Selected clusters may still suffice; not all are ready."
+    NO_SUCH_DATASET = "NoSuchDataset", "No member cluster offers the data set."
+    NO_CLUSTER_SELECTED = "NoClusterSelected", "No member cluster matches spec.clusters.selector."
+    QUORUM_NOT_REACHED = "QuorumNotReached", "Fewer clusters can take part than the quorum asks for."
+    QUORUM_LOST = "QuorumLost", "Enough clusters took part before; too many have gone since."
+    # Running
+    STARTING = "Starting", "The aggregator or the first clients are being started."
+    ROUND_IN_PROGRESS = "RoundInProgress", "A round has begun and is not committed."
+    RESUMING = "Resuming", "The aggregator was restarted and reads its journal."
+    AGGREGATOR_LOST = "AggregatorLost", "The aggregator's process or link is gone; it is being restarted."
+    NOT_STARTED = "NotStarted", "The training has not begun: see Accepted and QuorumReached."
+    # Completed, Failed
+    ROUNDS_REMAINING = "RoundsRemaining", "Rounds are left to play."
+    ALL_ROUNDS_DONE = "AllRoundsDone", "The last round is committed and the model is stored."
+    ENDED_EARLY = "EndedEarly", "The training ended before its last round."
+    NOT_FAILED = "NotFailed", "Nothing has ended the training."
+    SERVER_APP_FAILED = (
+        "ServerAppFailed",
+        "The ServerApp raised; the message has the last lines of its traceback.",
+    )
+    SERVER_APP_EXITED = "ServerAppExited", "The ServerApp's process ended without a result."
+    CLIENT_APP_FAILED = "ClientAppFailed", "ClientApps raised on so many clusters that the quorum broke."
+    DEADLINE_EXCEEDED = "DeadlineExceeded", "A round did not get enough replies before its deadline."
+    UPDATES_REFUSED = "UpdatesRefused", "An update broke spec.updateChecks and onViolation is FailTraining."
+    STORAGE_FULL = "StorageFull", "The disk or store for journal or model has no room."
+    STORAGE_UNAVAILABLE = (
+        "StorageUnavailable",
+        "The model store cannot be reached or refuses the credentials.",
+    )
+    JOURNAL_CORRUPT = "JournalCorrupt", "The journal of the rounds cannot be read back."
+    INTERNAL_ERROR = "InternalError", "Hanse itself failed; the message names the log to send with a report."
+    CANCELLED = "Cancelled", "Somebody stopped or deleted the training."
+    # Suspended
+    SUSPEND_REQUESTED = "SuspendRequested", "spec.suspend is true."
+    NOT_SUSPENDED = "NotSuspended", "spec.suspend is false."
+
+
+class ClusterState(Documented):
+    """`FederatedTraining.status.clusters[].state`: where one cluster stands in one training."""
+
+    EXCLUDED = "Excluded", "The hub left it out; the reason says why (no data set, above the maximum, ...)."
+    SELECTED = "Selected", "The hub chose it; the edge has not answered yet."
+    WAITING = "Waiting", "The edge would take part, but not now: a schedule, an approval, a place."
+    PREPARING = "Preparing", "The edge allows it; app and credentials are fetched, the client is started."
+    READY = "Ready", "The client is connected and has nothing to do."
+    TRAINING = "Training", "The client works on a message of the current round."
+    REPORTED = "Reported", "Its reply to the current message has come in and counts."
+    REFUSED = "Refused", "The edge's policy says no; the message names the rule."
+    FAILED = "Failed", "The client could not be started or ended more often than allowed."
+    LOST = "Lost", "The link is gone; it may come back and go on."
+    LEFT = "Left", "It left the federation or was expelled; it does not come back to this training."
+    COMPLETED = "Completed", "It took part until the training ended."
+
+
+class ClusterReason(Documented):
+    """`FederatedTraining.status.clusters[].reason`: why the state is what it is."""
+
+    # decided by the hub
+    NOT_SELECTED = "NotSelected", "Its labels do not match spec.clusters.selector."
+    DATASET_NOT_OFFERED = "DatasetNotOffered", "It does not offer the data set."
+    NOT_ACCEPTED = "NotAccepted", "The hub's operator has not accepted it yet."
+    NOT_CONNECTED = "NotConnected", "Its agent has no link to the hub."
+    ABOVE_MAXIMUM = "AboveMaximum", "spec.clusters.maximum clusters take part already."
+    TOO_MANY_TRAININGS = "TooManyTrainings", "It runs as many trainings as its spec.maximumTrainings allows."
+    EXPELLED = "Expelled", "The hub's operator expelled it."
+    CLUSTER_LEFT = "ClusterLeft", "Its operator left the federation."
+    # decided by the edge
+    NO_POLICY = "NoPolicy", "The edge has no EdgePolicy; nothing runs until its owner allows it."
+    POLICY_DENIED = "PolicyDenied", "No rule allows the training, or a rule denies it."
+    OUTSIDE_SCHEDULE = "OutsideSchedule", "The rule that allows it has no schedule window open now."
+    APPROVAL_NEEDED = "ApprovalNeeded", "The rule asks for the owner's approval, which is not given yet."
+    IMAGE_NOT_ALLOWED = "ImageNotAllowed", "The client's image matches no pattern of the rule."
+    APP_NOT_ALLOWED = "AppNotAllowed", "The app's digest or signature is not among the rule's."
+    STRATEGY_NOT_ALLOWED = "StrategyNotAllowed", "The training's strategy is not among the rule's."
+    PRIVACY_INSUFFICIENT = "PrivacyInsufficient", "The training promises less privacy than the rule demands."
+    LIMIT_EXCEEDED = "LimitExceeded", "The training asks for more than the rule's limits."
+    TOO_FEW_EXAMPLES = "TooFewExamples", "The data set has fewer examples than the rule demands."
+    DIGEST_MISMATCH = "DigestMismatch", "The app that came is not the one that the assignment names."
+    DATASET_UNAVAILABLE = (
+        "DatasetUnavailable",
+        "The data set is declared, but its volume cannot be mounted or read.",
+    )
+    # the client's life
+    APP_NOT_LOADABLE = "AppNotLoadable", "The ClientApp cannot be imported at the edge."
+    CLIENT_APP_FAILED = (
+        "ClientAppFailed",
+        "The ClientApp raised; the message has the last lines of its traceback.",
+    )
+    CLIENT_EXITED = "ClientExited", "The client's process ended by itself."
+    CLIENT_HUNG = "ClientHung", "The client has not answered within the round's deadline."
+    CLIENT_START_FAILED = "ClientStartFailed", "The client's process or Job could not be created."
+    CREDENTIALS_REFUSED = "CredentialsRefused", "The hub did not issue or take the client's certificate."
+    LINK_LOST = "LinkLost", "The connection broke; the edge tries again by itself."
+    STORAGE_FULL = "StorageFull", "The edge has no room for the app or the messages."
+    # its replies
+    DEADLINE_EXCEEDED = "DeadlineExceeded", "Its reply did not come before the round's deadline."
+    UPDATE_REFUSED = "UpdateRefused", "Its update broke a check; the message names tensor and violation."
+    VERSION_UNSUPPORTED = "VersionUnsupported", "Its agent or client speaks no protocol version of the hub."
+    TRAINING_ENDED = "TrainingEnded", "The training is over; nothing was wrong with the cluster."
+
+
+class UpdateViolation(Documented):
+    """Which check an update broke; stands in the message of `UpdateRefused`."""
+
+    SHAPE_MISMATCH = "ShapeMismatch", "A tensor has another shape than the one sent."
+    DTYPE_MISMATCH = "DtypeMismatch", "A tensor has another element type than the one sent."
+    MISSING_ARRAY = "MissingArray", "A tensor that was sent is not in the reply."
+    UNEXPECTED_ARRAY = "UnexpectedArray", "The reply has a tensor that was not sent."
+    NOT_FINITE = "NotFinite", "A tensor or a metric has NaN or an infinity in it."
+    TOO_LARGE = "TooLarge", "The reply has more bytes than updateChecks.maximumUpdateBytes."
+    EXAMPLE_COUNT_INVALID = (
+        "ExampleCountInvalid",
+        "The number of examples is not between 1 and maximumExamples.",
+    )
+    NORM_EXCEEDED = "NormExceeded", "The update's L2 norm is above updateChecks.maximumNorm."
+    UNREADABLE = "Unreadable", "The reply's bytes are not an array of the type that they claim."
+
+
+class EdgeClusterCondition(Documented):
+    """Types of `EdgeCluster.status.conditions`."""
+
+    JOINED = "Joined", "The cluster has enrolled and holds a certificate."
+    CONNECTED = "Connected", "Its agent has a live session with the hub."
+    CERTIFICATE_VALID = "CertificateValid", "Its certificate has not expired or been revoked."
+
+
+class EdgeClusterReason(Documented):
+    """Reasons of an EdgeCluster's conditions."""
+
+    ENROLLED = "Enrolled", "A join token was redeemed."
+    AWAITING_ACCEPTANCE = "AwaitingAcceptance", "spec.acceptance is Pending."
+    NEVER_JOINED = "NeverJoined", "No agent has enrolled under this name."
+    SESSION_OPEN = "SessionOpen", "Heartbeats arrive."
+    SESSION_CLOSED = "SessionClosed", "The agent closed its session or the link broke."
+    HEARTBEAT_MISSED = "HeartbeatMissed", "The session is open, but heartbeats have stopped."
+    ISSUED = "Issued", "The certificate is in force."
+    RENEWAL_DUE = (
+        "RenewalDue",
+        "Two thirds of the certificate's life are over; the agent should have renewed it.",
+    )
+    EXPIRED = "Expired", "The certificate has expired; the cluster must join again."
+    EXPELLED = "Expelled", "spec.acceptance is Expelled; the certificate is revoked."
+    LEFT = "Left", "The edge's operator left the federation."
+
+
+class EdgeDatasetCondition(Documented):
+    """Types of `EdgeDataset.status.conditions`."""
+
+    AVAILABLE = "Available", "The volume exists and can be mounted read-only."
+    IN_USE = "InUse", "A client reads the data set now."
+
+
+class EdgeDatasetReason(Documented):
+    """Reasons of an EdgeDataset's conditions."""
+
+    VOLUME_FOUND = "VolumeFound", "The volume is there."
+    VOLUME_NOT_FOUND = "VolumeNotFound", "The volume, its directory or its secret does not exist."
+    VOLUME_NOT_READABLE = "VolumeNotReadable", "The volume is there and cannot be read."
+    NAME_TAKEN = "NameTaken", "An older EdgeDataset of this cluster has the same spec.name."
+    TRAINING_RUNS = "TrainingRuns", "At least one training's client has it mounted."
+    NO_TRAINING = "NoTraining", "No training's client has it mounted."
+
+
+class EdgePolicyCondition(Documented):
+    """Types of `EdgePolicy.status.conditions`."""
+
+    ENFORCED = "Enforced", "The agent has read the policy and decides by it."
+
+
+class EdgePolicyReason(Documented):
+    """Reasons of an EdgePolicy's conditions."""
+
+    VALID = "Valid", "Every rule could be read."
+    INVALID_RULE = (
+        "InvalidRule",
+        "A rule cannot be read, so the policy allows nothing; the message names the rule.",
+    )
+
+
+VOCABULARY: tuple[type[Documented], ...] = (
+    TrainingPhase,
+    TrainingCondition,
+    TrainingReason,
+    ClusterState,
+    ClusterReason,
+    UpdateViolation,
+    EdgeClusterCondition,
+    EdgeClusterReason,
+    EdgeDatasetCondition,
+    EdgeDatasetReason,
+    EdgePolicyCondition,
+    EdgePolicyReason,
+)
+
+
+def table(enums: Iterable[type[Documented]] = VOCABULARY) -> str:
+    """Return the vocabulary as Markdown, one heading and one table for each enum, in the order given."""
+    parts: list[str] = []
+    for enum in enums:
+        parts.append(
+            f"## {enum.__name__}\n\n{(enum.__doc__ or '').strip()}\n\n| value | meaning |\n| --- | --- |"
+        )
+        parts[-1] += "".join(f"\n| `{member.value}` | {member.doc} |" for member in enum)
+    return "\n\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(table())

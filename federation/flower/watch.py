@@ -1,0 +1,272 @@
+"""Watching a Flower strategy from outside, without changing what it does.
+
+`install` puts a thin wrapper around the methods of every strategy class through which results pass, the
+classes that exist and those that an app defines later. The wrappers tell an observer and hand on the
+very objects that the strategy made, and its exceptions. Only the outermost call counts: `super()` calls
+and a strategy inside a differential-privacy wrapper do not tell of themselves. What an observer does
+with what it hears is not known here; if it raises, the app sees that exception.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import io
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, Protocol
+
+from flwr.app import Array, ArrayRecord
+from flwr.common import Parameters
+from flwr.compat.common.recorddict_compat import EMPTY_TENSOR_KEY
+from flwr.server.strategy import Strategy as LegacyStrategy
+from flwr.serverapp.strategy import Strategy
+
+from federation.flower import arrays as flower_arrays
+
+Metrics = Mapping[str, Any]
+
+
+class Observer(Protocol):
+    """Hears of a strategy's results, on the thread that computes them, before the app does."""
+
+    def started(self, strategy: object, num_rounds: int) -> None:
+        """Hear that `strategy.start` begins. num_rounds is 0 where its arguments do not tell.
+
+        An app's own `start` may call Flower's with the number; then this is called again with it.
+        """
+        ...
+
+    def train_aggregated(
+        self, server_round: int, arrays: ArrayRecord | None, metrics: Metrics | None
+    ) -> None:
+        """Hear of the new global arrays (None: aggregation failed) and of the clients' joint metrics."""
+        ...
+
+    def evaluate_aggregated(self, server_round: int, metrics: Metrics | None) -> None:
+        """Hear of the clients' joint evaluation metrics; a legacy strategy's loss is the metric `loss`."""
+        ...
+
+    def server_evaluated(self, server_round: int, metrics: Metrics | None) -> None:
+        """Hear of the app's own evaluation on the server; round 0 is the one before the first."""
+        ...
+
+
+Report = Callable[[Observer, int, Any], None]
+
+
+def _train(observer: Observer, server_round: int, result: Any) -> None:
+    arrays, metrics = result
+    observer.train_aggregated(server_round, arrays, metrics)
+
+
+def _fit(observer: Observer, server_round: int, result: Any) -> None:
+    parameters, metrics = result
+    arrays = None if parameters is None else arrays_of(parameters)
+    observer.train_aggregated(server_round, arrays, metrics)
+
+
+def _evaluate(observer: Observer, server_round: int, result: Any) -> None:
+    observer.evaluate_aggregated(server_round, result)
+
+
+def _legacy_evaluate(observer: Observer, server_round: int, result: Any) -> None:
+    observer.evaluate_aggregated(server_round, _with_loss(result))
+
+
+def _server_evaluate(observer: Observer, server_round: int, result: Any) -> None:
+    observer.server_evaluated(server_round, result)
+
+
+def _legacy_server_evaluate(observer: Observer, server_round: int, result: Any) -> None:
+    if result is not None:  # a strategy without an evaluation function says None each round
+        observer.server_evaluated(server_round, _with_loss(result))
+
+
+def _with_loss(result: Any) -> Metrics | None:
+    if result is None:
+        return None
+    loss, metrics = result
+    joint = {} if loss is None else {"loss": loss}
+    return {**joint, **(metrics or {})} or None
+
+
+_REPORTS: Final[Mapping[type, Mapping[str, Report]]] = {
+    Strategy: {"aggregate_train": _train, "aggregate_evaluate": _evaluate},
+    LegacyStrategy: {
+        "aggregate_fit": _fit,
+        "aggregate_evaluate": _legacy_evaluate,
+        "evaluate": _legacy_server_evaluate,
+    },
+}
+_WATCHED: Final = "__hanse_watched__"
+
+
+def arrays_of(parameters: Parameters) -> ArrayRecord:
+    """Return a legacy strategy's parameters as arrays named "0", "1", ...; their bytes are not copied.
+
+    Legacy parameters say neither shape nor dtype; where they are .npy files, these come from their headers.
+    """
+    record = ArrayRecord()
+    for index, tensor in enumerate(parameters.tensors):
+        dtype, shape = _described(tensor, parameters.tensor_type)
+        record[str(index)] = Array(dtype, shape, parameters.tensor_type, tensor)
+    if not parameters.tensors:
+        record[EMPTY_TENSOR_KEY] = Array("", (), parameters.tensor_type, b"")
+    return record
+
+
+def _described(tensor: bytes, tensor_type: str) -> tuple[str, tuple[int, ...]]:
+    if tensor_type != flower_arrays.NUMPY_SERIALIZATION:
+        return "", ()
+    described = flower_arrays.describe_npy(io.BytesIO(tensor[: flower_arrays.HEADER_READ_BYTES]))
+    return ("", ()) if described is None else (str(described.dtype), described.shape)
+
+
+class Watch:
+    """An observer's hold on the strategy classes of this process, until `remove`."""
+
+    def __init__(self, observer: Observer) -> None:
+        """Wrap every strategy class that there is, and from now on every new one."""
+        self._observer = observer
+        self._local = threading.local()
+        self._undo: list[Callable[[], None]] = []
+        for base in _REPORTS:
+            for cls in _family(base):
+                self._wrap_class(base, cls)
+            self._wrap_later_classes(base)
+
+    def remove(self) -> None:
+        """Give the classes their own methods back."""
+        while self._undo:
+            self._undo.pop()()
+
+    def _wrap_later_classes(self, base: type) -> None:
+        def init_subclass(cls: type[Any], /, **kwargs: Any) -> None:
+            super(base, cls).__init_subclass__(**kwargs)  # type: ignore[arg-type]  # base is a class
+            self._wrap_class(base, cls)
+
+        self._replace(base, "__init_subclass__", classmethod(init_subclass))
+
+    def _wrap_class(self, base: type, cls: type) -> None:
+        for name, report in _REPORTS[base].items():
+            method = _method_to_wrap(base, cls, name)
+            if method is not None:
+                self._replace(cls, name, self._reporting(name, method, report))
+        if base is Strategy and (method := _method_to_wrap(base, cls, "start")) is not None:
+            self._replace(cls, "start", self._starting(method))
+
+    def _replace(self, cls: type, name: str, value: Any) -> None:
+        missing = object()
+        original = cls.__dict__.get(name, missing)
+        setattr(cls, name, value)
+
+        def undo() -> None:
+            if original is missing:
+                delattr(cls, name)
+            else:
+                setattr(cls, name, original)
+
+        self._undo.append(undo)
+
+    def _reporting(self, kind: str, method: Callable[..., Any], report: Report) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def reporting(*args: Any, **kwargs: Any) -> Any:
+            outermost = self._enter(kind)
+            try:
+                result = method(*args, **kwargs)
+            finally:
+                self._leave(kind)
+            if outermost:
+                server_round = kwargs["server_round"] if "server_round" in kwargs else args[1]
+                report(self._observer, server_round, result)
+            return result
+
+        setattr(reporting, _WATCHED, True)
+        return reporting
+
+    def _starting(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(method)
+
+        @functools.wraps(method)
+        def starting(*args: Any, **kwargs: Any) -> Any:
+            try:
+                bound = signature.bind(*args, **kwargs)
+            except TypeError:
+                return method(*args, **kwargs)  # raises what the app would see anyway
+            bound.apply_defaults()
+            given = _arguments(bound)
+            outermost = self._enter("start")
+            try:
+                num_rounds = int(given.get("num_rounds", {"num_rounds": 0})["num_rounds"] or 0)
+                if outermost or (num_rounds and not self._local.announced):
+                    self._local.announced = num_rounds
+                    self._observer.started(bound.args[0], num_rounds)
+                if "evaluate_fn" in given:
+                    holder = given["evaluate_fn"]
+                    holder["evaluate_fn"] = self._evaluating(holder["evaluate_fn"])
+                return method(*bound.args, **bound.kwargs)
+            finally:
+                self._leave("start")
+
+        setattr(starting, _WATCHED, True)
+        return starting
+
+    def _evaluating(self, evaluate_fn: Any) -> Any:
+        if not evaluate_fn or getattr(evaluate_fn, _WATCHED, False):
+            return evaluate_fn
+
+        def evaluating(*args: Any, **kwargs: Any) -> Any:
+            result = evaluate_fn(*args, **kwargs)
+            server_round = args[0] if args else next(iter(kwargs.values()))
+            _server_evaluate(self._observer, server_round, result)
+            return result
+
+        setattr(evaluating, _WATCHED, True)
+        return evaluating
+
+    def _enter(self, kind: str) -> bool:
+        depth = getattr(self._local, kind, 0)
+        setattr(self._local, kind, depth + 1)
+        return bool(depth == 0)
+
+    def _leave(self, kind: str) -> None:
+        setattr(self._local, kind, getattr(self._local, kind) - 1)
+
+
+def install(observer: Observer) -> Watch:
+    """Tell `observer` of everything that strategies of this process do, until the Watch is removed."""
+    return Watch(observer)
+
+
+def _family(base: type) -> Iterator[type]:
+    seen: set[type] = set()
+    waiting = [base]
+    while waiting:
+        cls = waiting.pop()
+        if cls not in seen:
+            seen.add(cls)
+            yield cls
+            waiting.extend(cls.__subclasses__())
+
+
+def _method_to_wrap(base: type, cls: type, name: str) -> Callable[..., Any] | None:
+    """Return the method that `cls` brings into the family: its own, or one of a mixin outside of it."""
+    for owner in cls.__mro__:
+        if name in owner.__dict__:
+            if owner is not cls and issubclass(owner, base):
+                return None
+            method = owner.__dict__[name]
+            abstract = getattr(method, "__isabstractmethod__", False)
+            watched = getattr(method, _WATCHED, False)
+            return method if inspect.isfunction(method) and not abstract and not watched else None
+    return None
+
+
+def _arguments(bound: inspect.BoundArguments) -> dict[str, dict[str, Any]]:
+    """Return, for each named argument of a call, the dictionary that it lies in, **kwargs looked through."""
+    places = {name: bound.arguments for name in bound.arguments}
+    for name, parameter in bound.signature.parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            places.update({key: bound.arguments[name] for key in bound.arguments[name]})
+    return places

@@ -1,0 +1,1 @@
+"""Where workloads run: one port, and local processes behind it."""

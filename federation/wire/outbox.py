@@ -1,0 +1,109 @@
+"""The sending end of a session that may be cut and come back, without input or output.
+
+Messages leave in the order they were put, one transfer at a time, and stay here until the receiver has them.
+A transfer that was cut goes on where the receiver says. Which arrays the receiver holds is kept here too: a client
+holds those of the last message that had any, an aggregator holds none. When to connect, and what a message
+means, is not known here.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterable, Iterator
+
+from federation.wire import codec, transfers
+from federation.wire import hanse_pb2 as pb
+
+Frame = pb.TransferBegin | pb.TransferChunk
+
+_REPLY_SUFFIX = ".reply"
+
+
+def reply_id(message_id: str) -> str:
+    """The id of the one reply to a message, so that a transfer's id alone says what it answers."""
+    return message_id + _REPLY_SUFFIX
+
+
+def answered_by(transfer_id: str) -> str | None:
+    """The id of the message that a reply with this id answers, or None if it is not a reply's id."""
+    return transfer_id.removesuffix(_REPLY_SUFFIX) if transfer_id.endswith(_REPLY_SUFFIX) else None
+
+
+class Outbox:
+    """Messages on their way to one receiver.
+
+    Law: every message put is offered on each new link until it is received, in the order of putting.
+    """
+
+    def __init__(self, *, receiver_holds: bool) -> None:
+        """Start empty and without a link; `receiver_holds` says whether the receiver keeps a message's arrays."""
+        self._receiver_holds = receiver_holds
+        self._waiting: collections.OrderedDict[str, codec.OutgoingMessage] = collections.OrderedDict()
+        self._frames: Iterator[Frame] | None = None
+        self._transfer: transfers.Outgoing | None = None
+        self._offered: set[str] = set()
+        self._held: frozenset[bytes] = frozenset()
+        self._receiving: pb.TransferPosition | None = None
+        self._linked = False
+
+    def put(self, message: codec.OutgoingMessage) -> None:
+        """Add a message; one that waits already or is under way is not added again."""
+        self._waiting.setdefault(message.header.message_id, message)
+
+    def received(self, frame: pb.TransferReceived) -> bool:
+        """Take the receiver's word that it has a message; return whether it was still waiting."""
+        if self._transfer is not None:
+            self._transfer.received(frame)
+        return self._waiting.pop(frame.transfer_id, None) is not None
+
+    def drop(self, message_id: str) -> None:
+        """Forget a message that nobody waits for any more, unless it is under way."""
+        if self._transfer is None or self._transfer.transfer_id != message_id or self._transfer.done:
+            self._waiting.pop(message_id, None)
+
+    def link_up(self, receiving: pb.TransferPosition | None, held: Iterable[bytes] = ()) -> None:
+        """A new link: what the receiver announced on it."""
+        self._linked = True
+        self._held = frozenset(held)
+        self._receiving = receiving if receiving is not None and receiving.transfer_id else None
+        self._frames = None
+        self._offered = set()
+
+    def link_lost(self) -> None:
+        """The link is gone; nothing leaves until the next one."""
+        self._linked = False
+        self._frames = None
+
+    def next_frame(self) -> Frame | None:
+        """The next frame to send, or None while there is nothing to send."""
+        while self._linked:
+            if self._frames is not None:
+                frame = next(self._frames, None)
+                if frame is not None:
+                    return frame
+                self._sent()
+            message = next((m for key, m in self._waiting.items() if key not in self._offered), None)
+            if message is None:
+                return None
+            self._begin(message)
+        return None
+
+    def _begin(self, message: codec.OutgoingMessage) -> None:
+        message_id = message.header.message_id
+        receiving = self._receiving if self._receiving and self._receiving.transfer_id == message_id else None
+        # A transfer that goes on keeps the arrays that it omitted before the cut: they are part of its stream.
+        goes_on = receiving is not None and self._transfer is not None and self._transfer.transfer_id == message_id
+        transfer = self._transfer if goes_on and self._transfer else transfers.Outgoing(message, self._held)
+        self._transfer = transfer
+        self._offered.add(message_id)
+        self._frames = self._cut(transfer, receiving)
+
+    @staticmethod
+    def _cut(transfer: transfers.Outgoing, receiving: pb.TransferPosition | None) -> Iterator[Frame]:
+        yield transfer.begin(receiving)
+        yield from transfer.chunks()
+
+    def _sent(self) -> None:
+        self._frames = None
+        if self._receiver_holds and self._transfer is not None and self._transfer.digests:
+            self._held = self._transfer.digests

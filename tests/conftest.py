@@ -1,0 +1,61 @@
+"""What every test session shares: seeds that can be repeated, and no way out of this machine.
+
+The session's seed is printed in the header. `HANSE_TEST_SEED=N make test` repeats a run: it seeds hypothesis
+and the `rng` fixture. In CI the seed is fixed, so that a change fails for what it changed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+# Before flwr is imported by anything: it would send usage events to its makers.
+os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+
+import hypothesis
+import pytest
+
+IN_CI = os.environ.get("CI") in {"true", "1"}
+SEED = int(os.environ.get("HANSE_TEST_SEED") or (20260101 if IN_CI else secrets.randbelow(2**32)))
+
+# Deadlines measure the machine, not the code: timing decides no test.
+hypothesis.settings.register_profile(
+    "hanse",
+    deadline=None,
+    print_blob=True,
+    database=None if IN_CI else hypothesis.settings.default.database,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("hanse")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give hypothesis the session's seed, unless the command line names one."""
+    if config.getoption("hypothesis_seed", None) is None:
+        config.option.hypothesis_seed = SEED
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say which seed repeats this run."""
+    return f"seed: {SEED} (repeat with HANSE_TEST_SEED={SEED})"
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """Randomness that differs by test and repeats with the session's seed."""
+    return random.Random(f"{SEED}:{request.node.nodeid}")
+
+
+@pytest.fixture(autouse=True)
+def _umask_and_environment_stay() -> Iterator[None]:
+    """A test that changes the file mode mask or the working directory does not change it for the next."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    here = Path.cwd()
+    yield
+    os.umask(mask)
+    if Path.cwd() != here:
+        os.chdir(here)

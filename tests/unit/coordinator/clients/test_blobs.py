@@ -1,0 +1,96 @@
+"""The model store keeps whole models or none."""
+
+import pathlib
+
+import pytest
+
+from coordinator.clients import blobs
+
+
+def store(directory: pathlib.Path) -> str:
+    """The training's URL in a directory."""
+    return blobs.training_url(f"file://{directory}/", "cardiology", "hospitals")
+
+
+def save(url: str, number: int, model: bytes = b"m") -> str:
+    """Save one round."""
+    return blobs.save(f"{url}/{number}", {blobs.MODEL: model, blobs.CARD: b"{}"})
+
+
+def test_saved_files_are_read_back(tmp_path: pathlib.Path) -> None:
+    """Bytes and paths arrive whole, and nothing else is left in the directory."""
+    source = tmp_path / "source"
+    source.write_bytes(b"weights")
+    url = store(tmp_path)
+    saved = blobs.save(f"{url}/7", {blobs.MODEL: source, blobs.CARD: b"{}"})
+    assert saved == blobs.round_url(f"file://{tmp_path}", "cardiology", "hospitals", 7)
+    assert blobs.read(saved, blobs.MODEL) == b"weights"
+    assert [path.name for path in (tmp_path / "cardiology" / "hospitals").iterdir()] == ["7"]
+
+
+def test_saving_again_replaces(tmp_path: pathlib.Path) -> None:
+    """The same round may be saved twice; the second one counts."""
+    url = store(tmp_path)
+    save(url, 1, b"first")
+    assert blobs.read(save(url, 1, b"second"), blobs.MODEL) == b"second"
+
+
+def test_a_failed_save_keeps_the_old_model(tmp_path: pathlib.Path) -> None:
+    """When a file cannot be read, what was saved before is still there, and no half model beside it."""
+    url = store(tmp_path)
+    saved = save(url, 1, b"first")
+    with pytest.raises(FileNotFoundError):
+        blobs.save(saved, {blobs.CARD: b"{}", blobs.MODEL: tmp_path / "missing"})
+    assert blobs.read(saved, blobs.MODEL) == b"first"
+    assert blobs.list_rounds(url) == [1]
+
+
+def test_prune_keeps_the_newest_by_number(tmp_path: pathlib.Path) -> None:
+    """Ten comes after nine; the newest always stays."""
+    url = store(tmp_path)
+    for number in (2, 9, 10):
+        save(url, number)
+    assert blobs.prune(url, 2) == [2]
+    assert blobs.prune(url, 0) == [9]
+    assert blobs.list_rounds(url) == [10]
+
+
+def test_a_round_without_a_card_does_not_count(tmp_path: pathlib.Path) -> None:
+    """A half-written or half-removed round is not listed."""
+    url = store(tmp_path)
+    save(url, 1)
+    (tmp_path / "cardiology" / "hospitals" / "2").mkdir()
+    assert blobs.list_rounds(url) == [1]
+
+
+def test_nothing_saved_is_an_empty_list(tmp_path: pathlib.Path) -> None:
+    """A training without models has no rounds."""
+    assert blobs.list_rounds(store(tmp_path)) == []
+
+
+def test_stores_other_than_files_get_the_card_last() -> None:
+    """Any fsspec store works; here one in memory."""
+    url = "memory://models/cardiology/hospitals"
+    save(url, 3)
+    assert blobs.list_rounds(url) == [3]
+    assert blobs.read(f"{url}/3", blobs.CARD) == b"{}"
+
+
+@pytest.mark.parametrize(
+    ("url", "want"),
+    [
+        ("models/here", "write it as a URL"),
+        ("file://models/here", "three slashes"),
+        ("nosuch://bucket", "nosuch"),
+    ],
+)
+def test_unusable_urls_are_refused(url: str, want: str) -> None:
+    """The message says how to write it."""
+    with pytest.raises(blobs.InvalidStoreError, match=want):
+        blobs.list_rounds(url)
+
+
+def test_odd_file_names_are_refused(tmp_path: pathlib.Path) -> None:
+    """A file cannot leave its directory."""
+    with pytest.raises(blobs.BlobError, match="not a plain file name"):
+        blobs.save(f"{store(tmp_path)}/1", {blobs.CARD: b"", "../x": b""})

@@ -1,0 +1,6 @@
+"""Lets the planner's tests import their scene."""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))

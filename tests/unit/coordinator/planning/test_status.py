@@ -1,0 +1,167 @@
+"""What a training's status says."""
+
+import dataclasses
+import json
+
+import scene
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator.planning import desired, progress, snapshot, status
+from federation.api import training as api
+
+UP = snapshot.Aggregator(started=True, address="127.0.0.1:1", server_name="s")
+BUSY = snapshot.Progress(
+    round=7,
+    rounds_total=20,
+    phase="Train",
+    message="Round 7 of 20: 1 of 2 clusters reported, waiting for budapest.",
+    round_started_at=scene.NOW - 1,
+    round_seconds=(1.0, 1.4, 9.0),
+    clusters={
+        "budapest": snapshot.ClusterProgress("Training", round=7),
+        "zurich": snapshot.ClusterProgress("Reported", round=7, examples=98, last_update_at=scene.NOW),
+    },
+    metrics=(snapshot.RoundMetrics(6, "Evaluate", {"accuracy": 0.812, "loss": 0.43, "n": 3.0}),),
+    bytes_sent=10,
+    bytes_received=20,
+    phase_seconds={"Train": 1.23456},
+)
+RUNNING = scene.snap(
+    scene.cluster("budapest"),
+    scene.cluster("zurich"),
+    reports=scene.running("budapest", "zurich"),
+    aggregator=dataclasses.replace(UP, progress=BUSY),
+)
+
+
+def reasons(rendered: dict[str, object]) -> dict[str, str]:
+    """The conditions in short."""
+    conditions = rendered["conditions"]
+    assert isinstance(conditions, list)
+    return {entry["type"]: f"{entry['status']} {entry['reason']}" for entry in conditions}
+
+
+def test_a_running_training() -> None:
+    """Round, clusters, metrics and transfer are what the aggregator last said; numbers are strings."""
+    rendered = scene.rendered(RUNNING)
+    assert rendered["phase"] == "Running"
+    assert rendered["observedGeneration"] == 3
+    assert rendered["round"] == {
+        "current": 7, "total": 20, "startedAt": snapshot.timestamp(scene.NOW - 1), "medianSeconds": "1.4",
+    }  # fmt: skip
+    assert rendered["clusters"] == [
+        {"name": "budapest", "state": "Training", "round": 7},
+        {
+            "name": "zurich", "state": "Reported", "round": 7, "examples": 98,
+            "lastUpdateAt": snapshot.timestamp(scene.NOW),
+        },
+    ]  # fmt: skip
+    assert rendered["metrics"] == [
+        {"round": 6, "phase": "Evaluate", "values": {"accuracy": "0.812", "loss": "0.43", "n": "3"}}
+    ]
+    assert rendered["transfer"] == {"bytesUp": 20, "bytesDown": 10}
+    assert rendered["phaseSeconds"] == {"Train": "1.235"}
+    assert rendered["summary"] == {"round": "7/20", "clusters": "2/2", "metric": "accuracy=0.812"}
+    assert reasons(rendered) == {
+        "Accepted": "True Valid",
+        "QuorumReached": "True EnoughClusters",
+        "Running": "True RoundInProgress",
+        "Completed": "False RoundsRemaining",
+        "Failed": "False NotFailed",
+        "Suspended": "False NotSuspended",
+    }
+    api.FederatedTrainingStatus.model_validate_json(json.dumps(rendered))
+
+
+def test_a_completed_training_keeps_its_status() -> None:
+    """The model is named, clusters that took part are Completed, and later changes alter nothing."""
+    done = snapshot.Finished(True, "AllRoundsDone", "All 20 rounds are done.", "file:///m/20", "5b" * 32, 20)
+    aggregator = dataclasses.replace(UP, progress=dataclasses.replace(BUSY, finished=done))
+    snap = dataclasses.replace(RUNNING, aggregator=aggregator)
+    rendered = scene.rendered(snap)
+    assert rendered["phase"] == "Completed"
+    assert rendered["model"] == {"uri": "file:///m/20", "sha256": "5b" * 32, "round": 20}
+    assert {entry["state"] for entry in rendered["clusters"]} == {"Completed"}
+    assert reasons(rendered)["Completed"] == "True AllRoundsDone"
+    later = dataclasses.replace(
+        snap,
+        training=scene.training(status=rendered),
+        aggregator=snapshot.Aggregator(),
+        clusters=(),
+        now=scene.NOW + 9,
+    )
+    assert scene.rendered(later) == rendered
+
+
+def test_an_aggregator_that_dies_fails_the_training_with_its_last_lines() -> None:
+    """Without a finish report the exit is the failure, and the tail of the log is kept."""
+    exit_ = snapshot.Exit("exit status 1", ("Traceback", "ValueError: no"))
+    rendered = scene.rendered(dataclasses.replace(RUNNING, aggregator=dataclasses.replace(UP, exit=exit_)))
+    assert rendered["phase"] == "Failed"
+    failed = next(entry for entry in rendered["conditions"] if entry["type"] == "Failed")
+    assert failed["reason"] == "ServerAppExited"
+    assert failed["message"] == (
+        "The aggregator ended without a result: exit status 1. Its last lines say why.\nTraceback\nValueError: no"
+    )
+
+
+def test_a_refusal_is_shown_with_the_owners_words() -> None:
+    """The entry of a refusing cluster carries the typed reason and sentence of the edge."""
+    report = snapshot.Report(
+        "REFUSED", "ImageNotAllowed", "Rule cardiology-only allows images of registry.example only."
+    )
+    rendered = scene.rendered(scene.snap(scene.cluster("zurich"), reports={"zurich": report}))
+    assert rendered["clusters"] == [
+        {"name": "zurich", "state": "Refused", "reason": "ImageNotAllowed", "message": report.message}
+    ]
+    assert rendered["phase"] == "Waiting"
+
+
+def test_a_suspended_training_keeps_what_was_reached() -> None:
+    """Suspending keeps round and metrics visible after the aggregator is gone."""
+    before = scene.rendered(RUNNING)
+    paused = scene.training(spec={"suspend": True}, status=before)
+    rendered = scene.rendered(dataclasses.replace(RUNNING, training=paused, aggregator=snapshot.Aggregator()))
+    assert rendered["phase"] == "Suspended"
+    assert (rendered["round"], rendered["metrics"]) == (before["round"], before["metrics"])
+
+
+def test_a_missing_app_is_not_accepted() -> None:
+    """The training stays Pending and says what is wrong with the app."""
+    problem = snapshot.Problem("DigestMismatch", "The app has another digest.")
+    rendered = scene.rendered(scene.snap(training=scene.training(app=problem)))
+    assert rendered["phase"] == "Pending"
+    assert status.phase_condition(rendered)["reason"] == "DigestMismatch"
+
+
+@given(
+    st.sampled_from([RUNNING, scene.snap(), scene.snap(scene.cluster("a"))]),
+    st.floats(0, 1e6, allow_nan=False),
+)
+def test_rendering_settles(snap: snapshot.Snapshot, later: float) -> None:
+    """Status in, the same status out, whenever that is; so a quiet training writes nothing."""
+    once = scene.rendered(snap)
+    training = dataclasses.replace(snap.training, status=once)
+    twice = scene.rendered(dataclasses.replace(snap, training=training, now=snap.now + later))
+    assert twice == once
+    assert desired.plan(dataclasses.replace(snap, training=training)).stage is desired.plan(snap).stage
+
+
+@given(st.lists(st.tuples(st.integers(1, 30), st.sampled_from(["Train", "Evaluate"])), max_size=40))
+def test_folding_a_report_twice_counts_once(measured: list[tuple[int, str]]) -> None:
+    """Metrics that come again replace each other, and only the last ten are kept."""
+    metrics = [snapshot.RoundMetrics(number, phase, {"loss": 1.0}) for number, phase in measured]
+    once = progress.fold(snapshot.Progress(), BUSY, metrics)
+    assert len(once.metrics) <= progress.KEPT_METRICS
+    twice = progress.fold(once, BUSY, once.metrics)
+    assert twice.metrics == once.metrics
+
+
+def test_round_seconds_are_the_gaps_between_starts() -> None:
+    """The median needs two starts."""
+    first = progress.fold(snapshot.Progress(), snapshot.Progress(round=1, round_started_at=10.0), ())
+    assert progress.median_round_seconds(first) is None
+    second = progress.fold(first, snapshot.Progress(round=2, round_started_at=11.5), ())
+    again = progress.fold(second, snapshot.Progress(round=2, round_started_at=11.5), ())
+    assert progress.median_round_seconds(again) == 1.5

@@ -1,0 +1,39 @@
+"""The vocabulary of why."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from federation.api import reasons
+
+
+@pytest.mark.parametrize("enum", reasons.VOCABULARY, ids=lambda enum: enum.__name__)
+def test_words_are_camel_case_and_documented(enum: type[reasons.Documented]) -> None:
+    """Every value is one CamelCase word with one sentence, equal to its text."""
+    assert enum.__doc__
+    for member in enum:
+        assert re.fullmatch(r"([A-Z][a-z0-9]*)+", member.value)
+        assert member.doc.endswith("."), member
+        assert member == member.value
+        assert enum(member.value) is member
+
+
+def test_names_follow_values() -> None:
+    """A member's name is its value in capitals."""
+    for enum in reasons.VOCABULARY:
+        for member in enum:
+            assert re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", member.value).upper() == member.name
+
+
+def test_every_enum_is_listed() -> None:
+    """No documented enum is missing from the tables."""
+    assert set(reasons.Documented.__subclasses__()) == set(reasons.VOCABULARY)
+
+
+def test_table_has_every_word() -> None:
+    """The Markdown table names each value once in its enum."""
+    text = reasons.table([reasons.ClusterState])
+    assert text.startswith("## ClusterState\n")
+    assert text.count("\n| `") == len(reasons.ClusterState)

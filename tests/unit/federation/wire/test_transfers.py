@@ -1,0 +1,260 @@
+"""Transfers over links that are cut: one message, whatever happens."""
+
+import hashlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from federation.wire import codec, limits, transfers
+from federation.wire import hanse_pb2 as pb
+
+
+def message(arrays: list[bytes], message_id: str = "m-1") -> codec.OutgoingMessage:
+    header = pb.MessageHeader(message_id=message_id, has_content=True)
+    entries = header.records.add(name="model").arrays.entries
+    sources = {hashlib.sha256(data).digest(): data for data in arrays}
+    for index, (digest, data) in enumerate(sources.items()):
+        entries.add(name=str(index), sha256=digest, length_bytes=len(data))
+    return codec.OutgoingMessage(header, sources)
+
+
+def collect(events: list[transfers.Event], arrays: dict[bytes, bytearray]) -> list[pb.MessageHeader]:
+    headers = []
+    for event in events:
+        match event:
+            case codec.ArrayBytes(digest, offset, data):
+                assert offset == len(arrays.setdefault(digest, bytearray()))
+                arrays[digest] += data
+            case codec.ArrayReceived(digest):
+                arrays.setdefault(digest, bytearray())
+            case codec.MessageReceived(header):
+                headers.append(header)
+    return headers
+
+
+def run_link(
+    sender: transfers.Outgoing, receiver: transfers.Incoming, chunk_bytes: int, frames: int | None = None
+) -> list[transfers.Event]:
+    """Carry up to `frames` chunks over a new link, then cut it."""
+    position = receiver.position
+    events = receiver.begin(sender.begin(position))
+    for count, chunk in enumerate(sender.chunks(chunk_bytes)):
+        if count == frames:
+            break
+        events += receiver.chunk(chunk)
+    receiver.link_lost()
+    return events
+
+
+links = st.lists(st.tuples(st.integers(1, 50), st.integers(0, 6)), max_size=8)
+
+
+@given(st.lists(st.binary(max_size=80), max_size=5), links)
+def test_a_transfer_cut_anywhere_gives_the_same_message(
+    arrays: list[bytes], cuts: list[tuple[int, int]]
+) -> None:
+    """Cut links cost nothing but the bytes in flight; the message is that of an undisturbed transfer."""
+    sent = message(arrays)
+    sender, receiver = transfers.Outgoing(sent), transfers.Incoming()
+    got: dict[bytes, bytearray] = {}
+    headers: list[pb.MessageHeader] = []
+    for chunk_bytes, frames in cuts:
+        headers += collect(run_link(sender, receiver, chunk_bytes, frames), got)
+    headers += collect(run_link(sender, receiver, 64), got)
+    assert headers == [sent.header]
+    assert {digest: bytes(data) for digest, data in got.items()} == sent.arrays
+    assert receiver.position == pb.TransferPosition(transfer_id="m-1", offset=sender.total_bytes)
+
+
+@given(st.lists(st.binary(max_size=80), max_size=4), st.integers(1, 50), st.integers(0, 10))
+def test_a_repeated_transfer_has_no_effect(arrays: list[bytes], chunk_bytes: int, frames: int) -> None:
+    """A transfer that was received is recognised, however much of it comes again."""
+    receiver = transfers.Incoming()
+    run_link(transfers.Outgoing(message(arrays)), receiver, 64)
+    again = transfers.Outgoing(message(arrays))
+    events = receiver.begin(again.begin(None))
+    for _, chunk in zip(range(frames), again.chunks(chunk_bytes), strict=False):
+        events += receiver.chunk(chunk)
+    assert events == [transfers.TransferRepeated("m-1")]
+    other = transfers.Outgoing(message([b"other"], "m-2"))
+    assert collect(run_link(other, receiver, 64), {}) == [message([b"other"], "m-2").header]
+
+
+def test_a_sender_that_missed_the_acknowledgement_sends_nothing_again() -> None:
+    """The receiver announces a finished transfer at its last byte; the sender has nothing left to send."""
+    receiver = transfers.Incoming()
+    sender = transfers.Outgoing(message([b"abc"]))
+    run_link(sender, receiver, 64)
+    begin = sender.begin(receiver.position)
+    assert begin.offset == begin.total_bytes
+    assert list(sender.chunks()) == []
+    assert receiver.begin(begin) == [transfers.TransferRepeated("m-1")]
+
+
+def test_an_acknowledged_transfer_stops() -> None:
+    """TransferReceived ends the sending, even halfway through a repetition."""
+    sender = transfers.Outgoing(message([bytes(1000)]))
+    sender.begin()
+    chunks = sender.chunks(100)
+    next(chunks)
+    assert not sender.received(pb.TransferReceived(transfer_id="another"))
+    assert not sender.done
+    assert sender.received(pb.TransferReceived(transfer_id="m-1"))
+    assert sender.done
+    assert list(chunks) == []
+
+
+def test_a_new_transfer_abandons_an_unfinished_one() -> None:
+    """A sender may give a message up; what came of it is void, and the next one comes whole."""
+    receiver = transfers.Incoming()
+    run_link(transfers.Outgoing(message([bytes(500)], "m-1")), receiver, 50, frames=3)
+    events = run_link(transfers.Outgoing(message([b"x"], "m-2")), receiver, 50)
+    assert events[0] == transfers.TransferAbandoned("m-1")
+    assert [header.message_id for header in collect(events, {})] == ["m-2"]
+
+
+def test_a_transfer_may_begin_anew() -> None:
+    """A sender that has lost its place begins at zero, and the message is whole."""
+    receiver = transfers.Incoming()
+    run_link(transfers.Outgoing(message([bytes(500)])), receiver, 50, frames=3)
+    sender = transfers.Outgoing(message([bytes(500)]))
+    assert receiver.begin(sender.begin(None)) == [transfers.TransferAbandoned("m-1")]
+    events = [event for chunk in sender.chunks() for event in receiver.chunk(chunk)]
+    assert len(collect(events, {})) == 1
+
+
+def test_a_forgotten_message_is_received_again() -> None:
+    """What could not be kept is asked for again."""
+    receiver = transfers.Incoming()
+    run_link(transfers.Outgoing(message([b"abc"])), receiver, 50)
+    receiver.forget("m-1")
+    assert receiver.position is None
+    assert len(collect(run_link(transfers.Outgoing(message([b"abc"])), receiver, 50), {})) == 1
+
+
+def test_only_so_many_transfers_are_remembered() -> None:
+    """The memory of finished transfers is bounded, oldest first."""
+    receiver = transfers.Incoming(remembered=2)
+    for message_id in ("m-1", "m-2", "m-3"):
+        run_link(transfers.Outgoing(message([b"a"], message_id)), receiver, 50)
+    begin = transfers.Outgoing(message([b"a"], "m-2")).begin()
+    assert receiver.begin(begin) == [transfers.TransferRepeated("m-2")]
+    begin = transfers.Outgoing(message([b"a"], "m-1")).begin()
+    assert receiver.begin(begin) == []
+
+
+def test_held_arrays_stay_out_of_a_transfer() -> None:
+    """What the receiver holds is not sent, and both sides count the same bytes."""
+    data = bytes(1000)
+    digest = hashlib.sha256(data).digest()
+    sender = transfers.Outgoing(message([data, b"new"]), held={digest})
+    receiver = transfers.Incoming(held=lambda wanted: wanted == digest)
+    got: dict[bytes, bytearray] = {}
+    assert len(collect(run_link(sender, receiver, 64), got)) == 1
+    assert list(got.values()) == [b"new"]
+
+
+def begun(total_bytes: int = 100, **options: object) -> transfers.Incoming:
+    receiver = transfers.Incoming(**options)
+    receiver.begin(pb.TransferBegin(transfer_id="m-1", total_bytes=total_bytes))
+    return receiver
+
+
+def test_a_chunk_outside_a_transfer_is_refused() -> None:
+    """Chunks belong to a begin on the same link."""
+    with pytest.raises(transfers.TransferNotBegun):
+        transfers.Incoming().chunk(pb.TransferChunk(offset=0, data=b"x"))
+    receiver = begun()
+    receiver.link_lost()
+    with pytest.raises(transfers.TransferNotBegun):
+        receiver.chunk(pb.TransferChunk(offset=0, data=b"x"))
+
+
+def test_gaps_and_overlaps_are_refused_and_void_the_transfer() -> None:
+    """Chunks follow one another without gaps; after an error the transfer begins anew."""
+    receiver = begun()
+    receiver.chunk(pb.TransferChunk(offset=0, data=codec.MAGIC))
+    with pytest.raises(transfers.OffsetMismatch, match="goes on at offset 5, want 4"):
+        receiver.chunk(pb.TransferChunk(offset=5, data=b"x"))
+    assert receiver.position is None
+
+
+@pytest.mark.parametrize(
+    "begin, want_error",
+    [
+        pytest.param(
+            pb.TransferBegin(transfer_id="m-1", total_bytes=100, offset=5), transfers.OffsetMismatch
+        ),
+        pytest.param(pb.TransferBegin(transfer_id="m-1", total_bytes=90, offset=4), transfers.LengthMismatch),
+        pytest.param(pb.TransferBegin(transfer_id="m-2", total_bytes=90, offset=4), transfers.OffsetMismatch),
+        pytest.param(pb.TransferBegin(transfer_id="m-2", total_bytes=9, offset=10), transfers.OffsetMismatch),
+        pytest.param(pb.TransferBegin(total_bytes=90), transfers.TransferIdInvalid),
+        pytest.param(pb.TransferBegin(transfer_id="m-2", total_bytes=1001), codec.MessageTooLarge),
+    ],
+)
+def test_impossible_continuations_are_refused(
+    begin: pb.TransferBegin, want_error: type[codec.WireError]
+) -> None:
+    """A continuation must agree with what has come so far."""
+    receiver = begun(limits=limits.MessageLimits(message_bytes=1000))
+    receiver.chunk(pb.TransferChunk(offset=0, data=codec.MAGIC))
+    receiver.link_lost()
+    with pytest.raises(want_error):
+        receiver.begin(begin)
+
+
+@pytest.mark.parametrize("difference", [-1, 1, 50])
+def test_a_wrong_total_is_found_with_the_header(difference: int) -> None:
+    """A sender that announces more or fewer bytes than its message has is refused before the arrays."""
+    sent = message([bytes(500)])
+    receiver = begun(sent.total_bytes() + difference)
+    with pytest.raises(transfers.LengthMismatch):
+        receiver.data(0, b"".join(sent.chunks())[:200])
+
+
+def test_an_end_before_the_header_is_found() -> None:
+    """A total that ends within the header is a truncated message."""
+    receiver = begun(20)
+    with pytest.raises(codec.Truncated):
+        receiver.data(0, b"".join(message([b"abc"]).chunks())[:20])
+
+
+def test_more_bytes_than_announced_are_refused() -> None:
+    """No chunk may go beyond the announced end."""
+    with pytest.raises(transfers.LengthMismatch):
+        begun(10).data(0, bytes(11))
+
+
+def test_a_transfer_is_named_after_its_message() -> None:
+    """A transfer under another name than its message's would defeat the recognition of repetitions."""
+    sent = message([b"abc"], "m-2")
+    with pytest.raises(transfers.TransferIdInvalid):
+        begun(sent.total_bytes()).data(0, b"".join(sent.chunks()))
+
+
+def test_a_receiver_cannot_claim_more_than_there_is() -> None:
+    """A position beyond the end is refused by the sender."""
+    sender = transfers.Outgoing(message([b"abc"]))
+    position = pb.TransferPosition(transfer_id="m-1", offset=sender.total_bytes + 1)
+    with pytest.raises(transfers.OffsetMismatch):
+        sender.begin(position)
+
+
+@given(st.integers(0, 2**40) | st.just(0), st.binary(min_size=1, max_size=300))
+def test_frames_made_by_hand_are_protobuf_s(offset: int, data: bytes) -> None:
+    """A chunk's frame has the same bytes however it is made, in both directions."""
+    chunk = pb.TransferChunk(offset=offset, data=data)
+    made = transfers.chunk_frame(offset, memoryview(data))
+    assert made == pb.AggregatorFrame(chunk=chunk).SerializeToString()
+    assert made == pb.ClientFrame(chunk=chunk).SerializeToString()
+
+
+def test_serialised_chunks_are_the_chunks() -> None:
+    """The two ways to send a transfer send the same."""
+    plain, serialised = transfers.Outgoing(message([bytes(500)])), transfers.Outgoing(message([bytes(500)]))
+    got = [pb.ClientFrame.FromString(frame).chunk for frame in serialised.serialised_chunks(64)]
+    assert got == list(plain.chunks(64))
+    serialised.received(pb.TransferReceived(transfer_id="m-1"))
+    serialised.begin()
+    assert list(serialised.serialised_chunks()) == []
