@@ -1,7 +1,7 @@
 """The coordinator's composition root: clock, randomness, files, listeners, and who talks to whom.
 
-Everything is wired here and nothing is decided here. Heavy libraries (flwr, numpy, torch) stay out of this process: it
-must be up within a second, and a user's app must not be able to hurt it.
+Everything is wired here and nothing is decided here. Heavy libraries (flwr, numpy, torch) stay out of this
+process: it must be up within a second, and a user's app must not be able to hurt it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import structlog
 from cryptography import x509
 
 from federation.trust import tls  # before grpc
@@ -42,7 +41,7 @@ from federation.trust import identity as identities
 from federation.wire import denials, limits
 from federation.wire import hanse_pb2_grpc as pb_grpc
 
-_log = structlog.get_logger(__name__)
+_log = logs.get_logger(__name__)
 
 ENDPOINTS = "endpoints.json"
 
@@ -166,6 +165,7 @@ class Coordinator:
 
     async def start(self) -> config.Endpoints:
         """Open both listeners, fill the store, and write `endpoints.json`. Raises: StartFailure."""
+        (self._state / ENDPOINTS).unlink(missing_ok=True)  # of a hub that was killed
         self.authority.equip(self.credentials.path, self.identity)
         self._enrollment_server, self.enrollment_address = await self._listen(
             self.settings.enrollment_listen, self.enrollment_guard, require_clients=False
@@ -209,10 +209,10 @@ class Coordinator:
         self, address: str, guard: interceptors.Guard, *, require_clients: bool
     ) -> tuple[grpc.aio.Server, str]:
         server = grpc.aio.server(interceptors=[guard], options=SERVER_OPTIONS)
-        pb_grpc.add_EnrollmentServicer_to_server(self._enrollment, server)  # type: ignore[no-untyped-call]
+        pb_grpc.add_EnrollmentServicer_to_server(self._enrollment, server)
         if require_clients:
-            pb_grpc.add_ControlServicer_to_server(self._control, server)  # type: ignore[no-untyped-call]
-            pb_grpc.add_ProgressServicer_to_server(self._progress, server)  # type: ignore[no-untyped-call]
+            pb_grpc.add_ControlServicer_to_server(self._control, server)
+            pb_grpc.add_ProgressServicer_to_server(self._progress, server)
         own = self.credentials.server_credentials(require_clients=require_clients)
         try:
             port = server.add_secure_port(address, own)
@@ -248,10 +248,13 @@ class Publisher:
     def __init__(self, stream: Any) -> None:
         self._stream = stream
         self._lines: collections.deque[str] = collections.deque()
+        self._read = True
         self._more = asyncio.Event()
 
     def __call__(self, change: Mapping[str, Any]) -> None:
         """Take one change; it is written soon, in order."""
+        if not self._read:
+            return
         self._lines.append(json.dumps(change, separators=(",", ":"), ensure_ascii=False))
         self._more.set()
 
@@ -260,22 +263,21 @@ class Publisher:
         while True:
             await self._more.wait()
             self._more.clear()
-            if not await asyncio.to_thread(self.flush):
-                return
+            await asyncio.to_thread(self.flush)
 
-    def flush(self) -> bool:
-        """Write what waits; return whether somebody still reads."""
+    def flush(self) -> None:
+        """Write what waits; once nobody reads any more, nothing is kept either."""
         try:
             while self._lines:
                 self._stream.write(self._lines.popleft() + "\n")
             self._stream.flush()
         except (OSError, ValueError):
-            return False
-        return True
+            self._read = False
+            self._lines.clear()
 
 
 def _read(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Read the hub's resources of a file or directory; an app's path becomes absolute. Raises: ManifestError."""
+    """Read the hub's resources; an app's path becomes absolute. Raises: ManifestError."""
     found = manifests.read_directory(path) if path.is_dir() else manifests.read_file(path)
     resources = []
     for loaded in found:
@@ -295,7 +297,9 @@ _HUB_KINDS = frozenset({"FederatedTraining", "EdgeCluster"})
 
 
 async def serve(settings: config.CoordinatorConfig) -> None:
-    """Run a coordinator until SIGTERM, SIGINT, or the end of the lifeline. Raises: StartFailure, ManifestError."""
+    """Run a coordinator until SIGTERM, SIGINT, or the end of the lifeline. Raises: StartFailure,
+    ManifestError.
+    """
     loop = asyncio.get_running_loop()
     over = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -83,7 +83,7 @@ class CoordinatorConfig(_Model):
     model_store: str = ""
     """The fsspec URL for trainings that name none; empty: `models` in the state directory."""
     publish_changes: bool = False
-    """Write every change of a resource, Event and log line of a training to standard output, as JSON lines."""
+    """Write changes of resources, Events and trainings' log lines to standard output, as JSON lines."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     heartbeat_interval_seconds: Seconds = 10.0

@@ -1,8 +1,9 @@
 """Making plans true: gather a Snapshot of every training, plan, apply; again at every change.
 
-Level-triggered: it never acts on what happened, only on what is the case, so a missed or doubled notification costs
-nothing. Bursts of changes are one round of work, and nothing runs while nothing changes. This module refuses to decide
-(``coordinator.planning`` does) and to know how streams, processes and files work: those stand behind the protocols here.
+Level-triggered: it never acts on what happened, only on what is the case, so a missed or doubled notification
+costs nothing. Bursts of changes are one round of work, and nothing runs while nothing changes. This module
+refuses to decide (``coordinator.planning`` does) and to know how streams, processes and files work: those
+stand behind the protocols here.
 """
 
 from __future__ import annotations
@@ -12,25 +13,25 @@ import dataclasses
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
-import structlog
-
 from coordinator.clients import members
 from coordinator.planning import desired, snapshot, status
 from federation.api import cluster as cluster_api
 from federation.api import reasons
 from federation.runtime import port as runtimes
 from federation.store import port as stores
+from federation.telemetry import logs
 
-_log = structlog.get_logger(__name__)
+_log = logs.get_logger(__name__)
 
 TRAINING = "FederatedTraining"
 
 BURST_SECONDS = 0.02
-"""Changes that come within this time are planned together; a person does not see it, and a storm of reports costs
-fifty plans a second at most."""
+"""Changes that come within this time are planned together; a person does not see it, and a storm of reports
+costs fifty plans a second at most.
+"""
 
 STOP_GRACE_SECONDS = 10.0
-"""An aggregator that is to stop may finish what it writes; the model was stored before it reported the end."""
+"""An aggregator that is to stop may finish what it writes; a model was stored before it said so."""
 
 DRAIN_SECONDS = 2.0
 """The end of a process can be seen before the last words on its stream are read."""
@@ -150,6 +151,7 @@ class Controller:
         self._placed: dict[str, frozenset[str]] = {}
         self._asked: set[str] = set()
         self._processes: dict[str, _Process] = {}
+        self._ending: set[asyncio.Task[None]] = set()
         self._dirty = asyncio.Event()
         self.reconciled = 0
 
@@ -180,11 +182,12 @@ class Controller:
             recheck_at = await self.reconcile()
 
     async def reconcile(self) -> float | None:
-        """Plan and apply every training once; return when to look again though nothing changes, or None."""
+        """Plan and apply every training once; return when to look again without news, or None."""
         self.reconciled += 1
         wanted: dict[str, list[desired.Assignment]] = {name: [] for name in self._asked}
         running: dict[str, list[dict[str, str]]] = {key.name: [] for key in self._clusters}
         rechecks: list[float] = []
+        unwritten = False
         for key in sorted(self._trainings):
             snap = await self._gather(self._trainings[key])
             plan = desired.plan(snap)
@@ -199,9 +202,13 @@ class Controller:
                 running[cluster].append({"namespace": training.namespace, "name": training.name})
             self._aggregators.direct(training.uid, plan.roster, plan.rules, plan.stop)
             await self._apply_process(training, plan)
-            await self._apply_status(key, snap, plan)
+            if not await self._apply_status(key, snap, plan) and plan.stage is desired.Stage.ENDED:
+                # The last status needs what the edges said; it is not to be dropped before that is written.
+                unwritten = True
             if plan.recheck_at is not None:
                 rechecks.append(plan.recheck_at)
+        if unwritten:
+            return self._now() + BURST_SECONDS
         for cluster, assignments in wanted.items():
             self._agents.assign(cluster, assignments)
         self._asked = {cluster for cluster, assignments in wanted.items() if assignments}
@@ -271,22 +278,25 @@ class Controller:
             self.notify()
 
         process.winding_down = asyncio.create_task(work())
+        self._ending.add(process.winding_down)
+        process.winding_down.add_done_callback(self._ending.discard)
 
     def _drop(self, process: _Process) -> None:
         self._processes.pop(process.uid, None)
         self._aggregators.forget(process.uid)
 
-    async def _apply_status(self, key: stores.Key, snap: snapshot.Snapshot, plan: desired.Plan) -> None:
+    async def _apply_status(self, key: stores.Key, snap: snapshot.Snapshot, plan: desired.Plan) -> bool:
+        """Write the status if it changed; return whether the store has it now."""
         rendered = status.render(snap, plan)
         before = snap.training.status
         if rendered == before:
-            return
+            return True
         resource = self._trainings[key]
         try:
             stored = await self._store.patch_status(key, rendered, stores.version_of(resource))
         except (stores.ConflictError, stores.NotFoundError):
             self.notify()  # the newer state is on its way here
-            return
+            return False
         if self._trainings.get(key) is resource:
             self._trainings[key] = stored
         if rendered["phase"] != before.get("phase"):
@@ -301,6 +311,7 @@ class Controller:
                 state=rendered["phase"],
                 reason=why["reason"],
             )
+        return True
 
     async def _apply_trainings(self, name: str, references: list[dict[str, str]]) -> None:
         known = (self._clusters[members.key(name)].get("status") or {}).get("trainings") or []

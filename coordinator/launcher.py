@@ -1,7 +1,7 @@
 """What an aggregator needs to start: its directory, credentials, configuration, and the command.
 
-Between the controller, which wants one running, and the aggregator, which reads its configuration. This module refuses to
-know when one is wanted and how it is run.
+Between the controller, which wants one running, and the aggregator, which reads its configuration. This
+module refuses to know when one is wanted and how it is run.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Launcher:
             name=controller.workload_name(training.uid),
             argv=(sys.executable, "-m", "coordinator.aggregator", "--config", "aggregator.json"),
             directory=home,
-            environment={"PYTHONUNBUFFERED": "1"},
+            environment={"PYTHONUNBUFFERED": "1", "HANSE_PROCESS": "aggregator"},
             files={"aggregator.json": written.model_dump_json(indent=1).encode()},
             resources=runtimes.Resources(
                 {key: str(value) for key, value in (server.get("requests") or {}).items()},

@@ -78,6 +78,7 @@ class Agent:
         self._hub = ""
         self._declared = resources.Resources()
         self._locks: dict[str, asyncio.Lock] = {}
+        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
         self._renewals: dict[str, asyncio.Task[None]] = {}
         self._uid_of: dict[str, str] = {}
@@ -98,7 +99,7 @@ class Agent:
         self._declared = await asyncio.to_thread(self._at.directory.read)
         self.link.offer(self._declared.offers)
         try:
-            await tasks.together(self.link.run(), self._watch_runtime(), self._work())
+            await tasks.together(self.link.run(), self._watch_runtime(), self._work(), self._until_broken())
         finally:
             for task in (*self._tasks, *self._renewals.values()):
                 task.cancel()
@@ -185,7 +186,7 @@ class Agent:
             case facts.FetchBundle():
                 self._spawn(self._fetch(instruction))
             case facts.RequestCertificate():
-                self._spawn(self._certify(instruction))
+                self._spawn(self._in_turn(instruction.uid, self._certify(instruction)))
             case facts.StartClient():
                 self._spawn(self._in_turn(instruction.uid, self._start(instruction)))
             case facts.StopClient():
@@ -196,10 +197,21 @@ class Agent:
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not self._broken.done():
+            self._broken.set_exception(error)
+
+    async def _until_broken(self) -> None:
+        # An instruction whose outcome never came would leave its assignment hanging; better to end loudly.
+        await self._broken
 
     async def _in_turn(self, uid: str, work: Coroutine[None, None, None]) -> None:
         # A lock serves those that wait in order, so that a stop never overtakes the start that it is for.
+        # Locks are kept: dropping one while somebody waits would let another pass.
         async with self._locks.setdefault(uid, asyncio.Lock()):
             await work
 
@@ -248,7 +260,7 @@ class Agent:
     def _issuer(self, assignment: assignments.Assignment) -> credentials.Issue:
         async def issue(csr_pem: bytes) -> hanse_pb2.CertificateReply:
             async with self._at.channel.use() as channel:
-                stub = hanse_pb2_grpc.ControlStub(channel)  # type: ignore[no-untyped-call]
+                stub = hanse_pb2_grpc.ControlStub(channel)
                 reply = await stub.IssueClientCertificate(
                     hanse_pb2.IssueClientCertificateRequest(
                         namespace=assignment.namespace,
@@ -318,7 +330,6 @@ class Agent:
         self._uid_of.pop(name, None)
         self._tails.pop(name, None)
         await asyncio.to_thread(shutil.rmtree, self._at.places.client(order.assignment), ignore_errors=True)
-        self._locks.pop(order.uid, None)
 
     async def _watch_runtime(self) -> None:
         async for event in self._at.runtime.events():

@@ -24,7 +24,7 @@ from typing import Annotated
 import pydantic
 
 from edge_agent import agent as agents
-from edge_agent import credentials, resources, tasks, workloads
+from edge_agent import credentials, offers, resources, tasks, workloads
 from edge_agent import link as links
 from edge_agent.client import config as client_config
 from federation.runtime import lifeline, processes
@@ -38,6 +38,9 @@ _log = logs.get_logger(__name__)
 
 EXIT_CONFIGURATION = 2
 EXIT_SENT_AWAY = 3
+
+CHANNEL_OPTIONS = (("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 10_000))
+"""A link that died without a word (NAT, a pulled cable) is noticed within half a minute."""
 
 
 class AgentConfig(pydantic.BaseModel):
@@ -59,7 +62,9 @@ class AgentConfig(pydantic.BaseModel):
     state_directory: pathlib.Path
     """Keys, apps, data from ConfigMaps, logs; made private (0700)."""
     labels: dict[str, str] = pydantic.Field(default_factory=dict)
-    log_level: client_config.LogLevel = "INFO"
+    log_level: Annotated[client_config.LogLevel, pydantic.BeforeValidator(lambda text: str(text).upper())] = (
+        "INFO"
+    )
     stop_grace_seconds: Annotated[float, pydantic.Field(ge=0, le=600)] = 5.0
     """A client may take so long to end when asked."""
 
@@ -105,16 +110,19 @@ async def run(config: AgentConfig) -> int:
         _log.error("the hub does not want this agent", error=str(error))
         return EXIT_SENT_AWAY
     finally:
-        # Clients first: while they end, the session still tells the hub what becomes of them.
-        await runtime.close(config.stop_grace_seconds)
+        # The session first: that clients end with their agent is no news of theirs, and the hub sees the cut.
         for task in (working, stopping):
             task.cancel()
         await asyncio.gather(working, stopping, return_exceptions=True)
+        await runtime.close(config.stop_grace_seconds)
+        await asyncio.to_thread(offers.remove_placed, places.data)  # copies of data do not stay
 
 
 async def _work(config: AgentConfig, places: workloads.Places, runtime: processes.Processes) -> None:
     rng = random.Random()  # noqa: S311  # spreads retries, guards nothing
     version = _version()
+    directory = resources.Directory(config.resource_directory)
+    reading = asyncio.create_task(asyncio.to_thread(directory.read))  # the first takes as long as joining
     enrollment = await credentials.enroll(
         credentials.Invitation(
             cluster=config.cluster,
@@ -129,8 +137,9 @@ async def _work(config: AgentConfig, places: workloads.Places, runtime: processe
         rng=rng,
         now=_now,
     )
+    await reading
     channel = trust.CredentialDirectory(places.identity).reloading_channel(
-        enrollment.control_address, enrollment.control_server_name
+        enrollment.control_address, enrollment.control_server_name, CHANNEL_OPTIONS
     )
     agent = agents.Agent(
         agents.Surroundings(
@@ -139,7 +148,7 @@ async def _work(config: AgentConfig, places: workloads.Places, runtime: processe
             places=places,
             runtime=runtime,
             channel=channel,
-            directory=resources.Directory(config.resource_directory),
+            directory=directory,
             python=sys.executable,
             environment=_environment(),
             log_level=config.log_level,
@@ -161,7 +170,7 @@ async def _work(config: AgentConfig, places: workloads.Places, runtime: processe
 def _renewer(channel: trust.ReloadingChannel) -> credentials.Issue:
     async def renew(csr_pem: bytes) -> hanse_pb2.CertificateReply:
         async with channel.use() as open_channel:
-            stub = hanse_pb2_grpc.EnrollmentStub(open_channel)  # type: ignore[no-untyped-call]
+            stub = hanse_pb2_grpc.EnrollmentStub(open_channel)
             reply = await stub.Renew(
                 hanse_pb2.RenewRequest(csr_pem=csr_pem), timeout=credentials.CALL_TIMEOUT_SECONDS
             )

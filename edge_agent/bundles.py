@@ -70,7 +70,7 @@ async def _download(channel: credentials.ReloadingChannel, digest: str) -> bytes
     while True:
         try:
             async with channel.use() as open_channel:
-                stub = hanse_pb2_grpc.ControlStub(open_channel)  # type: ignore[no-untyped-call]
+                stub = hanse_pb2_grpc.ControlStub(open_channel)
                 call = stub.FetchBundle(hanse_pb2.FetchBundleRequest(digest=digest, offset=len(received)))
                 try:
                     while True:

@@ -107,7 +107,7 @@ async def _join(invitation: Invitation, identity_directory: pathlib.Path) -> Enr
         invitation.enrollment_address, invitation.ca_pin, trust_domain=invitation.trust_domain
     )
     try:
-        stub = hanse_pb2_grpc.EnrollmentStub(hub.channel)  # type: ignore[no-untyped-call]
+        stub = hanse_pb2_grpc.EnrollmentStub(hub.channel)
         reply: hanse_pb2.JoinReply = await stub.Join(
             hanse_pb2.JoinRequest(
                 token=token,

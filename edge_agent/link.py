@@ -1,7 +1,7 @@
 """The one outbound session with the hub: offers, states, heartbeats and log lines up; assignments down.
 
 Both directions are level-triggered: after a reconnect everything of importance is said again, so a cut
-loses nothing, and what waits to be sent is bounded by what exists. Clients run on while the hub is away. This module
+loses nothing, and what waits is bounded by what exists. Clients run on while the hub is away. This module
 refuses to know what is done about an assignment; it acts on typed denials only, never on text.
 """
 
@@ -32,6 +32,21 @@ MAXIMUM_WAITING_LINES = 2000
 
 LINES_PER_MESSAGE = 200
 LINE_CHARACTERS = 2000
+
+
+ENDS_THE_AGENT = frozenset(
+    {
+        denials.Reason.UNKNOWN_IDENTITY,
+        denials.Reason.NOT_AUTHORISED,
+        denials.Reason.REVOKED,
+        denials.Reason.EXPELLED,
+        denials.Reason.CERTIFICATE_EXPIRED,
+        denials.Reason.UNSUPPORTED_PROTOCOL,
+        denials.Reason.SESSION_REPLACED,
+    }
+)
+"""Why a session may be denied for good: only a person can change it. After another (a hub that
+starts, heartbeats that came too late) the next session may well hold."""
 
 
 class SentAway(Exception):
@@ -113,7 +128,7 @@ class Link:
                 directory.CredentialsUnusable,
             ) as error:
                 denial = denials.from_rpc_error(error) if isinstance(error, grpc.aio.AioRpcError) else None
-                if denial is not None and not denial.may_retry:
+                if denial is not None and denial.reason in ENDS_THE_AGENT:
                     raise SentAway(denial.reason.value, denial.message) from error
                 failures += 1
                 delay = backoff.seconds(failures, self._rng)
@@ -126,7 +141,7 @@ class Link:
     @contextlib.asynccontextmanager
     async def _session(self) -> AsyncIterator[tuple[grpc.aio.StreamStreamCall, hanse_pb2.AgentWelcome]]:
         async with self._channel.use() as channel:
-            stub = hanse_pb2_grpc.ControlStub(channel)  # type: ignore[no-untyped-call]
+            stub = hanse_pb2_grpc.ControlStub(channel)
             call = stub.Session()
             try:
                 hello = hanse_pb2.AgentHello(

@@ -39,7 +39,7 @@ class Directory:
         self._resources = Resources()
 
     def read(self) -> Resources:
-        """Return what is declared now, reading files only if one changed. Blocks for as long as that takes."""
+        """Return what is declared now, reading files only if one changed. Blocks while it reads."""
         signature = self._look()
         if signature != self._signature:
             self._signature = signature

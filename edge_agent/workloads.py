@@ -97,7 +97,7 @@ def client(
         # -P: modules come from where they are installed, not from the working directory
         argv=(python, "-P", "-m", "edge_agent.client", "--config", str(directory / CONFIG_NAME)),
         directory=directory,
-        environment={"PYTHONUNBUFFERED": "1", **environment},
+        environment={"PYTHONUNBUFFERED": "1", "HANSE_PROCESS": f"{cluster}.client", **environment},
         files={CONFIG_NAME: client_config.model_dump_json(indent=1).encode()},
         resources=port.Resources(requests=assignment.requests, limits=allowed.limits),
         image=assignment.image,

@@ -6,6 +6,7 @@ and the `rng` fixture. In CI the seed is fixed, so that a change fails for what 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import secrets
@@ -33,7 +34,12 @@ hypothesis.settings.load_profile("hanse")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give hypothesis the session's seed, unless the command line names one."""
+    """Give hypothesis the session's seed, unless the command line names one; let no loop be made unasked.
+
+    looptime asks for the current event loop before each test; where none was ever set, asyncio then makes
+    one (or, from Python 3.12 on, warns), which nobody closes. Saying that there is none ends that.
+    """
+    asyncio.set_event_loop(None)
     if config.getoption("hypothesis_seed", None) is None:
         config.option.hypothesis_seed = SEED
 

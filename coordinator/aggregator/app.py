@@ -49,8 +49,6 @@ from flwr.serverapp import ServerApp
 
 import grpc.aio  # isort: skip  # after federation.trust, which decides what TLS gRPC speaks
 
-from federation.wire import hanse_pb2_grpc as pb_grpc  # isort: skip
-
 log = logs.get_logger(__name__)
 
 LINK_GRACE_SECONDS = 10.0
@@ -292,7 +290,7 @@ class Aggregator:
         scope = authorisation.exchange_scope(config.trust_domain, config.namespace, config.name)
         self._guard = interceptors.Guard(scope)
         self._server = grpc.aio.server(interceptors=[self._guard], options=SERVER_OPTIONS)
-        pb_grpc.add_ExchangeServicer_to_server(self._exchange, self._server)
+        self._exchange.add_to_server(self._server)
         port = self._server.add_secure_port(config.listen_address, self._credentials.server_credentials())
         await self._server.start()
         listening_host = config.listen_address.rpartition(":")[0]

@@ -25,12 +25,18 @@ from federation.flower import messages as flower_messages
 from federation.telemetry import logs
 from federation.trust import identity as identities
 from federation.trust import interceptors
-from federation.wire import codec, denials, outbox, protocol, transfers
+from federation.wire import codec, denials, frames, outbox, protocol, transfers
 from federation.wire import hanse_pb2 as pb
 from federation.wire import hanse_pb2_grpc as pb_grpc
 from federation.wire import limits as wire_limits
 
+import grpc  # isort: skip  # after federation.trust, which decides what TLS gRPC speaks
+import grpc.aio  # isort: skip
+
 log = logs.get_logger(__name__)
+
+
+SERVICE = "hanse.v1.Exchange"
 
 
 class Exchange(pb_grpc.ExchangeServicer):
@@ -58,12 +64,21 @@ class Exchange(pb_grpc.ExchangeServicer):
         self._clients: dict[str, _Client] = {}
         self._expected: frozenset[str] | None = None
 
+    def add_to_server(self, server: grpc.aio.Server) -> None:
+        """Serve on `server`, with frames as `federation.wire.frames` makes and reads them."""
+        handlers = {
+            "Session": grpc.stream_stream_rpc_method_handler(
+                self.Session, request_deserializer=frames.client_frame, response_serializer=frames.serialise
+            )
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+
     def expect(self, clusters: Iterable[str]) -> None:
         """Which clusters may open a session from now on; before the first call all may."""
         self._expected = frozenset(clusters)
 
     async def Session(
-        self, request_iterator: AsyncIterator[pb.ClientFrame], context: Any
+        self, request_iterator: AsyncIterator[pb.ClientFrame | frames.Chunk], context: Any
     ) -> None:
         """Serve one session from hello to goodbye.
 
@@ -81,6 +96,8 @@ class Exchange(pb_grpc.ExchangeServicer):
         first = await anext(aiter(request_iterator), None)
         if first is None:
             return
+        if isinstance(first, frames.Chunk):
+            raise denials.Denied(denials.Reason.BAD_MESSAGE, detail="a session begins with hello")
         if first.WhichOneof("body") == "failure":
             self._failed_to_load(identity.cluster, first.failure)
             return
@@ -119,14 +136,17 @@ class Exchange(pb_grpc.ExchangeServicer):
             events.NodeRemoved(self._node_of(cluster), failure.reason, failure.message, self._driver.now())
         )
 
-    async def _read(self, client: _Client, session: _Session, frames: AsyncIterator[pb.ClientFrame]) -> None:
-        async for frame in frames:
+    async def _read(
+        self, client: _Client, session: _Session, requests: AsyncIterator[pb.ClientFrame | frames.Chunk]
+    ) -> None:
+        async for frame in requests:
             if not session.open:
                 return
+            if isinstance(frame, frames.Chunk):
+                self._progress.transferred(client.cluster, received=len(frame.data))
+                self._take(client, lambda frame=frame: client.incoming.chunk(frame))
+                continue
             match frame.WhichOneof("body"):
-                case "chunk":
-                    self._progress.transferred(client.cluster, received=len(frame.chunk.data))
-                    self._take(client, lambda frame=frame: client.incoming.chunk(frame.chunk))
                 case "begin":
                     client.transfer_id = frame.begin.transfer_id
                     self._take(client, lambda frame=frame: client.incoming.begin(frame.begin))
@@ -274,7 +294,7 @@ class _Client:
 class _Session:
     """One open stream; implements driver.Session."""
 
-    def __init__(self, client: _Client, write: Callable[[pb.AggregatorFrame], Any]) -> None:
+    def __init__(self, client: _Client, write: Callable[[pb.AggregatorFrame | frames.Chunk], Any]) -> None:
         self._client = client
         self._write = write
         self._control: collections.deque[pb.AggregatorFrame] = collections.deque()
@@ -327,8 +347,8 @@ class _Session:
             frame = self._client.outbox.next_frame()
             if frame is None:
                 await self._wake.wait()
-            elif isinstance(frame, pb.TransferChunk):
-                await self._write(pb.AggregatorFrame(chunk=frame))
+            elif isinstance(frame, frames.Chunk):
+                await self._write(frame)
                 self._client.progress.transferred(self._client.cluster, sent=len(frame.data))
             else:
                 await self._write(pb.AggregatorFrame(begin=frame))

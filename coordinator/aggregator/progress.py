@@ -18,6 +18,16 @@ from federation.wire import hanse_pb2 as pb
 LOG_LINES = 20
 """Kept of each client: the end of a traceback and what led to it."""
 
+_LASTING = frozenset(
+    {
+        reasons.ClusterReason.UPDATE_REFUSED,
+        reasons.ClusterReason.CLIENT_APP_FAILED,
+        reasons.ClusterReason.DEADLINE_EXCEEDED,
+    }
+)
+"""What was wrong with a cluster's reply. It stays to be read until a reply in the same phase counts again: an update
+that was refused is not mended by the evaluation that follows it."""
+
 
 @dataclasses.dataclass
 class _Cluster:
@@ -29,7 +39,18 @@ class _Cluster:
     last_update_at: float = 0.0
     bytes_sent: int = 0
     bytes_received: int = 0
+    wrong_in: str = ""
+    """The phase that the reason, if it is a lasting one, comes from."""
     log: collections.deque[str] = dataclasses.field(default_factory=lambda: collections.deque(maxlen=LOG_LINES))
+
+    def take(self, state: str, reason: str, message: str, phase: str) -> None:
+        """Take what the round machine says, but for a lasting reason that nothing has made good."""
+        self.state = state
+        counts = state == reasons.ClusterState.REPORTED
+        if not reason and self.reason in _LASTING and not (counts and phase == self.wrong_in):
+            return
+        self.reason, self.message = reason, message
+        self.wrong_in = phase if reason in _LASTING else ""
 
     def sentence(self) -> str:
         """The message, with the end of the client's traceback where its app failed."""
@@ -62,9 +83,10 @@ class Progress:
         """What the round machine says of one cluster; now is in unix seconds."""
         with self._lock:
             entry = self._clusters.setdefault(report.cluster, _Cluster())
-            entry.state, entry.reason, entry.message = report.state, report.reason, report.message
+            entry.take(report.state, report.reason, report.message, self._phase)
             entry.round = report.round or entry.round
-            if report.examples is not None:
+            # An evaluation counts the rows that it judged by, which says nothing of what was trained on.
+            if report.examples is not None and self._phase == instructions.Phase.TRAIN:
                 entry.examples = report.examples
             if report.state is reasons.ClusterState.REPORTED:
                 entry.last_update_at = now
@@ -112,7 +134,7 @@ class Progress:
             ]
 
     def examples(self) -> dict[str, int]:
-        """The last reported number of examples of each cluster that reported one."""
+        """The examples of each cluster's last update, where it gave a number."""
         with self._lock:
             return {name: entry.examples for name, entry in sorted(self._clusters.items()) if entry.examples is not None}
 

@@ -61,7 +61,11 @@ def simulate(
             preflight.check(plan, results=where, port=port)
             outcome = asyncio.run(_run(plan, options, view.Silent() if quiet else view.for_console(console)))
             (where / results.REPORT_FILE).write_text(outcome.to_json() + "\n", encoding="utf-8")
-            _draw(outcome, where)
+            if quiet:
+                typer.echo(outcome.to_json())
+            else:
+                _summary(console, outcome)
+            _draw(outcome, where)  # last: it takes a second, and nobody needs to wait for it
     except (SimulationError, ManifestError) as error:
         output.refuse(str(error))
     except SimulationFailed as error:
@@ -70,10 +74,6 @@ def simulate(
         output.refuse(f"{error.filename or where}: {error.strerror or error}")
     except (KeyboardInterrupt, asyncio.CancelledError):
         output.refuse("interrupted; every process was ended", output.INTERRUPTED)
-    if quiet:
-        typer.echo(outcome.to_json())
-    else:
-        _summary(console, outcome)
     if not outcome.succeeded:
         raise typer.Exit(output.FAILED)
 

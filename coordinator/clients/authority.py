@@ -1,7 +1,7 @@
 """The federation's CA as it lies in the hub's state directory, and what is issued from it.
 
-It keeps the one key that everything hangs on, readable by this user only. This module refuses to know who should get a
-certificate: enrollment and the controller decide that.
+It keeps the one key that everything hangs on, readable by this user only. This module refuses to know who
+should get a certificate: enrollment and the controller decide that.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class Authority:
     ) -> None:
         """Load the CA that lies in `path`, or make one there.
 
-        Raises: certificate_authority.AuthorityUnusable if what lies there is no CA of this trust domain; OSError.
+        Raises: certificate_authority.AuthorityUnusable if what lies there is no CA of this trust domain;
+        OSError.
         """
         self._now = now
         self._new_serial = new_serial
@@ -80,7 +81,9 @@ class Authority:
         return issued
 
     def equip(self, path: pathlib.Path, identity: identities.Identity) -> None:
-        """Write a key and a certificate of our own, or of a process that we start, into a credential directory."""
+        """Write a key and a certificate of our own, or of a process that we start, into a credential
+        directory.
+        """
         key = keys.generate()
         chain = self.issue(keys.request(key, identity), identity)
         directory.write(path, directory.Material(keys.to_pem(key), chain, self.bundle_pem))

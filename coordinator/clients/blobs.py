@@ -1,8 +1,9 @@
 """The model store: where finished models lie, one directory for each kept round.
 
-A store is a URL that fsspec understands (``file:///...`` now, ``s3://`` and others where their packages are installed).
-Under it lies ``NAMESPACE/NAME/ROUND/`` with the files of one model: ``model.safetensors`` and its card,
-``card.json``. A round counts as saved once its card is there. This module refuses to know what a model is.
+A store is a URL that fsspec understands (``file:///...`` now, ``s3://`` and others where their packages are
+installed). Under it lies ``NAMESPACE/NAME/ROUND/`` with the files of one model: ``model.safetensors`` and its
+card, ``card.json``. A round counts as saved once its card is there. This module refuses to know what a model
+is.
 """
 
 import os
@@ -50,12 +51,13 @@ def round_url(store_url: str, namespace: str, name: str, round_number: int) -> s
 def save(url: str, files: Mapping[str, bytes | pathlib.Path]) -> str:
     """Write the files of one model so that a reader sees all of them or none, and return the URL.
 
-    On a local file system they are written beside the target, flushed to disk and renamed over it; elsewhere the card is
-    written last, because only rounds with a card count. Saving the same URL again replaces what was there.
+    On a local file system they are written beside the target, flushed to disk and renamed over it; elsewhere
+    the card is written last, because only rounds with a card count. Saving the same URL again replaces what
+    was there.
 
     Args:
-        url: a directory that ``round_url`` named.
-        files: by plain file name; ``card.json`` must be one of them. A path is copied in chunks, not read whole.
+        url: a directory that ``round_url`` named. files: by plain file name; ``card.json`` must be one of
+        them. A path is copied in chunks, not read whole.
 
     Raises:
         InvalidStoreError: the URL cannot be used.
@@ -100,7 +102,8 @@ def read(url: str, name: str) -> bytes:
 
 
 def prune(url: str, keep_rounds: int) -> list[int]:
-    """Remove all but the newest ``keep_rounds`` rounds of a training (``training_url``); return those removed.
+    """Remove all but the newest ``keep_rounds`` rounds of a training (``training_url``); return those
+    removed.
 
     The card goes first, so that a half-removed round does not count. The newest round is never removed.
 

@@ -1,7 +1,7 @@
 """The hub's shelf of app bundles: files named by their digest, and how a training's app gets onto it.
 
-An app given by path is packed once for each training; what the shelf holds never changes under its name. This module
-refuses to know which edge may fetch what.
+An app given by path is packed once for each training; what the shelf holds never changes under its name. This
+module refuses to know which edge may fetch what.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Apps:
         self._known: dict[tuple[str, int], snapshot.App] = {}
 
     async def resolve(self, resource: Mapping[str, Any]) -> snapshot.App | snapshot.Problem:
-        """Return the app of a FederatedTraining resource, or why there is none; never raises for a bad app."""
+        """Return a FederatedTraining's app, or why there is none; never raises for a bad app."""
         metadata = resource["metadata"]
         key = (metadata["uid"], int(metadata.get("generation", 1)))
         if key not in self._known:
@@ -111,7 +111,8 @@ class Apps:
         if pinned and pinned != packed.digest:
             return snapshot.Problem(
                 Reason.DIGEST_MISMATCH,
-                f"The app's digest is {packed.digest}, and spec.app.digest pins {pinned}; restore the app that was pinned, "
+                f"The app's digest is {packed.digest}, and spec.app.digest pins {pinned}; restore the "
+                "app that was pinned, "
                 "or pin the new one after a review.",
             )
         try:
@@ -123,4 +124,7 @@ class Apps:
         return snapshot.App(digest=packed.digest)
 
 
-_NO_SERVER_APP = "The app has no ServerApp and the manifest names no strategy; add a serverapp component to the app, or spec.strategy."
+_NO_SERVER_APP = (
+    "The app has no ServerApp and the manifest names no strategy; add a serverapp component to the app, "
+    "or spec.strategy."
+)

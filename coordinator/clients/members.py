@@ -1,7 +1,7 @@
 """EdgeCluster resources as the hub writes them: who joined, who is connected, what is offered.
 
-Several parts of the hub know something of a member; each changes its own part of the status here, and nobody overwrites
-another's. This module refuses to know streams and certificates beyond what status shows of them.
+Several parts of the hub know something of a member; each changes its own part of the status here, and nobody
+overwrites another's. This module refuses to know streams and certificates beyond what status shows of them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ class Members:
             return None
 
     async def ensure(self, name: str, acceptance: cluster.Acceptance) -> port.Resource:
-        """Return the member's resource; one that is new, or still Pending and now approved, gets this acceptance."""
+        """Return the member's resource; one that is new, or still Pending and now approved, gets this
+        acceptance.
+        """
         found = await self.find(name)
         if found is None:
             wanted = cluster.EdgeCluster(
@@ -54,7 +56,9 @@ class Members:
         return found
 
     async def update(self, name: str, change: Callable[[Status], None]) -> None:
-        """Change a part of the member's status; nothing is written if it stays the same, or the member is gone."""
+        """Change a part of the member's status; nothing is written if it stays the same, or the member is
+        gone.
+        """
         while True:
             found = await self.find(name)
             if found is None:

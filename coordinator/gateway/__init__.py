@@ -1,0 +1,1 @@
+"""The hub's servicers for edge agents and aggregators."""

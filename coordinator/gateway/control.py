@@ -1,7 +1,8 @@
-"""The edge agents' side of the hub: one session each, client certificates and app bundles for what they are assigned.
+"""The edge agents' side of the hub: one session each, client certificates and app bundles for what they are
+assigned.
 
-Thin: what an agent says goes into the registry of links and into its EdgeCluster's status, what the planner wants goes
-out. This module refuses to decide which cluster takes part in what.
+Thin: what an agent says goes into the registry of links and into its EdgeCluster's status, what the planner
+wants goes out. This module refuses to decide which cluster takes part in what.
 """
 
 from __future__ import annotations
@@ -10,20 +11,19 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-import structlog
-
 from coordinator.clients import authority, bundles, members
 from coordinator.gateway import links, sessions, translate
 from coordinator.planning import desired, snapshot
 from federation.api import cluster as api
 from federation.api import reasons
+from federation.telemetry import logs
 from federation.trust import identity as identities
 from federation.trust import interceptors
 from federation.wire import denials, protocol
 from federation.wire import hanse_pb2 as pb
 from federation.wire import hanse_pb2_grpc as pb_grpc
 
-_log = structlog.get_logger(__name__)
+_log = logs.get_logger(__name__)
 
 Condition = reasons.EdgeClusterCondition
 Reason = reasons.EdgeClusterReason
@@ -39,7 +39,8 @@ MISSED_HEARTBEATS = 3
 """One may be late and one lost; three in a row is a dead link."""
 
 HEARTBEAT_WRITE_SECONDS = 30.0
-"""A status write for every heartbeat of every edge would be most of the store's work and tell nobody anything."""
+"""A status write for every heartbeat of every edge would be most of the store's work and tell nobody
+anything."""
 
 
 class Control(pb_grpc.ControlServicer):
@@ -57,7 +58,7 @@ class Control(pb_grpc.ControlServicer):
         now: Callable[[], float],
         heartbeat_interval_seconds: float = 10.0,
     ) -> None:
-        """Serve; `on_log(uid, cluster, lines)` takes client logs; `now` is unix seconds."""
+        """Serve; `on_log(uid, source, lines)` takes client logs; `now` is unix seconds."""
         self._hub = hub
         self._registry = registry
         self._roll = roll
@@ -91,7 +92,7 @@ class Control(pb_grpc.ControlServicer):
             await sessions.either(self._read(name, requests), self._write(link, context))
         except sessions.SilentError as error:
             reason = Reason.HEARTBEAT_MISSED
-            message = f"No heartbeat came: {error}. Its agent connects again by itself; if it does not, look at its log."
+            message = f"Heartbeats are missing: {error}. Its agent connects again; if not, look at its log."
             raise denials.Denied(denials.Reason.BAD_MESSAGE, detail="heartbeats are missing") from error
         finally:
             if self._registry.close(link):
@@ -166,7 +167,7 @@ class Control(pb_grpc.ControlServicer):
                         await self._roll.update(name, self._heard)
                 case "log":
                     if any(entry.uid == message.log.uid for entry in self._registry.assigned(name)):
-                        self._on_log(message.log.uid, name, message.log.lines)
+                        self._on_log(message.log.uid, f"client/{name}", message.log.lines)
                 case _:  # a second hello, or something of a newer agent
                     raise denials.Denied(denials.Reason.BAD_MESSAGE, detail="unexpected message in a session")
 

@@ -1,4 +1,5 @@
-"""How an edge becomes a member and stays one: Join with a one-time token, Renew with the certificate in force.
+"""How an edge becomes a member and stays one: Join with a one-time token, Renew with the certificate in
+force.
 
 This module refuses to know what members do; it hands out certificates and writes who joined.
 """
@@ -12,20 +13,20 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import pydantic
-import structlog
 
 from coordinator.clients import authority, members
 from coordinator.issuing import tokens
 from coordinator.planning import snapshot
 from federation.api import cluster as api
 from federation.api import meta, reasons
+from federation.telemetry import logs
 from federation.trust import certificates, interceptors
 from federation.trust import identity as identities
 from federation.wire import denials
 from federation.wire import hanse_pb2 as pb
 from federation.wire import hanse_pb2_grpc as pb_grpc
 
-_log = structlog.get_logger(__name__)
+_log = logs.get_logger(__name__)
 _T = TypeVar("_T")
 
 _LABELS: pydantic.TypeAdapter[dict[str, str]] = pydantic.TypeAdapter(meta.Labels)
@@ -33,7 +34,7 @@ MAXIMUM_VERSION_CHARACTERS = 128
 
 
 class TokenShelf:
-    """The join tokens' records. Which ones were used is kept on disk, so that a restart frees none of them."""
+    """The join tokens' records. Which were used is kept on disk, so that a restart frees none."""
 
     def __init__(self, records: Iterable[tokens.TokenRecord], used_path: pathlib.Path) -> None:
         """Take the records and mark those that `used_path` says were used. Raises: OSError, ValueError."""
@@ -139,7 +140,7 @@ class Enrollment(pb_grpc.EnrollmentServicer):
         if known is not None:
             if known["spec"].get("acceptance") == api.Acceptance.EXPELLED:
                 raise denials.Denied(denials.Reason.EXPELLED, cluster=name)
-            # A token for this very name is the operator's word that whoever holds it takes the member's place.
+            # A token for this very name is the operator's word that its holder takes the member's place.
             if (known.get("status") or {}).get("joinedAt") and used.cluster != name:
                 raise denials.Denied(denials.Reason.CLUSTER_NAME_TAKEN, cluster=name)
         chain = self._issuer.issue(request.csr_pem, identity)

@@ -1,7 +1,8 @@
 """Who is connected, what was last said, and what each side is to be told next.
 
-One registry for agents, one for aggregators. What is to be told is a latest value, not a queue: a slow reader gets the
-newest wish, and nothing piles up. This module refuses to know gRPC; the servicers read and write through it.
+One registry for agents, one for aggregators. What is to be told is a latest value, not a queue: a slow reader
+gets the newest wish, and nothing piles up. This module refuses to know gRPC; the servicers read and write
+through it.
 """
 
 from __future__ import annotations
@@ -92,7 +93,9 @@ class AgentLinks:
         return self._started_at if agent is None else agent.disconnected_at
 
     def assign(self, cluster: str, wanted: Sequence[desired.Assignment]) -> None:
-        """Say what the cluster is asked to do; it is told if that changed. Reports on anything else are dropped."""
+        """Say what the cluster is asked to do; it is told if that changed. Reports on anything else are
+        dropped.
+        """
         agent = self._agents.get(cluster)
         if agent is None:
             if not wanted:

@@ -1,6 +1,7 @@
 """The aggregators' side of the hub: one session each; progress up, roster, rules and stop down.
 
-This module refuses to know what the progress means; it goes into the registry of links, where the planner finds it.
+This module refuses to know what the progress means; it goes into the registry of links, where the planner
+finds it.
 """
 
 from __future__ import annotations
@@ -8,19 +9,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-import structlog
-
 from coordinator.gateway import links, sessions, translate
+from federation.telemetry import logs
 from federation.trust import identity as identities
 from federation.trust import interceptors
 from federation.wire import denials, protocol
 from federation.wire import hanse_pb2 as pb
 from federation.wire import hanse_pb2_grpc as pb_grpc
 
-_log = structlog.get_logger(__name__)
+_log = logs.get_logger(__name__)
 
 AGGREGATOR = "aggregator"
-"""Whose log lines these are, beside the clusters' names; no cluster can be called so while a training runs on it."""
+"""Whose log lines these are; those of clients come as client/CLUSTER."""
 
 SILENCE_SECONDS = 24 * 3600.0
 """An aggregator reports changes only; its process's end is seen by the runtime, not by silence here."""

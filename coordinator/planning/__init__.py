@@ -1,0 +1,1 @@
+"""Deciding, purely: who takes part, what should run, what status says."""

@@ -66,7 +66,9 @@ def is_true(status: Mapping[str, Any], type_: str) -> bool:
 
 
 def bounded(message: str, characters: int) -> str:
-    """Return the message, with its middle left out if it is longer: sentences start, and tracebacks end, with the point."""
+    """Return the message, with its middle left out if it is longer: sentences start, and tracebacks end, with
+    the point.
+    """
     if len(message) <= characters:
         return message
     half = characters // 2 - 3

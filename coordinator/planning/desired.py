@@ -1,6 +1,8 @@
-"""What should be the case for one training: who is asked, whether its aggregator runs, what the aggregator is told.
+"""What should be the case for one training: who is asked, whether its aggregator runs, what the aggregator is
+told.
 
-A pure function of a Snapshot; the controller makes it true. This module refuses to know about processes and streams.
+A pure function of a Snapshot; the controller makes it true. This module refuses to know about processes and
+streams.
 """
 
 from __future__ import annotations
@@ -83,8 +85,8 @@ class Stop:
 class Plan:
     """What should be the case.
 
-    ``quorum`` is the finding about spec.clusters.minimum; ``failure`` how the training failed, if it did; ``recheck_at``
-    the unix time at which the plan may change by itself.
+    ``quorum`` is the finding about spec.clusters.minimum; ``failure`` how the training failed, if it did;
+    ``recheck_at`` the unix time at which the plan may change by itself.
     """
 
     stage: Stage
@@ -203,11 +205,13 @@ def quorum(snap: snapshot.Snapshot, members: tuple[selection.Membership, ...]) -
     if len(placed) >= minimum:
         waiting = [member.cluster for member in placed if not member.agreed]
         return False, Reason.WAITING_FOR_CLUSTERS, (
-            f"{len(agreed)} of {minimum} needed clusters have agreed; waiting for the answer of {_names(waiting)}."
+            f"{len(agreed)} of {minimum} needed clusters have agreed; waiting for the answer of "
+            f"{_names(waiting)}."
         )  # fmt: skip
     if all(member.reason == selection.Reason.DATASET_NOT_OFFERED for member in selected):
         return False, Reason.NO_SUCH_DATASET, (
-            f"No cluster offers the data set {snap.training.dataset}; correct spec.dataset, or ask an owner to declare an "
+            f"No cluster offers the data set {snap.training.dataset}; correct spec.dataset, or ask an "
+            "owner to declare an "
             "EdgeDataset of this name."
         )  # fmt: skip
     absent = [member for member in selected if member.reason in _MAY_COME]
@@ -218,7 +222,8 @@ def quorum(snap: snapshot.Snapshot, members: tuple[selection.Membership, ...]) -
             f"{_names([member.cluster for member in absent])}. Their entries below say what each one needs."
         )  # fmt: skip
     return False, Reason.QUORUM_NOT_REACHED, (
-        f"{len(placed)} of {minimum} needed clusters can take part ({', '.join(out)}). Let more clusters join, resolve what "
+        f"{len(placed)} of {minimum} needed clusters can take part ({', '.join(out)}). Let more "
+        "clusters join, resolve what "
         "their entries below name, or lower spec.clusters.minimum."
     )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Folding the aggregator's reports into one picture.
 
-Reports say the whole picture, but metrics only since the last one; this module keeps what status shows of them. It
-refuses to know where reports come from.
+Reports say the whole picture, but metrics only since the last one; this module keeps what status shows of
+them. It refuses to know where reports come from.
 """
 
 import dataclasses
@@ -18,7 +18,8 @@ KEPT_ROUND_SECONDS = 100
 
 
 def fold(before: Progress, report: Progress, new_metrics: Sequence[RoundMetrics]) -> Progress:
-    """Return the picture after a report; the report's own ``metrics`` and ``round_seconds`` are not looked at.
+    """Return the picture after a report; the report's own ``metrics`` and ``round_seconds`` are not looked
+    at.
 
     Law: metrics of the same round and phase replace each other, so that a report sent twice counts once.
     """

@@ -1,7 +1,7 @@
 """Which clusters take part in a training; for those that do not, the one reason.
 
-Ordered checks, the first finding counts, as in cert-manager's policies. This module refuses to know what follows from it:
-assignments and the aggregator are ``planning.desired``'s.
+Ordered checks, the first finding counts, as in cert-manager's policies. This module refuses to know what
+follows from it: assignments and the aggregator are ``planning.desired``'s.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ Reason = reasons.ClusterReason
 
 AGREED = frozenset({"PREPARING", "RUNNING"})
 """What an edge reports once its policy said yes."""
+
+
+_TOOK_PART = AGREED | {"STOPPED"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +87,8 @@ def not_accepted(training: snapshot.Training, cluster: snapshot.Cluster) -> Find
     return Finding(
         State.EXCLUDED,
         Reason.NOT_ACCEPTED,
-        f"It waits for the hub's operator to accept it; approve it with `hanse clusters approve {cluster.name}`.",
+        "It waits for the hub's operator to accept it; approve it with `hanse clusters approve "
+        f"{cluster.name}`.",
     )
 
 
@@ -95,7 +99,8 @@ def not_connected(training: snapshot.Training, cluster: snapshot.Cluster) -> Fin
     return Finding(
         State.EXCLUDED,
         Reason.NOT_CONNECTED,
-        f"Its agent has no link to the hub; start the agent of {cluster.name}, or check that it can reach the hub.",
+        f"Its agent has no link to the hub; start the agent of {cluster.name}, or check that it can "
+        "reach the hub.",
     )
 
 
@@ -107,7 +112,8 @@ def dataset_not_offered(training: snapshot.Training, cluster: snapshot.Cluster) 
     return Finding(
         State.EXCLUDED,
         Reason.DATASET_NOT_OFFERED,
-        f"It does not offer the data set {training.dataset} ({offers}); its owner can declare an EdgeDataset of this "
+        f"It does not offer the data set {training.dataset} ({offers}); its owner can declare an "
+        "EdgeDataset of this "
         "name, or spec.dataset can name another.",
     )
 
@@ -119,7 +125,8 @@ def too_many_trainings(training: snapshot.Training, cluster: snapshot.Cluster) -
     return Finding(
         State.EXCLUDED,
         Reason.TOO_MANY_TRAININGS,
-        f"It takes part in {cluster.other_trainings} other trainings, and spec.maximumTrainings of its EdgeCluster is "
+        f"It takes part in {cluster.other_trainings} other trainings, and spec.maximumTrainings of "
+        "its EdgeCluster is "
         f"{cluster.maximum_trainings}; wait until one ends, or raise the number.",
     )
 
@@ -141,7 +148,8 @@ LASTING: tuple[Check, ...] = (labels_do_not_match, expelled, not_accepted)
 def select(snap: snapshot.Snapshot) -> tuple[Membership, ...]:
     """Say of every cluster whether it takes part, ordered by name.
 
-    Law: the result depends on no order of the clusters; one that holds a place keeps it while it passes the checks.
+    Law: the result depends on no order of the clusters; one that holds a place keeps it while it passes the
+    checks.
     """
     before = snap.training.placed_before()
     found: dict[str, Membership] = {}
@@ -193,7 +201,7 @@ def describe_selector(selector: Mapping[str, Any]) -> str:
 
 
 def _answer(cluster: snapshot.Cluster, snap: snapshot.Snapshot) -> Membership:
-    """What a cluster that passed the hub's checks says itself: the edge's report, then the aggregator's view."""
+    """What a cluster that passed the checks says itself: its report, then the aggregator's view."""
     name = cluster.name
     report = snap.reports.get(name)
     if report is not None and report.state in ("REFUSED", "FAILED"):
@@ -211,15 +219,16 @@ def _answer(cluster: snapshot.Cluster, snap: snapshot.Snapshot) -> Membership:
             name,
             State.LOST,
             Reason.LINK_LOST,
-            "Its link to the hub broke; its agent reconnects by itself, if it does not, look at its log.",
+            "Its link to the hub broke; its agent reconnects by itself, and if not, its log says why.",
             assigned=True,
             placed=True,
             agreed=report is not None and report.state in AGREED,
             expected=snap.now - lost_since < snap.limits.link_grace_seconds,
         )
     progress = snap.aggregator.progress.clusters.get(name)
-    if progress is not None and progress.state and report is not None and report.state in AGREED:
-        # Expected even where the aggregator sees a failed client: the edge may start it again, and says so if not.
+    # A client that its aggregator sent home is STOPPED a moment before the hub hears of the end.
+    if progress is not None and progress.state and report is not None and report.state in _TOOK_PART:
+        # Expected even where the aggregator sees a failed client: the edge may start it again.
         return Membership(
             name, _state(progress.state), progress.reason, progress.message, True, True, True, True
         )
@@ -261,5 +270,6 @@ def _above_maximum(name: str, maximum: int) -> Membership:
         name,
         State.EXCLUDED,
         Reason.ABOVE_MAXIMUM,
-        f"{maximum} clusters take part, the most that spec.clusters.maximum allows; raise it to let this one in.",
+        f"{maximum} clusters take part, the most that spec.clusters.maximum allows; raise it to let "
+        "this one in.",
     )

@@ -1,13 +1,13 @@
 """What the planner looks at: one training and everything that matters to it, gathered once and frozen.
 
-The controller fills it from the store, the sessions and the runtime. This module refuses to know how: it reads resources
-that were validated and defaulted before, and nothing else.
+The controller fills it from the store, the sessions and the runtime. This module refuses to know how: it
+reads resources that were validated and defaulted before, and nothing else.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
+import datetime as dt
 from collections.abc import Mapping
 from typing import Any
 
@@ -84,7 +84,7 @@ class Training:
         return bool(self.spec.get("suspend", False))
 
     def placed_before(self) -> frozenset[str]:
-        """The clusters that hold a place according to the last status; they keep it when places are scarce."""
+        """The clusters that hold a place by the last status; they keep it when places are scarce."""
         entries = self.status.get("clusters", ())
         return frozenset(entry["name"] for entry in entries if entry.get("state") in TAKING_PART)
 
@@ -93,8 +93,8 @@ class Training:
 class Cluster:
     """A member of the federation: its EdgeCluster and its link.
 
-    ``offered`` maps the data sets' names to the declared number of examples, if any. ``other_trainings`` counts the
-    trainings besides this one in which it holds a place. ``disconnected_at`` is unix seconds.
+    ``offered`` maps the data sets' names to the declared number of examples, if any. ``other_trainings``
+    counts the trainings besides this one in which it holds a place. ``disconnected_at`` is unix seconds.
     """
 
     name: str
@@ -198,7 +198,8 @@ class Limits:
     """How long the planner waits for what may still come, in seconds.
 
     link_grace:  a member without a link stays expected so long; agents reconnect within a few seconds.
-    start_grace: with quorum, accepted members that have not connected are waited for so long before the start.
+    start_grace: with quorum, accepted members that have not connected are waited for so long before the
+    start.
     """
 
     link_grace_seconds: float = 30.0
@@ -234,7 +235,9 @@ def training_of(resource: Mapping[str, Any], app: App | Problem) -> Training:
 def cluster_of(
     resource: Mapping[str, Any], connected: bool, other_trainings: int, disconnected_at: float | None
 ) -> Cluster:
-    """Read an EdgeCluster resource; trainings select by what the edge says of itself and, over it, the spec's labels."""
+    """Read an EdgeCluster resource; trainings select by what the edge says of itself and, over it, the spec's
+    labels.
+    """
     metadata, spec, status = resource["metadata"], resource.get("spec", {}), resource.get("status") or {}
     maximum = spec.get("maximumTrainings")
     return Cluster(
@@ -251,9 +254,9 @@ def cluster_of(
 
 def timestamp(moment: float) -> str:
     """Write unix seconds as Kubernetes writes times: UTC, whole seconds."""
-    return datetime.datetime.fromtimestamp(moment, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return dt.datetime.fromtimestamp(moment, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def moment(text: str) -> float:
     """Read a time as Kubernetes writes it; unix seconds."""
-    return datetime.datetime.fromisoformat(text).timestamp()
+    return dt.datetime.fromisoformat(text).timestamp()

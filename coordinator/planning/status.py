@@ -1,7 +1,7 @@
 """A training's status: what people and machines read of a Plan and the aggregator's progress.
 
-The coordinator is the only writer of it. This module refuses to decide anything: it says what the plan decided, in
-sentences that name the next step.
+The coordinator is the only writer of it. This module refuses to decide anything: it says what the plan
+decided, in sentences that name the next step.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ State = reasons.ClusterState
 _KEPT = ("round", "startedAt", "metrics", "transfer", "phaseSeconds", "model")
 _CLUSTER_MESSAGE_CHARACTERS = 1024
 
-_FINAL = frozenset({State.EXCLUDED, State.REFUSED, State.FAILED, State.LEFT})
+_FINAL = frozenset({State.EXCLUDED, State.REFUSED, State.FAILED, State.LEFT, State.LOST})
 
 
 def render(snap: snapshot.Snapshot, plan: desired.Plan) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def _summary(status: dict[str, Any], plan: desired.Plan) -> dict[str, Any]:
 
 
 def _headline(metrics: list[dict[str, Any]]) -> str:
-    """The one metric for a print column: the latest evaluation's accuracy, or loss, or whatever comes first."""
+    """The one metric for a print column: the latest evaluation's accuracy, loss, or what comes first."""
     evaluations = [entry for entry in metrics if entry["phase"] != "Train" and entry["values"]]
     latest = next(reversed(evaluations or [entry for entry in metrics if entry["values"]]), None)
     if latest is None:
@@ -123,12 +123,14 @@ def phase(snap: snapshot.Snapshot, plan: desired.Plan) -> Phase:
 
 
 def quantity(value: float) -> str:
-    """Write a number as status does, which has no floats: the shortest text that reads back as the same number."""
+    """Write a number as status does, which has no floats: the shortest text that reads back as the same
+    number.
+    """
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(float(value))
 
 
 def phase_condition(status: dict[str, Any]) -> dict[str, Any]:
-    """Return the condition that explains the phase best; its reason and message make the Event of a change."""
+    """Return the condition that explains the phase best; an Event takes its reason and message."""
     by_type = {entry["type"]: entry for entry in status["conditions"]}
     explains = {
         Phase.PENDING: Condition.ACCEPTED,
@@ -229,7 +231,7 @@ def _cluster(member: selection.Membership, snap: snapshot.Snapshot, plan: desire
     message = member.message
     report = snap.reports.get(member.cluster)
     known = snap.aggregator.progress.clusters.get(member.cluster)
-    if plan.stage is desired.Stage.ENDED and state not in _FINAL:
+    if plan.stage is desired.Stage.ENDED and member.agreed and state not in _FINAL:
         state, message = (State.COMPLETED, "It took part until the training ended.")
     entry: dict[str, Any] = {"name": member.cluster, "state": str(state)}
     if member.reason and state is member.state:

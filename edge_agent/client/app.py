@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import queue
 import random
+import shutil
 import sys
 import threading
-from pathlib import Path
 
 from federation.apps import config as app_config
 from federation.apps import errors as app_errors
@@ -74,7 +74,10 @@ def _load(config: client_config.ClientConfig) -> tuple[worker.ClientApp, dict[st
         if config.client_app is None:
             raise app_errors.NoSuchComponent("the assignment names no ClientApp and brings no app bundle")
         return host.load_client_app(config.client_app, None), dict(config.run_config)
-    directory = Path(config.app_directory)
+    # A copy of this client's own: apps write beside their modules, and the unpacked bundle is shared.
+    directory = config.state_directory / "app"
+    if not directory.exists():
+        shutil.copytree(config.app_directory, directory)
     described = app_config.load(directory)
     run_config = app_config.merge(described.defaults, config.run_config)
     os.chdir(directory)

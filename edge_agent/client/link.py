@@ -20,14 +20,12 @@ from flwr.app import Array, Message
 from federation.flower import messages as flower_messages
 from federation.telemetry import logs
 from federation.trust import credentials
-from federation.wire import codec, denials, outbox, protocol, transfers
+from federation.wire import codec, denials, frames, outbox, protocol, transfers
 from federation.wire import hanse_pb2 as pb
 from federation.wire import limits as wire_limits
 
 import grpc  # isort: skip  # after federation.trust, which decides what TLS gRPC speaks
 import grpc.aio  # isort: skip
-
-from federation.wire import hanse_pb2_grpc as pb_grpc  # isort: skip
 
 log = logs.get_logger(__name__)
 
@@ -40,6 +38,8 @@ CHANNEL_OPTIONS = (
     ("grpc.http2.max_pings_without_data", 0),
 )
 """A half-open link is noticed within half a minute: NATs drop idle connections without a word."""
+
+METHOD = "/hanse.v1.Exchange/Session"
 
 FIRST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 10.0
@@ -58,7 +58,8 @@ class End:
 class _Arriving:
     """The arrays of the message that is coming in, and those of the last message that had any."""
 
-    parts: dict[bytes, list[bytes]] = field(default_factory=dict)
+    parts: dict[bytes, list[memoryview]] = field(default_factory=dict)
+    came: dict[bytes, bytes] = field(default_factory=dict)
     held: dict[bytes, bytes] = field(default_factory=dict)
 
 
@@ -161,7 +162,10 @@ class ExchangeLink:
 
     async def _session(self, channel: grpc.aio.Channel) -> End | None:
         """One session; returns why it is over for good, or None if it is to be dialled again."""
-        call = pb_grpc.ExchangeStub(channel).Session(wait_for_ready=True)
+        session = channel.stream_stream(
+            METHOD, request_serializer=frames.serialise, response_deserializer=frames.aggregator_frame
+        )
+        call = session(wait_for_ready=True)
         if self._failure is not None:
             await call.write(pb.ClientFrame(failure=self._failure))
             await call.done_writing()
@@ -179,6 +183,8 @@ class ExchangeLink:
         if first is grpc.aio.EOF:
             await _raise_status(call)
             return None
+        if isinstance(first, frames.Chunk):
+            raise transfers.TransferNotBegun(first.offset)
         if first.WhichOneof("body") == "goodbye":
             return End(first.goodbye.reason, first.goodbye.message)
         receiving = first.welcome.receiving if first.welcome.HasField("receiving") else None
@@ -201,16 +207,17 @@ class ExchangeLink:
             frame = self._outbox.next_frame()
             if frame is None:
                 await self._wake.wait()
-            elif isinstance(frame, pb.TransferChunk):
-                await call.write(pb.ClientFrame(chunk=frame))
+            elif isinstance(frame, frames.Chunk):
+                await call.write(frame)
             else:
                 await call.write(pb.ClientFrame(begin=frame))
 
     async def _read(self, call: grpc.aio.StreamStreamCall) -> End | None:
         while (frame := await call.read()) is not grpc.aio.EOF:
+            if isinstance(frame, frames.Chunk):
+                self._act(self._incoming.chunk(frame))
+                continue
             match frame.WhichOneof("body"):
-                case "chunk":
-                    self._act(self._incoming.chunk(frame.chunk))
                 case "begin":
                     self._act(self._incoming.begin(frame.begin))
                 case "received":
@@ -228,15 +235,17 @@ class ExchangeLink:
                     self._confirm(header.message_id)
                 case transfers.TransferRepeated(transfer_id):
                     self._confirm(transfer_id)
+                case codec.ArrayReceived(digest):
+                    self._arriving.came[digest] = b"".join(self._arriving.parts.pop(digest, ()))
                 case transfers.TransferAbandoned():
                     self._arriving.parts.clear()
+                    self._arriving.came.clear()
 
     def _received(self, header: pb.MessageHeader) -> None:
         """Put the message together; afterwards its arrays, and no others, are held."""
         digests = codec.distinct_entries(header)
-        came = {digest: b"".join(parts) for digest, parts in self._arriving.parts.items()}
-        self._arriving.parts.clear()
-        known = self._arriving.held | came
+        known = self._arriving.held | self._arriving.came
+        self._arriving.came.clear()
 
         def array_of(entry: pb.ArrayEntry) -> Array:
             data = known.get(entry.sha256, b"")
@@ -251,9 +260,10 @@ class ExchangeLink:
         self._on_message(message)
 
     def _sink(self, entry: pb.ArrayEntry) -> codec.Sink:
-        parts: list[bytes] = []
+        # Views of the frames that gRPC received: the one copy is the joining.
+        parts: list[memoryview] = []
         self._arriving.parts[entry.sha256] = parts
-        return lambda data: parts.append(bytes(data))
+        return parts.append
 
     def _confirm(self, transfer_id: str) -> None:
         self._say(pb.ClientFrame(received=pb.TransferReceived(transfer_id=transfer_id)))

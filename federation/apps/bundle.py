@@ -37,6 +37,8 @@ MAXIMUM_BUNDLE_BYTES = 10 * 1024 * 1024  # Flower's own limit for a FAB
 MAXIMUM_UNPACKED_BYTES = 64 * 1024 * 1024  # source text compresses about fourfold; more is a bomb
 MAXIMUM_FILES = 4096  # far above any app, and small enough to list in memory
 MAXIMUM_PATH_CHARACTERS = 512  # leaves room for the directory within Linux's 4096
+# What `pack` can make at most: the files, and each file's two headers with its name.
+MAXIMUM_ARCHIVE_BYTES = MAXIMUM_BUNDLE_BYTES + MAXIMUM_FILES * 2 * (MAXIMUM_PATH_CHARACTERS + 128)
 
 INCLUDED = (
     "**/*.py",
@@ -88,7 +90,8 @@ def pack(directory: pathlib.Path) -> Bundle:
             disk, and the machine.
     Units:  the files together hold at most `MAXIMUM_BUNDLE_BYTES`.
     Raises: NoAppDirectory, NoProject, InvalidProject (also for fab-include and fab-exclude that match
-            nothing or ask for other kinds of files), BundleTooLarge; the directory is only read.
+            nothing or ask for other kinds of files), BundleTooLarge; OSError for what cannot be read.
+            The directory is only read.
     """
     paths = files(directory)
     sizes = {name: path.stat().st_size for name, path in paths.items()}
@@ -165,7 +168,7 @@ def read(data: bytes) -> dict[str, bytes]:
 
     Raises: InvalidBundle, BundleTooLarge.
     """
-    if len(data) > MAXIMUM_BUNDLE_BYTES + MAXIMUM_FILES * 2 * (MAXIMUM_PATH_CHARACTERS + 128):
+    if len(data) > MAXIMUM_ARCHIVE_BYTES:
         raise errors.BundleTooLarge(f"the archive has {len(data)} bytes, more than a bundle may have")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -242,7 +245,12 @@ def _check_manifest(manifest: bytes, contents: Mapping[str, bytes]) -> None:
 
 def _walk(directory: pathlib.Path) -> dict[str, pathlib.Path]:
     found: dict[str, pathlib.Path] = {}
-    for parent, directories, names in os.walk(directory, followlinks=False):
+
+    def unreadable(error: OSError) -> None:
+        # Left to itself, os.walk skips what it cannot read, and the digest would depend on permissions.
+        raise error
+
+    for parent, directories, names in os.walk(directory, onerror=unreadable, followlinks=False):
         # Hidden directories never count, and may be huge (.git, .venv): do not enter them.
         directories[:] = sorted(name for name in directories if not name.startswith("."))
         for name in sorted(names):

@@ -69,7 +69,7 @@ def check(
             str(answer),
             *references,
         ]
-        child = subprocess.Popen(  # noqa: S603 - our own interpreter and module, no shell
+        child = subprocess.Popen(
             command,
             cwd=work,
             env=_environment(work, os.environ if environment is None else environment),
@@ -136,7 +136,7 @@ def main(arguments: Sequence[str]) -> int:
         except SystemExit as error:
             _write(answer, _failure(reference, f"it calls exit({error.code!r}) while importing"))
             return 1
-        except BaseException as error:  # noqa: BLE001 - whatever a user's module raises is the answer
+        except BaseException as error:  # whatever a user's module raises is the answer
             missing = (error.name or "") if isinstance(error, ModuleNotFoundError) else ""
             _write(answer, {**_failure(reference, _last_line(error)), "missing": missing})
             return 1

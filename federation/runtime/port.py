@@ -91,7 +91,7 @@ class Workload:
         """Check the rules that every runtime relies on."""
         if len(self.name) > MAXIMUM_NAME_LENGTH or not _NAME.fullmatch(self.name):
             raise InvalidWorkload(
-                f"workload {self.name!r}: want 1 to {MAXIMUM_NAME_LENGTH} lower-case letters, digits and dashes"
+                f"workload {self.name!r}: want 1 to {MAXIMUM_NAME_LENGTH} of a-z, 0-9 and -"
             )
         if not self.argv:
             raise InvalidWorkload(f"workload {self.name}: argv is empty")

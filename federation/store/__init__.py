@@ -1,0 +1,1 @@
+"""Where resources live, behind one port."""

@@ -1,21 +1,24 @@
 """Resources in the memory of one process, for simulations and tests.
 
-It keeps Kubernetes' habits (versions, generations, optimistic writes, watches with gaps) and no files; it refuses to know
-what the kinds mean. Every write can be followed from outside through ``on_change``, as JSON-ready objects.
+It keeps Kubernetes' habits (versions, generations, optimistic writes, watches with gaps) and no files; it
+refuses to know what the kinds mean. Every write can be followed from outside through ``on_change``, as
+JSON-ready objects.
 """
 
 import asyncio
 import collections
 import copy
-import datetime
+import datetime as dt
+import itertools
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from federation.store import port
 
 HISTORY_CHANGES = 4096
-"""How many changes are kept for watches. A watcher that is further behind lists again, which costs one copy of
-everything; thousands of status writes fit in between, at a few kilobytes each."""
+"""How many changes are kept for watches. A watcher that is further behind lists again, which costs one copy
+of everything; thousands of status writes fit in between, at a few kilobytes each.
+"""
 
 OnChange = Callable[[dict[str, Any]], None]
 
@@ -25,7 +28,7 @@ class MemoryStore:
 
     def __init__(
         self,
-        now: Callable[[], datetime.datetime],
+        now: Callable[[], dt.datetime],
         new_uid: Callable[[], str],
         on_change: OnChange | None = None,
         history_changes: int = HISTORY_CHANGES,
@@ -33,9 +36,9 @@ class MemoryStore:
         """Start empty.
 
         Args:
-            now: the clock for creation timestamps and Events; aware datetimes.
-            new_uid: returns a fresh uid for every created resource.
-            on_change: called after every write with ``{"type": ADDED|MODIFIED|DELETED|EVENT, "object": {...}}``; the
+            now: the clock for creation timestamps and Events; aware datetimes. new_uid: returns a fresh uid
+            for every created resource. on_change: called after every write with ``{"type":
+            ADDED|MODIFIED|DELETED|EVENT, "object": {...}}``; the
                 object is a copy.
             history_changes: how many changes are kept for watches that go on from an earlier version.
         """
@@ -68,11 +71,12 @@ class MemoryStore:
             oldest = self._history[0][0] if self._history else self._version + 1
             if position < oldest - 1 or position > self._version:
                 raise port.ResyncRequiredError(kind, str(position))
-            news = [entry for entry in self._history if entry[0] > position]
-            if not news:
+            behind = self._version - position
+            if behind == 0:
                 await self._written.wait()
                 continue
-            for version, key, change in news:
+            # Every write is one version, so what is new is the last `behind` entries.
+            for version, key, change in reversed(list(itertools.islice(reversed(self._history), behind))):
                 position = version
                 if key.kind == kind:
                     yield port.Change(change.type, copy.deepcopy(change.resource))
@@ -116,7 +120,9 @@ class MemoryStore:
     async def patch_status(
         self, key: port.Key, status: Mapping[str, Any], resource_version: str | None
     ) -> port.Resource:
-        """Replace the status, if the stored version is still the given one. Raises: NotFoundError, ConflictError."""
+        """Replace the status, if the stored version is still the given one. Raises: NotFoundError,
+        ConflictError.
+        """
         stored = self._stored(key)
         if resource_version is not None and resource_version != port.version_of(stored):
             raise port.ConflictError(key, resource_version, port.version_of(stored))
@@ -141,7 +147,10 @@ class MemoryStore:
             {
                 "apiVersion": "v1",
                 "kind": "Event",
-                "metadata": {"name": f"{regarding.name}.{self._events}", "namespace": regarding.namespace or "default"},
+                "metadata": {
+                    "name": f"{regarding.name}.{self._events}",
+                    "namespace": regarding.namespace or "default",
+                },
                 "involvedObject": {
                     "kind": regarding.kind, "namespace": regarding.namespace, "name": regarding.name,
                 },
@@ -178,5 +187,5 @@ class MemoryStore:
             self._on_change({"type": change, "object": copy.deepcopy(resource)})
 
 
-def _timestamp(moment: datetime.datetime) -> str:
-    return moment.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _timestamp(moment: dt.datetime) -> str:
+    return moment.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,8 +1,9 @@
 """Where resources live: the port that the coordinator reads and writes its resources through.
 
-Resources are plain JSON objects shaped as Kubernetes shapes them (apiVersion, kind, metadata, spec, status), so that a
-store in memory and the Kubernetes API can stand behind the same calls. This module refuses to know what the kinds mean:
-validation and defaulting belong to ``federation.api`` and happen before a resource is written.
+Resources are plain JSON objects shaped as Kubernetes shapes them (apiVersion, kind, metadata, spec, status),
+so that a store in memory and the Kubernetes API can stand behind the same calls. This module refuses to know
+what the kinds mean: validation and defaulting belong to ``federation.api`` and happen before a resource is
+written.
 """
 
 import dataclasses
@@ -122,7 +123,7 @@ class Store(Protocol):
         ...
 
     async def list(self, kind: str, namespace: str | None = None) -> ResourceList:
-        """Return the resources of a kind, ordered by namespace and name; of all namespaces when it is None."""
+        """Return a kind's resources, ordered by namespace and name; of all namespaces if it is None."""
         ...
 
     def watch(self, kind: str, resource_version: str) -> AsyncIterator[Change]:
@@ -172,8 +173,8 @@ def version_of(resource: Mapping[str, Any]) -> str:
 async def follow(store: Store, kind: str) -> AsyncIterator[Change]:
     """Yield every resource of a kind as ADDED, then its changes for ever; list again after a gap.
 
-    Law: whatever gaps there are, the changes seen by the caller add up to what the store holds: a resource that went
-    away during a gap is yielded as DELETED with the last state that the caller saw.
+    Law: whatever gaps there are, the changes seen by the caller add up to what the store holds: a resource
+    that went away during a gap is yielded as DELETED with the last state that the caller saw.
     """
     seen: dict[Key, Resource] = {}
     while True:

@@ -67,6 +67,7 @@ CATALOGUE: Mapping[str, str] = MappingProxyType(
         "signal": "name of a signal",
         "attempt": "number of the try, from 1",
         "retry_seconds": "wait before the next try",
+        "delay_seconds": "wait before what the event names",
         "elapsed_seconds": "how long it took",
         "deadline_seconds": "how long it may take",
         "node_id": "Flower's id of a node",

@@ -9,9 +9,9 @@ old one until its last user is done. This module refuses to know who may call wh
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,7 @@ class CredentialDirectory:
         edge can compare it with its pin.
         Raises: directory.CredentialsUnusable if there are none yet.
         """
+        _warn_unless_tls13()
         source = _ServerConfigurations(self, require_clients)
         return grpc.dynamic_ssl_server_credentials(
             source.first(), source.if_changed, require_client_authentication=require_clients
@@ -136,9 +137,11 @@ class ReloadingChannel:
 
         Raises: directory.CredentialsUnusable.
         """
-        counted = self._newest()
+        counted, replaced = self._newest()
         counted.users += 1
         try:
+            if replaced is not None and replaced.users == 0:
+                await replaced.channel.close()
             yield counted.channel
         finally:
             counted.users -= 1
@@ -151,25 +154,22 @@ class ReloadingChannel:
         if current is not None and current.users == 0:
             await current.channel.close()
 
-    def _newest(self) -> _Counted:
+    def _newest(self) -> tuple[_Counted, _Counted | None]:
+        """The channel with the credentials in force, and the one that it takes the place of just now."""
         stamp = self._credentials.stamp()
         current = self._current
-        if current is None or current.stamp != stamp:
-            channel = self._credentials.channel(self._address, self._server_name, self._options)
-            self._current = _Counted(channel, stamp)
-            if current is not None and current.users == 0:
-                task = asyncio.ensure_future(current.channel.close())
-                self._current.closing_predecessor = task
-        assert self._current is not None
-        return self._current
+        if current is not None and current.stamp == stamp:
+            return current, None
+        channel = self._credentials.channel(self._address, self._server_name, self._options)
+        self._current = _Counted(channel, stamp)
+        return self._current, current
 
 
+@dataclass(eq=False, slots=True)
 class _Counted:
-    def __init__(self, channel: grpc.aio.Channel, stamp: tuple[object, ...]) -> None:
-        self.channel = channel
-        self.stamp = stamp
-        self.users = 0
-        self.closing_predecessor: asyncio.Future[None] | None = None
+    channel: grpc.aio.Channel
+    stamp: tuple[object, ...]
+    users: int = 0
 
 
 class _ServerConfigurations:
@@ -229,14 +229,18 @@ def _issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bo
 def _dial(
     address: str, server_name: str, channel_credentials: grpc.ChannelCredentials, options: Options
 ) -> grpc.aio.Channel:
-    if not tls.EXCLUDED:
-        _log.warning("tls_1_2_not_excluded", address=address)
+    _warn_unless_tls13()
     own = (
         ("grpc.ssl_target_name_override", server_name),
         # A channel made after a renewal must not get a connection that was made before it.
         ("grpc.use_local_subchannel_pool", 1),
     )
     return grpc.aio.secure_channel(address, channel_credentials, options=(*own, *options))
+
+
+def _warn_unless_tls13() -> None:
+    if not tls.EXCLUDED:
+        _log.warning("tls_1_2_not_excluded", detail="grpc was imported before federation.trust")
 
 
 def channel_to_authority(

@@ -26,7 +26,7 @@ import grpc.aio
 import structlog
 from google.protobuf.message import DecodeError
 
-from federation.trust import authorisation, certificates
+from federation.trust import authorisation, calls, certificates
 from federation.trust import identity as identities
 from federation.wire import denials
 
@@ -161,7 +161,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no ty
 
         async def behaviour(requests: Any, context: grpc.aio.ServicerContext) -> Any:
             called = handler.stream_stream if handler.response_streaming else handler.stream_unary
-            return await self._serve(method, context, lambda: _run(called, requests, context))
+            return await self._serve(method, context, lambda: _run(called, requests, context), greet=True)
 
         make = (
             grpc.stream_stream_rpc_method_handler
@@ -208,9 +208,13 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no ty
         method: str,
         context: grpc.aio.ServicerContext,
         run: Callable[[], Coroutine[Any, Any, Any]],
+        *,
+        greet: bool = False,
     ) -> Any:
         """Run a handler for a caller that is let in, until it ends or its call is cut.
 
+        greet: send initial metadata first, so that a client that waits for it writes nothing in vain (see
+        `calls`). Handlers of client streams send none themselves.
         The handler runs in a task of its own: a call is cut at once, whatever its handler waits for or does
         about being cancelled.
         """
@@ -218,6 +222,8 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no ty
             caller = self._admit(method, context)
         except denials.Denied as denied:
             await _abort(context, denied.denial)
+        if greet:
+            await context.send_initial_metadata(((calls.ADMITTED_KEY, "1"),))
         call = _OpenCall(method, caller, asyncio.get_running_loop().create_future())
         work = asyncio.ensure_future(_started(run))
         self._open.add(call)

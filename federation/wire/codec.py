@@ -346,7 +346,7 @@ class MessageDecoder:
         if self._state is _State.PREAMBLE:
             magic, length, self._checksum = _PREAMBLE.unpack(piece)
             if magic != MAGIC:
-                raise BadMagic(magic)
+                raise BadMagic(MAGIC, magic)
             if length > self._limits.header_bytes:
                 raise HeaderTooLarge(self._limits.header_bytes, length)
             self._state, self._need = _State.HEADER, length

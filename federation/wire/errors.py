@@ -14,9 +14,9 @@ class WireError(Exception):
 class BadMagic(WireError):
     """The stream does not begin as a message of this protocol does."""
 
-    def __init__(self, got: bytes) -> None:
-        super().__init__(f"a message begins with {MAGIC!r}, got {got!r}")
-        self.got = got
+    def __init__(self, want: bytes, got: bytes) -> None:
+        super().__init__(f"a message begins with {want!r}, got {got!r}")
+        self.want, self.got = want, got
 
 
 class HeaderTooLarge(WireError):

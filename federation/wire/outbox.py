@@ -11,10 +11,10 @@ from __future__ import annotations
 import collections
 from collections.abc import Iterable, Iterator
 
-from federation.wire import codec, transfers
+from federation.wire import codec, frames, transfers
 from federation.wire import hanse_pb2 as pb
 
-Frame = pb.TransferBegin | pb.TransferChunk
+Frame = pb.TransferBegin | frames.Chunk
 
 _REPLY_SUFFIX = ".reply"
 

@@ -23,7 +23,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from federation.wire import codec
+from federation.wire import codec, frames
 from federation.wire import hanse_pb2 as pb
 from federation.wire import limits as wire_limits
 
@@ -87,29 +87,6 @@ class _Partial:
     total_bytes: int
     position: int
     decoder: codec.MessageDecoder | None  # None: received before, to be passed over
-
-
-def chunk_frame(offset: int, data: codec.Buffer) -> bytes:
-    """Return the bytes of a ClientFrame or AggregatorFrame that holds this chunk.
-
-    Law: they are the bytes that protobuf makes of the frame. Made here, the data are copied once; protobuf
-    copies them four times, which takes about as long as hashing them.
-    """
-    inner = b"\x12" + _varint(len(data))  # TransferChunk.data is field 2
-    if offset:
-        inner = b"\x08" + _varint(offset) + inner  # TransferChunk.offset is field 1
-    return b"".join(
-        (b"\x1a", _varint(len(inner) + len(data)), inner, data)
-    )  # chunk is field 3 of both frames
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
 
 
 class Incoming:
@@ -191,7 +168,7 @@ class Incoming:
         self._partial = _Partial(frame.transfer_id, frame.total_bytes, 0, decoder)
         return events
 
-    def chunk(self, frame: pb.TransferChunk) -> list[Event]:
+    def chunk(self, frame: frames.Chunk | pb.TransferChunk) -> list[Event]:
         """Take the next chunk, and return what it brings about.
 
         Raises: WireError, after which the transfer is void.
@@ -274,20 +251,12 @@ class Outgoing:
             transfer_id=self.transfer_id, total_bytes=self.total_bytes, offset=self.offset
         )
 
-    def chunks(self, chunk_bytes: int = wire_limits.CHUNK_BYTES) -> Iterator[pb.TransferChunk]:
-        """Yield the frames that follow `begin`, until the end or until the message is received."""
+    def chunks(self, chunk_bytes: int = wire_limits.CHUNK_BYTES) -> Iterator[frames.Chunk]:
+        """Yield the chunks that follow `begin`, until the end or until the message is received."""
         for data in self._message.chunks(self._held, self.offset, chunk_bytes):
             if self.done:
                 return
-            yield pb.TransferChunk(offset=self.offset, data=data if isinstance(data, bytes) else bytes(data))
-            self.offset += len(data)
-
-    def serialised_chunks(self, chunk_bytes: int = wire_limits.CHUNK_BYTES) -> Iterator[bytes]:
-        """Yield the same frames as `chunks`, as chunk_frame makes them."""
-        for data in self._message.chunks(self._held, self.offset, chunk_bytes):
-            if self.done:
-                return
-            yield chunk_frame(self.offset, data)
+            yield frames.Chunk(self.offset, data)
             self.offset += len(data)
 
     def received(self, frame: pb.TransferReceived) -> bool:

@@ -112,7 +112,9 @@ def main():
     options = parser.parse_args()
     hospitals = read(options.edges)
     console = Console(width=None if sys.stdout.isatty() else 110)
-    rows = ", ".join(f"{name} {len(labels)} ({labels.mean():.0%} diseased)" for name, (_, labels, _) in hospitals.items())
+    rows = ", ".join(
+        f"{name} {len(labels)} ({labels.mean():.0%} diseased)" for name, (_, labels, _) in hospitals.items()
+    )
     console.print(f"Patients: {rows}")
     console.print(table("Held-out rows of the training's own split, percent", [compare(hospitals)]))
     if options.repeats > 1:

@@ -240,6 +240,8 @@ class Simulation:
                 shutil.copyfile(stored / name, self._options.results / name)
             shutil.rmtree(self._options.results / "models", ignore_errors=True)
             outcome.model["path"] = str(self._options.results / results.MODEL_FILE)
+            # Status keeps the last metrics only, and a fast training outruns it; the card has all of them.
+            outcome.metrics = json.loads((self._options.results / results.CARD_FILE).read_text())["metrics"]
         for log in state.rglob("*.log"):
             shutil.copyfile(log, logs / _log_name(log, state))
         outcome.results = str(self._options.results)

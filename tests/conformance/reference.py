@@ -1,9 +1,10 @@
-"""What Hanse's results are compared with: the conformance apps, run by a host of a hundred lines.
+"""What Hanse's results are compared with: the conformance apps, run by a host of a few hundred lines.
 
-The host (reference_host.py) is a Grid in memory with one process per node. Every message and Context goes through
-Flower's own serialisation, as on its SuperLink, and replies are ordered by node id, which Flower leaves to chance
-and Hanse promises. So a result that Hanse gives for the same app, node ids and configuration must be equal to the
-last bit. Flower's own simulation engine is not used here: Ray is heavy, and it gives replies in the order of arrival.
+The host (reference_host.py) is a Grid in memory with one process per node. Every message and Context goes
+through Flower's own serialisation, as on its SuperLink, and replies are ordered by node id, which Flower
+leaves to chance and Hanse promises. So a result that Hanse gives for the same app, node ids and configuration
+must be equal to the last bit. Flower's own simulation engine is not used here: Ray is heavy, and its replies
+come in the order of arrival.
 
 Nothing here knows of Hanse, and nothing imports flwr: the host runs in a process of its own.
 """
@@ -82,6 +83,7 @@ CASES = (
     Case("iterables", "iterables"),
     Case("legacy-numpy", "legacy_numpy"),
     Case("legacy-client", "legacy_client"),
+    Case("secure-aggregation", "secure_aggregation"),
     Case("override-start", "override_start"),
     Case(
         "client-only",
@@ -108,8 +110,8 @@ def run_reference(
 ) -> pathlib.Path:
     """Run an app in a process of its own; return the ServerApp's working directory with what it wrote.
 
-    `run_config` is the complete one, flat: defaults with overrides. Node i works in `work/node-<i>`, where its
-    output is in `output.log`; the ServerApp's output is in `work/server/output.log`.
+    `run_config` is the complete one, flat: defaults with overrides. Node i works in `work/node-<i>`, where
+    its output is in `output.log`; the ServerApp's output is in `work/server/output.log`.
 
     Raises: RuntimeError with the last lines of the ServerApp's output if it fails or takes too long.
     """
@@ -126,8 +128,17 @@ def run_reference(
     server.mkdir()
     with (server / "output.log").open("w") as output:
         host = subprocess.Popen(
-            [sys.executable, str(pathlib.Path(__file__).with_name("reference_host.py")), str(work / "spec.json")],
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "FLWR_TELEMETRY_ENABLED": "0", "FLWR_HOME": str(work)},
+            [
+                sys.executable,
+                str(pathlib.Path(__file__).with_name("reference_host.py")),
+                str(work / "spec.json"),
+            ],
+            env={
+                **os.environ,
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "FLWR_TELEMETRY_ENABLED": "0",
+                "FLWR_HOME": str(work),
+            },
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -157,6 +168,7 @@ def read_result(directory: pathlib.Path) -> dict[str, Any]:
     if (directory / "result.npz").is_file():
         with np.load(directory / "result.npz", allow_pickle=False) as stored:
             result["arrays"] = {
-                name: (stored[name].dtype.str, stored[name].shape, stored[name].tobytes()) for name in stored.files
+                name: (stored[name].dtype.str, stored[name].shape, stored[name].tobytes())
+                for name in stored.files
             }
     return result

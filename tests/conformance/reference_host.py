@@ -241,7 +241,11 @@ def main(path):
     os.chdir(pathlib.Path(spec["work"], "server"))
     identify(SERVER_NODE_ID)
     grid = MemoryGrid(nodes)
-    app = app_of_strategy(spec) if spec["strategy"] else load_app(components["serverapp"], ImportError, spec["app"])
+    app = (
+        app_of_strategy(spec)
+        if spec["strategy"]
+        else load_app(components["serverapp"], ImportError, spec["app"])
+    )
     app(grid, Context(RUN_ID, SERVER_NODE_ID, {}, RecordDict(), dict(spec["run_config"])))
     sys.stdout.flush()
 

@@ -1,7 +1,7 @@
 """What every store of resources must do, whichever stands behind the port."""
 
 import asyncio
-import datetime
+import datetime as dt
 import itertools
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ def memory_store() -> port.Store:
     """A store in memory with a fixed clock and counted uids."""
     uids = (f"uid-{n}" for n in itertools.count(1))
     return memory.MemoryStore(
-        now=lambda: datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC), new_uid=lambda: next(uids)
+        now=lambda: dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC), new_uid=lambda: next(uids)
     )
 
 

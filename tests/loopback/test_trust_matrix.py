@@ -13,7 +13,7 @@ import grpc.aio
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
 
-from federation.trust import authorisation, interceptors
+from federation.trust import authorisation, calls, interceptors
 from federation.trust.authorisation import Listener, Revocations
 from federation.trust.identity import (
     AggregatorIdentity,
@@ -124,9 +124,16 @@ class Hub:
             directory = believed.directory(self.path / f"caller-{len(self.channels)}")
             channel = directory.channel(self.address, server_name)
         self.channels.append(channel)
-        call = channel.stream_stream(method)(iter([b""]))
+        described = METHODS.get(method)
         try:
-            assert [reply async for reply in call] == [b""]
+            if described is not None and described.client_streaming:
+                stream = channel.stream_stream(method)()
+                await calls.admitted(stream)
+                await stream.write(b"")
+                await stream.done_writing()
+                assert [reply async for reply in stream] == [b""]
+            else:
+                assert [reply async for reply in channel.unary_stream(method)(b"")] == [b""]
         except grpc.aio.AioRpcError as error:
             return denials.from_rpc_error(error) or error.code().name
         return "served"
@@ -234,7 +241,7 @@ async def test_each_listener_serves_its_own_rpcs_only(hub: Hub) -> None:
 
 @pytest.mark.parametrize("hub", [Listener.ENROLLMENT], indirect=True)
 async def test_join_is_the_only_rpc_without_a_certificate(hub: Hub) -> None:
-    """At the enrollment listener an anonymous caller gets Join and nothing else, not even an invented method."""
+    """At the enrollment listener an anonymous caller gets Join and nothing else, nor an invented method."""
     got = {method: await hub.call(method, None) for method in [*METHODS, "/hanse.v1.Enrollment/Invented"]}
     assert [method for method, outcome in got.items() if outcome == "served"] == ["/hanse.v1.Enrollment/Join"]
     assert all(isinstance(outcome, denials.Denial) for outcome in got.values() if outcome != "served")

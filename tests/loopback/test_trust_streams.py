@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from federation.trust import authorisation, bundle, credentials, interceptors, pinning
+from federation.trust import authorisation, bundle, calls, credentials, interceptors, pinning
 from federation.trust.authorisation import Revocations
 from federation.trust.identity import ClusterIdentity, CoordinatorIdentity
 from federation.wire import denials, hanse_pb2, hanse_pb2_grpc
@@ -70,6 +70,7 @@ class Pair:
     server: credentials.CredentialDirectory
     edge: credentials.CredentialDirectory
     address: str
+    listener: Any
 
     def channel(self) -> Any:
         return self.edge.channel(self.address, HUB.server_name)
@@ -86,7 +87,7 @@ async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
     port = server.add_secure_port("127.0.0.1:0", hub.server_credentials())
     await server.start()
     edge = authority.client(ZURICH).directory(tmp_path / "zurich")
-    yield Pair(authority, guard, echo, hub, edge, f"127.0.0.1:{port}")
+    yield Pair(authority, guard, echo, hub, edge, f"127.0.0.1:{port}", server)
     echo.stubborn.set()
     await server.stop(None)
 
@@ -196,6 +197,15 @@ async def test_revocation_leaves_others_alone(pair: Pair, tmp_path: Path) -> Non
         await beat(hanse_pb2_grpc.ControlStub(channel).Session())
 
 
+async def test_a_client_that_waits_to_be_admitted_always_learns_the_reason(pair: Pair) -> None:
+    """A client that waits before it writes learns that it is refused without having written."""
+    pair.guard.revoke(Revocations(clusters=frozenset({"zurich"})))
+    async with pair.channel() as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await calls.admitted(hanse_pb2_grpc.ControlStub(channel).Session())
+    assert reason(caught.value) is Reason.EXPELLED
+
+
 async def test_a_handler_that_resists_is_cut_too(pair: Pair) -> None:
     """The caller is cut at once, even if the handler does not end when it is cancelled."""
     async with pair.channel() as channel:
@@ -241,8 +251,8 @@ async def test_a_stream_that_its_caller_ends_leaves_nothing(pair: Pair) -> None:
         await beat(stream)
         stream.cancel()
         await pair.echo.ended.wait()
-        while pair.guard.open_calls():
-            await asyncio.sleep(0)
+        await pair.listener.stop(None)
+    assert pair.guard.open_calls() == []
 
 
 async def test_a_connection_that_outlives_its_certificate_gets_no_new_call(tmp_path: Path) -> None:

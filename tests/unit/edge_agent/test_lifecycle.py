@@ -128,7 +128,11 @@ def test_a_dying_client_is_restarted_with_backoff_and_then_failed() -> None:
     first = table.handle(10, died())
     assert kinds(first) == ["PREPARING ClientExited"]
     assert first[0] == facts.Report(
-        UID, Reported.PREPARING, "ClientExited", "the client exited with 1; restart 1 of 2 in 1 s", ("Traceback", "boom")
+        UID,
+        Reported.PREPARING,
+        "ClientExited",
+        "the client exited with 1; restart 1 of 2 in 1 s",
+        ("Traceback", "boom"),
     )
     assert table.due_at() == 11
     assert kinds(table.handle(10.9, facts.TimePassed())) == []
@@ -163,7 +167,9 @@ def test_a_refused_bundle_fails_and_a_changed_assignment_heals() -> None:
     """A wrong digest cannot get better by trying; another app can."""
     table = lifecycle.Table()
     table.handle(0, wanted(ADDRESSED), decided(YES), ISSUED)
-    broken = facts.BundleNotFetched(UID, DIGEST, reasons.ClusterReason.DIGEST_MISMATCH, "it is another app", False)
+    broken = facts.BundleNotFetched(
+        UID, DIGEST, reasons.ClusterReason.DIGEST_MISMATCH, "it is another app", False
+    )
     assert kinds(table.handle(1, broken)) == ["FAILED DigestMismatch"]
     other = dataclasses.replace(ADDRESSED, app_digest="sha256:" + "00" * 32)
     assert kinds(table.handle(2, wanted(other))) == []
@@ -237,7 +243,7 @@ FACTS = st.sampled_from(
 
 @hypothesis.given(st.lists(FACTS | st.sampled_from([died(0), died(1), died(None)]), max_size=40))
 def test_law_one_client_at_most_and_only_when_allowed(happened: list[facts.Fact]) -> None:
-    """Over any history: no start while one runs, none unless policy's last word was yes, states move by the table."""
+    """Over any history: no start while one runs, none unless policy's last word was yes."""
     table = lifecycle.Table()
     alive, last = False, None
     for now, fact in enumerate(happened):

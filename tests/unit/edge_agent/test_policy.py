@@ -148,7 +148,8 @@ REFUSALS = {
         {"strategies": ["FedAvg"]},
         {"strategy": ""},
         Reason.STRATEGY_NOT_ALLOWED,
-        "policy cardiology-only of budapest allows strategies FedAvg only, not a ServerApp of the app's own; "
+        "policy cardiology-only of budapest allows strategies FedAvg only, "
+        "not a ServerApp of the app's own; "
         "ask its owner or use an allowed one",
     ),
     "no privacy": (
@@ -183,14 +184,16 @@ REFUSALS = {
         {"limits": {"rounds": 10}},
         {"rounds": 0},
         Reason.LIMIT_EXCEEDED,
-        "policy cardiology-only of budapest allows 10 rounds, and the training does not say how many it takes; "
+        "policy cardiology-only of budapest allows 10 rounds, "
+        "and the training does not say how many it takes; "
         "set num-server-rounds in spec.app.runConfig or ask its owner",
     ),
     "examples": (
         {"limits": {"minimumExamples": 300}},
         {},
         Reason.TOO_FEW_EXAMPLES,
-        "policy cardiology-only of budapest demands at least 300 examples, and data set heart-disease has 294; "
+        "policy cardiology-only of budapest demands at least 300 examples, "
+        "and data set heart-disease has 294; "
         "ask its owner to lower limits.minimumExamples or to add data",
     ),
     "denied": (
@@ -248,7 +251,9 @@ def test_manual_approval_waits_until_the_owner_gives_it() -> None:
 
 def test_a_rule_that_cannot_be_read_closes_its_policy() -> None:
     """No Allow rule of the same policy counts, and the message names the broken one."""
-    decision = decide({"name": "good"}, {"name": "bad", "schedule": {"windows": ["Mon 10:00-11:00 Moon/Sea"]}})
+    decision = decide(
+        {"name": "good"}, {"name": "bad", "schedule": {"windows": ["Mon 10:00-11:00 Moon/Sea"]}}
+    )
     assert isinstance(decision, policy.Refused)
     assert decision.reason == Reason.POLICY_DENIED
     assert "there is no time zone Moon/Sea" in decision.message
@@ -327,7 +332,9 @@ def test_law_a_deny_rule_more_never_allows_more(
 
 
 @hypothesis.given(requests, st.lists(some_rules, max_size=5), st.randoms(use_true_random=False))
-def test_law_the_order_of_rules_does_not_matter(request: policy.Request, stated: list[rules.Rule], rng) -> None:
+def test_law_the_order_of_rules_does_not_matter(
+    request: policy.Request, stated: list[rules.Rule], rng
+) -> None:
     """Not for the outcome, not for the rule, not for the words."""
     shuffled = list(stated)
     rng.shuffle(shuffled)

@@ -39,12 +39,15 @@ def test_when_a_window_is_open(window: str, at: str, want: bool) -> None:
 
 def test_next_opening_is_the_earliest_of_all_windows() -> None:
     """Counted from now, over the weekend."""
-    windows = [schedules.parse(text) for text in ("Mon-Fri 20:00-06:00 Europe/Zurich", "Mon 08:00-09:00 Europe/Zurich")]
+    windows = [
+        schedules.parse(text)
+        for text in ("Mon-Fri 20:00-06:00 Europe/Zurich", "Mon 08:00-09:00 Europe/Zurich")
+    ]
     assert schedules.next_opening(windows, zurich("2026-03-07 12:00")) == zurich("2026-03-09 08:00")
 
 
 def test_the_clock_set_forward_shortens_the_night() -> None:
-    """On 29 March 2026 Zurich's clock goes from 2 to 3 o'clock: the window has seven hours instead of eight."""
+    """On 29 March 2026 Zurich's clock goes from 2 to 3 o'clock: seven hours instead of eight."""
     window = [schedules.parse("Sat 22:00-06:00 Europe/Zurich")]
     opening = zurich("2026-03-28 22:00")
     assert schedules.is_open(window, opening + dt.timedelta(hours=6, minutes=59))

@@ -1,4 +1,4 @@
-"""The hospitals' files are UCI's patients, their split is stable, and the example's numbers are the app's own."""
+"""The hospitals' files are UCI's patients, their split is stable, and the report uses the app's own code."""
 
 import csv
 import hashlib
@@ -95,7 +95,10 @@ def test_the_report_is_deterministic_and_says_why(report: types.ModuleType) -> N
     assert repr(once) == repr(report.compare(hospitals))
     repeated = [report.compare(hospitals, str(salt)) for salt in range(5)]
     mean = {
-        way: {metric: np.mean([results[way]["all"][metric] for results in repeated]) for metric in ("accuracy", "auc")}
+        way: {
+            metric: np.mean([results[way]["all"][metric] for results in repeated])
+            for metric in ("accuracy", "auc")
+        }
         for way in once
     }
     for name in UCI_ROWS:

@@ -20,7 +20,10 @@ def setting(context):
     """Return this site's rows."""
     config, node = context.run_config, context.node_config
     return rows(
-        int(node["partition-id"]), int(node["num-partitions"]), float(config["concentration"]), int(config["seed"])
+        int(node["partition-id"]),
+        int(node["num-partitions"]),
+        float(config["concentration"]),
+        int(config["seed"]),
     )
 
 
@@ -47,7 +50,9 @@ def train(message: Message, context: Context) -> Message:
         learning_rate=float(config["learning-rate"]),
         momentum=float(config["momentum"]),
         # Another order in every round and at every site, the same in every run.
-        seed=int(config["seed"]) * 1_000_003 + server_round * 1_009 + int(context.node_config["partition-id"]),
+        seed=int(config["seed"]) * 1_000_003
+        + server_round * 1_009
+        + int(context.node_config["partition-id"]),
     )
     content = {
         "arrays": ArrayRecord(network.state_dict()),

@@ -1,8 +1,8 @@
 """The part of scikit-learn's digits that one site holds.
 
-Every site deals all 1797 digits out in the same way and keeps its own part, so nothing has to be sent. Labels
-are dealt unevenly: for each digit, the sites' shares are drawn from a Dirichlet distribution (Hsu, Qi and Brown
-2019, arXiv:1909.06335). The deal follows from the seed alone.
+Every site deals all 1797 digits out in the same way and keeps its own part, so nothing has to be sent.
+Labels are dealt unevenly: for each digit, the sites' shares are drawn from a Dirichlet distribution (Hsu,
+Qi and Brown 2019, arXiv:1909.06335). The deal follows from the seed alone.
 """
 
 import numpy as np

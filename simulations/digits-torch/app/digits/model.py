@@ -26,7 +26,8 @@ def new(seed):
 def train(network, images, labels, epochs, batch_size, learning_rate, momentum, seed):
     """Train in place by stochastic gradient descent with momentum, in an order that follows from the seed.
 
-    The step is written out because torch.optim imports torch's compiler: a second and 140 MB for each of ten sites.
+    The step is written out because torch.optim imports torch's compiler: a second and 140 MB for each of
+    ten sites.
     """
     images, labels = torch.from_numpy(images), torch.from_numpy(labels)
     order = torch.Generator().manual_seed(seed)

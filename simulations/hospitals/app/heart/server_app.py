@@ -11,7 +11,7 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Average the hospitals' models, weighted by their training patients, and let each evaluate the result."""
+    """Average the hospitals' models, weighted by training patients, and let each evaluate the result."""
     FedAvg(fraction_train=1.0, fraction_evaluate=1.0).start(
         grid=grid,
         initial_arrays=ArrayRecord({name: Array(value) for name, value in model.new().items()}),

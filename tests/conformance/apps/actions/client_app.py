@@ -10,7 +10,9 @@ app = ClientApp()
 @app.query("count")
 def count(message, context):
     """Tell how many rows there are, without the rows."""
-    return Message(RecordDict({"m": MetricRecord({"rows": 10 + int(context.node_config["site"])})}), reply_to=message)
+    return Message(
+        RecordDict({"m": MetricRecord({"rows": 10 + int(context.node_config["site"])})}), reply_to=message
+    )
 
 
 @app.query()
@@ -29,7 +31,10 @@ def gradient(message, context):
 @app.train("hessian_diagonal")
 def hessian_diagonal(message, context):
     """Return a curvature."""
-    return _arrays(message, np.full(message.content["model"]["w"].numpy().shape, 2.0 + 0.1 * int(context.node_config["site"])))
+    return _arrays(
+        message,
+        np.full(message.content["model"]["w"].numpy().shape, 2.0 + 0.1 * int(context.node_config["site"])),
+    )
 
 
 @app.evaluate("worst")

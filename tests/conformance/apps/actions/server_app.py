@@ -33,7 +33,9 @@ def main(grid, context):
             parts[action] = total
         w = w - parts["gradient"] / parts["hessian_diagonal"]
         content = RecordDict({"model": ArrayRecord({"w": Array(w)})})
-        history.append([reply.content["m"]["worst"] for reply in ask(grid, nodes, "evaluate.worst", content, str(step))])
+        history.append(
+            [reply.content["m"]["worst"] for reply in ask(grid, nodes, "evaluate.worst", content, str(step))]
+        )
     np.savez("result.npz", w=w)
     with open("result.json", "w") as file:
         json.dump({"rows": rows, "names": names, "worst": history}, file)

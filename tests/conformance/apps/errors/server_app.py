@@ -22,4 +22,6 @@ def main(grid, context):
             errors.append([message_type, swapped, reply.metadata.message_type, reply.has_content(), told])
     np.savez("result.npz", w=result.arrays["w"].numpy())
     with open("result.json", "w") as file:
-        json.dump({"train": {n: dict(m) for n, m in result.train_metrics_clientapp.items()}, "errors": errors}, file)
+        json.dump(
+            {"train": {n: dict(m) for n, m in result.train_metrics_clientapp.items()}, "errors": errors}, file
+        )

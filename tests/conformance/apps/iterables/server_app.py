@@ -14,7 +14,11 @@ def main(grid, context):
     shared = RecordDict({"m": MetricRecord({"number": 7})})
     seen = {}
     replies = grid.send_and_receive(Message(shared, node, "query", group_id="1") for node in nodes)
-    seen["generator"] = [len(replies), [dict(r.content["m"]) for r in replies], [dict(r.content["m"]) for r in replies]]
+    seen["generator"] = [
+        len(replies),
+        [dict(r.content["m"]) for r in replies],
+        [dict(r.content["m"]) for r in replies],
+    ]
     several = (
         Message(RecordDict({"m": MetricRecord({"number": number})}), node, "query", group_id="2")
         for number in range(3)

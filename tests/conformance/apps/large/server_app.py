@@ -17,7 +17,10 @@ def main(grid, context):
     content = RecordDict({"a": ArrayRecord({"big": Array(values)})})
     replies = grid.send_and_receive([Message(content, node, "train") for node in grid.get_node_ids()])
     seen = [
-        [reply.content["c"]["digest"], hashlib.sha256(reply.content["a"]["big"].numpy().tobytes()).hexdigest()]
+        [
+            reply.content["c"]["digest"],
+            hashlib.sha256(reply.content["a"]["big"].numpy().tobytes()).hexdigest(),
+        ]
         for reply in replies
     ]
     with open("result.json", "w") as file:

@@ -21,14 +21,15 @@ class Own(Strategy):
     """Mean of all clients, by site."""
 
     def initialize_parameters(self, client_manager):
-        client_manager.wait_for(4)
         return None
 
     def configure_fit(self, server_round, parameters, client_manager):
         clients = list(client_manager.all().values())
         if server_round == 1:
             ask = GetPropertiesIns({"key": "k"})
-            answers = [client.get_properties(ask, timeout=60, group_id=server_round).properties for client in clients]
+            answers = [
+                client.get_properties(ask, timeout=60, group_id=server_round).properties for client in clients
+            ]
             notes.append(sorted([answer["site"], answer["asked"]] for answer in answers))
         return [(client, FitIns(parameters, {"round": server_round})) for client in clients]
 

@@ -3,7 +3,7 @@
 import json
 
 import numpy as np
-from flwr.common import parameters_to_ndarrays
+from flwr.common import ndarrays_to_parameters, parameters_to_ndarrays
 from flwr.server import ServerAppComponents, ServerConfig
 from flwr.server.strategy import FedAvg
 from flwr.serverapp import ServerApp
@@ -42,16 +42,14 @@ def server_fn(context):
         min_available_clients=4,
         min_fit_clients=4,
         min_evaluate_clients=4,
-        initial_parameters=None,
+        initial_parameters=ndarrays_to_parameters([np.zeros((3, 2)), np.ones(1, dtype=np.float32)]),
         on_fit_config_fn=lambda server_round: {"round": server_round},
         fit_metrics_aggregation_fn=weighted,
         evaluate_metrics_aggregation_fn=weighted,
     )
-    # The first parameters come from a client chosen at random, so they are replaced by given ones.
-    from flwr.common import ndarrays_to_parameters
-
-    strategy.initial_parameters = ndarrays_to_parameters([np.zeros((3, 2)), np.ones(1, dtype=np.float32)])
-    return ServerAppComponents(config=ServerConfig(num_rounds=int(context.run_config["rounds"])), strategy=strategy)
+    return ServerAppComponents(
+        config=ServerConfig(num_rounds=int(context.run_config["rounds"])), strategy=strategy
+    )
 
 
 app = ServerApp(server_fn=server_fn)

@@ -21,5 +21,12 @@ def lifespan(context):
 @app.main()
 def main(grid, context):
     for message_type in ("query", "train", "query"):
-        replies = list(grid.send_and_receive([Message(RecordDict(), node, message_type) for node in grid.get_node_ids()]))
-        events.append([reply.error.code if reply.has_error() else list(reply.content["log"]["events"]) for reply in replies])
+        replies = list(
+            grid.send_and_receive([Message(RecordDict(), node, message_type) for node in grid.get_node_ids()])
+        )
+        events.append(
+            [
+                reply.error.code if reply.has_error() else list(reply.content["log"]["events"])
+                for reply in replies
+            ]
+        )

@@ -39,9 +39,13 @@ app = ClientApp(mods=[message_size_mod, named("app"), guard])
 
 @app.train(mods=[arrays_size_mod, named("function"), doubling])
 def train(message, context):
-    return Message(RecordDict({"m": MetricRecord({"number": message.content["m"]["number"]})}), reply_to=message)
+    return Message(
+        RecordDict({"m": MetricRecord({"number": message.content["m"]["number"]})}), reply_to=message
+    )
 
 
 @app.evaluate()
 def evaluate(message, context):
-    return Message(RecordDict({"m": MetricRecord({"number": message.content["m"]["number"]})}), reply_to=message)
+    return Message(
+        RecordDict({"m": MetricRecord({"number": message.content["m"]["number"]})}), reply_to=message
+    )

@@ -15,9 +15,14 @@ class TwoPhases(FedAvg):
 
     def start(self, grid, initial_arrays, num_rounds=3, timeout=3600, **others):
         warm = super().start(grid, initial_arrays, num_rounds=1, train_config=ConfigRecord({"rate": 0.5}))
-        result = super().start(grid, warm.arrays, num_rounds=num_rounds, train_config=ConfigRecord({"rate": 0.25}))
+        result = super().start(
+            grid, warm.arrays, num_rounds=num_rounds, train_config=ConfigRecord({"rate": 0.25})
+        )
         final = Result()
-        final.arrays, final.evaluate_metrics_clientapp = result.arrays, dict(result.evaluate_metrics_clientapp)
+        final.arrays, final.evaluate_metrics_clientapp = (
+            result.arrays,
+            dict(result.evaluate_metrics_clientapp),
+        )
         for current in range(10, 14):
             messages = self.configure_train(current, final.arrays, ConfigRecord({"rate": 0.1}), grid)
             arrays, metrics = self.aggregate_train(current, grid.send_and_receive(messages))

@@ -32,4 +32,10 @@ def main(grid, context):
         if not replies:
             time.sleep(0.01)
     with open("result.json", "w") as file:
-        json.dump({"doubled": doubled, "squares": sorted([*numbers[key], *value] for key, value in squares.items())}, file)
+        json.dump(
+            {
+                "doubled": doubled,
+                "squares": sorted([*numbers[key], *value] for key, value in squares.items()),
+            },
+            file,
+        )

@@ -28,7 +28,9 @@ def everything():
     content = RecordDict(
         {
             "z": ArrayRecord({name: Array(value) for name, value in arrays.items()}),
-            "a": MetricRecord({"int": -1, "max": 2**64 - 1, "float": 0.1, "nan": math.nan, "inf": math.inf, "list": [1, 2]}),
+            "a": MetricRecord(
+                {"int": -1, "max": 2**64 - 1, "float": 0.1, "nan": math.nan, "inf": math.inf, "list": [1, 2]}
+            ),
             "config": ConfigRecord(
                 {
                     "bytes": bytes(range(256)),
@@ -54,7 +56,9 @@ def everything():
 def main(grid, context):
     arrays, content = everything()
     replies = list(grid.send_and_receive([Message(content, node, "query") for node in grid.get_node_ids()]))
-    replies += list(grid.send_and_receive([Message(RecordDict(), node, "query") for node in grid.get_node_ids()]))
+    replies += list(
+        grid.send_and_receive([Message(RecordDict(), node, "query") for node in grid.get_node_ids()])
+    )
     seen, back = [], {}
     for place, reply in enumerate(replies):
         names = list(reply.content)
@@ -62,7 +66,9 @@ def main(grid, context):
         for name, record in reply.content.items():
             if isinstance(record, ArrayRecord):
                 back.update({f"{place}-{name}-{key}": array.numpy() for key, array in record.items()})
-                records[name] = [[key, array.dtype, list(array.shape), array.stype] for key, array in record.items()]
+                records[name] = [
+                    [key, array.dtype, list(array.shape), array.stype] for key, array in record.items()
+                ]
             else:
                 records[name] = [[key, type(value).__name__, repr(value)] for key, value in record.items()]
         seen.append([names, records])

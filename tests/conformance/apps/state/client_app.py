@@ -16,7 +16,9 @@ def train(message, context):
         state["seen"] = ConfigRecord({"rounds": [], "blob": b""})
     state["count"]["messages"] += 1
     number = message.content["m"]["number"]
-    average = 0.9 * state["average"]["w"].numpy() + 0.1 * np.float32(number + int(context.node_config["site"]))
+    average = 0.9 * state["average"]["w"].numpy() + 0.1 * np.float32(
+        number + int(context.node_config["site"])
+    )
     state["average"] = ArrayRecord({"w": Array(average.astype(np.float32))})
     state["seen"]["rounds"] = [*state["seen"]["rounds"], number]
     state["seen"]["blob"] += bytes([number])

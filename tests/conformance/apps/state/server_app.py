@@ -14,7 +14,9 @@ def main(grid, context):
     seen, arrays = [], {}
     for step, message_type in enumerate(["train", "evaluate", "train", "train", "evaluate", "train"]):
         content = RecordDict({"m": MetricRecord({"number": step})})
-        replies = grid.send_and_receive([Message(content, node, message_type) for node in grid.get_node_ids()])
+        replies = grid.send_and_receive(
+            [Message(content, node, message_type) for node in grid.get_node_ids()]
+        )
         for place, reply in enumerate(replies):
             if reply.has_error():
                 seen.append([step, place, reply.error.code])

@@ -9,4 +9,6 @@ app = ClientApp()
 @app.query()
 def query(message, context):
     number = message.content["m"]["number"]
-    return Message(RecordDict({"m": MetricRecord({"sum": number + int(context.node_config["site"])})}), reply_to=message)
+    return Message(
+        RecordDict({"m": MetricRecord({"sum": number + int(context.node_config["site"])})}), reply_to=message
+    )

@@ -15,6 +15,11 @@ def main(grid, context):
         content = RecordDict({"m": MetricRecord({"seconds": seconds})})
         messages = [Message(content, node, "query", ttl=ttl, group_id="g") for node in grid.get_node_ids()]
         replies = list(grid.send_and_receive(messages, timeout=60))
-        seen.append([["error", reply.error.code] if reply.has_error() else dict(reply.content["m"]) for reply in replies])
+        seen.append(
+            [
+                ["error", reply.error.code] if reply.has_error() else dict(reply.content["m"])
+                for reply in replies
+            ]
+        )
     with open("result.json", "w") as file:
         json.dump(seen, file)

@@ -92,7 +92,7 @@ def test_a_leaf_says_what_the_authority_decided(identity: Identity, serves: bool
 
 
 def test_what_a_request_asks_for_is_ignored() -> None:
-    """CA:TRUE, another identity, a server's name, signing rights: of all this nothing is in the certificate."""
+    """CA:TRUE, another identity, a server's name, signing rights: none of it is in the certificate."""
     greedy = (
         x509.CertificateSigningRequestBuilder(
             x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "coordinator.hanse.local")])
@@ -153,7 +153,7 @@ def test_bad_requests_are_denied(csr: bytes, detail: str) -> None:
 
 @given(st.integers(0, len(CSR) - 1), st.integers(1, 255))
 def test_a_changed_byte_never_changes_the_key_that_is_signed(position: int, change: int) -> None:
-    """Law: whatever a damaged request leads to, it is a denial or a certificate for the requester's own key."""
+    """Law: what a damaged request leads to is a denial or a certificate for the requester's own key."""
     damaged = bytearray(CSR)
     damaged[position] ^= change
     got = issue(bytes(damaged))

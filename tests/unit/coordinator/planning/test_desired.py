@@ -17,16 +17,21 @@ STAGES: dict[str, tuple[snapshot.Snapshot, str, bool, list[str]]] = {
     "nobody": (scene.snap(), "Waiting", False, []),
     "too few": (scene.snap(scene.cluster("a")), "Waiting", False, ["a"]),
     "enough selected": (scene.snap(*THREE), "Starting", True, ["a", "b", "c"]),
-    "too many refuse": (scene.snap(*THREE, reports={"a": REFUSED, "b": REFUSED}), "Waiting", False, ["a", "b", "c"]),
-    "started, before the first round": (scene.snap(*THREE, aggregator=UP), "Starting", True, ["a", "b", "c"]),
+    "too many refuse": (
+        scene.snap(*THREE, reports={"a": REFUSED, "b": REFUSED}), "Waiting", False, ["a", "b", "c"],
+    ),
+    "started, no round yet": (scene.snap(*THREE, aggregator=UP), "Starting", True, ["a", "b", "c"]),
     "round 1": (
         scene.snap(*THREE, aggregator=dataclasses.replace(UP, progress=snapshot.Progress(round=1))),
         "Running", True, ["a", "b", "c"],
     ),
     "running below the quorum goes on": (scene.snap(aggregator=UP), "Starting", True, []),
-    "suspended": (scene.snap(*THREE, training=scene.training(spec={"suspend": True}), aggregator=UP), "Suspended", False, []),
+    "suspended": (
+        scene.snap(*THREE, training=scene.training(spec={"suspend": True}), aggregator=UP),
+        "Suspended", False, [],
+    ),
     "app is missing": (
-        scene.snap(*THREE, training=scene.training(app=snapshot.Problem("AppNotFound", "No such directory."))),
+        scene.snap(*THREE, training=scene.training(app=snapshot.Problem("AppNotFound", "No such file."))),
         "NotAccepted", False, [],
     ),
     "finished": (
@@ -34,7 +39,8 @@ STAGES: dict[str, tuple[snapshot.Snapshot, str, bool, list[str]]] = {
         "Ended", False, [],
     ),
     "aggregator died": (
-        scene.snap(*THREE, aggregator=dataclasses.replace(UP, exit=snapshot.Exit("exit status 1"))), "Ended", False, [],
+        scene.snap(*THREE, aggregator=dataclasses.replace(UP, exit=snapshot.Exit("exit status 1"))),
+        "Ended", False, [],
     ),
     "ended long ago": (
         scene.snap(
@@ -89,17 +95,20 @@ def test_the_rules_come_from_the_spec() -> None:
 QUORUM: dict[str, tuple[dict[str, Any], str]] = {
     "no cluster": (
         {"clusters": (scene.cluster("x", labels={}),)},
-        "False NoClusterSelected: No cluster of the federation matches the selector, 2 needed. Let clusters join with "
+        "False NoClusterSelected: No cluster of the federation matches the selector, 2 needed. Let "
+        "clusters join with "
         "`hanse join`, or widen spec.clusters.selector.",
     ),
     "no data set": (
         {"clusters": tuple(scene.cluster(name, offered={}) for name in "ab")},
-        "False NoSuchDataset: No cluster offers the data set heart-disease; correct spec.dataset, or ask an owner to declare "
+        "False NoSuchDataset: No cluster offers the data set heart-disease; correct spec.dataset, or "
+        "ask an owner to declare "
         "an EdgeDataset of this name.",
     ),
     "some are away": (
         {"clusters": (scene.cluster("a"), scene.cluster("b", connected=False))},
-        "False WaitingForClusters: 1 of 2 needed clusters can take part now; waiting for b. Their entries below say what "
+        "False WaitingForClusters: 1 of 2 needed clusters can take part now; waiting for b. Their "
+        "entries below say what "
         "each one needs.",
     ),
     "not answered yet": (
@@ -108,7 +117,8 @@ QUORUM: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "refused": (
         {"clusters": THREE, "reports": {"a": REFUSED, "b": REFUSED}},
-        "False QuorumNotReached: 1 of 2 needed clusters can take part (a PolicyDenied, b PolicyDenied). Let more clusters "
+        "False QuorumNotReached: 1 of 2 needed clusters can take part (a PolicyDenied, b "
+        "PolicyDenied). Let more clusters "
         "join, resolve what their entries below name, or lower spec.clusters.minimum.",
     ),
     "enough": (
@@ -122,7 +132,8 @@ QUORUM: dict[str, tuple[dict[str, Any], str]] = {
             "aggregator": UP,
             "training": scene.training(status=scene.held("a", "b")),
         },
-        "False QuorumLost: 1 of 2 needed clusters take part; missing: b. The round goes on when they are back; their entries "
+        "False QuorumLost: 1 of 2 needed clusters take part; missing: b. The round goes on when they "
+        "are back; their entries "
         "below say what is wrong.",
     ),
 }

@@ -27,7 +27,8 @@ CASES = {
         scene.cluster("zurich", acceptance="Expelled", connected=False),
         "Left",
         "Expelled",
-        "It was expelled from the federation; to let it back in, approve it with `hanse clusters approve zurich` and let "
+        "It was expelled from the federation; to let it back in, approve it with `hanse clusters "
+        "approve zurich` and let "
         "its operator join again.",
     ),
     "never connected": (
@@ -40,14 +41,16 @@ CASES = {
         scene.cluster("zurich", offered={"strokes": None, "lungs": 3}),
         "Excluded",
         "DatasetNotOffered",
-        "It does not offer the data set heart-disease (it offers lungs, strokes); its owner can declare an EdgeDataset of "
+        "It does not offer the data set heart-disease (it offers lungs, strokes); its owner can "
+        "declare an EdgeDataset of "
         "this name, or spec.dataset can name another.",
     ),
     "busy": (
         scene.cluster("zurich", maximum_trainings=1, other_trainings=1),
         "Excluded",
         "TooManyTrainings",
-        "It takes part in 1 other trainings, and spec.maximumTrainings of its EdgeCluster is 1; wait until one ends, or "
+        "It takes part in 1 other trainings, and spec.maximumTrainings of its EdgeCluster is 1; wait "
+        "until one ends, or "
         "raise the number.",
     ),
     "fine": (

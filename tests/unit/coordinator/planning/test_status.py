@@ -94,6 +94,21 @@ def test_a_completed_training_keeps_its_status() -> None:
     assert scene.rendered(later) == rendered
 
 
+def test_who_was_lost_or_never_answered_did_not_complete() -> None:
+    """At the end only clusters that took part are Completed; the others keep their state."""
+    done = snapshot.Finished(True, "AllRoundsDone", "All 20 rounds are done.", "file:///m/20", "5b" * 32, 20)
+    snap = scene.snap(
+        scene.cluster("budapest"),
+        scene.cluster("cleveland"),
+        scene.cluster("zurich", connected=False, disconnected_at=scene.NOW - 99),
+        training=scene.training(status=scene.held("budapest", "zurich")),
+        reports=scene.running("zurich") | {"budapest": snapshot.Report("STOPPED", "TrainingEnded")},
+        aggregator=dataclasses.replace(UP, progress=dataclasses.replace(BUSY, finished=done)),
+    )
+    states = [(entry["name"], entry["state"]) for entry in scene.rendered(snap)["clusters"]]
+    assert states == [("budapest", "Completed"), ("cleveland", "Selected"), ("zurich", "Lost")]
+
+
 def test_an_aggregator_that_dies_fails_the_training_with_its_last_lines() -> None:
     """Without a finish report the exit is the failure, and the tail of the log is kept."""
     exit_ = snapshot.Exit("exit status 1", ("Traceback", "ValueError: no"))
@@ -102,7 +117,8 @@ def test_an_aggregator_that_dies_fails_the_training_with_its_last_lines() -> Non
     failed = next(entry for entry in rendered["conditions"] if entry["type"] == "Failed")
     assert failed["reason"] == "ServerAppExited"
     assert failed["message"] == (
-        "The aggregator ended without a result: exit status 1. Its last lines say why.\nTraceback\nValueError: no"
+        "The aggregator ended without a result: exit status 1. Its last lines say "
+        "why.\nTraceback\nValueError: no"
     )
 
 

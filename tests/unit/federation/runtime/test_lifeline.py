@@ -68,7 +68,10 @@ def test_no_lifeline_without_a_pipe() -> None:
 
 def test_a_real_process_ends_with_its_parent() -> None:
     """A process deep in its work ends when the other end of its stdin is closed."""
-    program = "from federation.runtime import lifeline; import time; lifeline.hold(); print('up', flush=True); time.sleep(600)"
+    program = (
+        "from federation.runtime import lifeline; import time; "
+        "lifeline.hold(); print('up', flush=True); time.sleep(600)"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
     ) as process:

@@ -1,6 +1,6 @@
 """What is the memory store's own: publishing, history and following."""
 
-import datetime
+import datetime as dt
 import itertools
 from typing import Any
 
@@ -15,7 +15,7 @@ def make(on_change: memory.OnChange | None = None, history_changes: int = 100) -
     """A store with a fixed clock."""
     uids = (f"uid-{n}" for n in itertools.count(1))
     return memory.MemoryStore(
-        lambda: datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC),
+        lambda: dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC),
         lambda: next(uids),
         on_change,
         history_changes,

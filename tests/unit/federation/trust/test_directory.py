@@ -83,7 +83,7 @@ def test_readers_never_see_two_versions_mixed(tmp_path: Path, versions: list[dir
 def test_a_failure_at_any_step_leaves_the_old_version(
     step: str, tmp_path: Path, versions: list[directory.Material], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A full disk or a crash in the middle of a write: the old version stays in force, and a new try succeeds."""
+    """A full disk in the middle of a write: the old version stays in force, and a new try succeeds."""
     directory.write(tmp_path, versions[0])
 
     def fail(*_: object) -> None:

@@ -31,7 +31,7 @@ def test_renewal_lies_within_the_life(life: timedelta, jitter: float) -> None:
 
 @given(lives, jitters)
 def test_retries_come_before_the_end(life: timedelta, jitter: float) -> None:
-    """Law: each retry is later than now; from the renewal on there are at least five before the certificate ends."""
+    """Law: each retry is later than now, and at least four come before the certificate ends."""
     end = START + life
     now, failures = rotation.renew_at(START, end, jitter=jitter), 0
     while True:

@@ -239,22 +239,3 @@ def test_a_receiver_cannot_claim_more_than_there_is() -> None:
     position = pb.TransferPosition(transfer_id="m-1", offset=sender.total_bytes + 1)
     with pytest.raises(transfers.OffsetMismatch):
         sender.begin(position)
-
-
-@given(st.integers(0, 2**40) | st.just(0), st.binary(min_size=1, max_size=300))
-def test_frames_made_by_hand_are_protobuf_s(offset: int, data: bytes) -> None:
-    """A chunk's frame has the same bytes however it is made, in both directions."""
-    chunk = pb.TransferChunk(offset=offset, data=data)
-    made = transfers.chunk_frame(offset, memoryview(data))
-    assert made == pb.AggregatorFrame(chunk=chunk).SerializeToString()
-    assert made == pb.ClientFrame(chunk=chunk).SerializeToString()
-
-
-def test_serialised_chunks_are_the_chunks() -> None:
-    """The two ways to send a transfer send the same."""
-    plain, serialised = transfers.Outgoing(message([bytes(500)])), transfers.Outgoing(message([bytes(500)]))
-    got = [pb.ClientFrame.FromString(frame).chunk for frame in serialised.serialised_chunks(64)]
-    assert got == list(plain.chunks(64))
-    serialised.received(pb.TransferReceived(transfer_id="m-1"))
-    serialised.begin()
-    assert list(serialised.serialised_chunks()) == []

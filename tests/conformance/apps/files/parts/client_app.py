@@ -18,5 +18,7 @@ def query(message, context):
         file.write(context.node_config["name"] + "\n")
     print("a client prints")
     logging.getLogger("files").warning("a client logs")
-    content = RecordDict({"m": MetricRecord({"offset": table["offset"]}), "c": ConfigRecord({"diary": diary.read_text()})})
+    content = RecordDict(
+        {"m": MetricRecord({"offset": table["offset"]}), "c": ConfigRecord({"diary": diary.read_text()})}
+    )
     return Message(content, reply_to=message)

@@ -43,13 +43,15 @@ def initial(name):
 def main(grid, context):
     name = str(context.run_config["strategy"])
     random.seed(1)
-    np.random.seed(1)  # noqa: NPY002 - Flower's privacy strategies draw from the global generator
+    np.random.seed(1)
     result = build(name).start(
         grid,
         initial(name),
         num_rounds=int(context.run_config["rounds"]),
         train_config=ConfigRecord({"note": "train"}),
-        evaluate_fn=lambda number, arrays: MetricRecord({"bytes": sum(len(a.data) for a in arrays.values()), "n": number}),
+        evaluate_fn=lambda number, arrays: MetricRecord(
+            {"bytes": sum(len(a.data) for a in arrays.values()), "n": number}
+        ),
     )
     np.savez("result.npz", **{key: array.numpy() for key, array in result.arrays.items()})
     metrics = {
@@ -58,4 +60,6 @@ def main(grid, context):
         "server": result.evaluate_metrics_serverapp,
     }
     with open("result.json", "w") as file:
-        json.dump({kind: {n: dict(m) for n, m in by_round.items()} for kind, by_round in metrics.items()}, file)
+        json.dump(
+            {kind: {n: dict(m) for n, m in by_round.items()} for kind, by_round in metrics.items()}, file
+        )

@@ -1,0 +1,185 @@
+"""A conformance app through Hanse: the real aggregator and one real client process for each node.
+
+The hub is a fake that behaves (tests/fakes/hub.py), so that a case takes seconds; `hanse simulate` with the whole
+system has tests of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.fakes import certificates, hub
+
+from coordinator.aggregator import config as aggregator_config
+from edge_agent.client import config as client_config
+from federation.api import validation
+from federation.apps import bundle
+from federation.flower import node_ids
+from federation.runtime import port, processes
+from federation.trust import identity as identities
+
+NAMESPACE, NAME = "conformance", "case"
+LIMIT_SECONDS = 120
+
+
+def node_id(site: int) -> int:
+    """The node id that Hanse gives a site's cluster."""
+    return node_ids.node_id(NAMESPACE, NAME, cluster(site))
+
+
+def cluster(site: int) -> str:
+    """The cluster's name of a site."""
+    return f"site-{site}"
+
+
+async def run(
+    app_directory: Path,
+    node_configs: Sequence[Mapping[str, Any]],
+    run_config: Mapping[str, Any],
+    work: Path,
+    *,
+    strategy: Mapping[str, Any] | None = None,
+    late: int = 0,
+    spec: Mapping[str, Any] | None = None,
+) -> Path:
+    """Run an app; return the ServerApp's working directory with what it wrote.
+
+    `run_config` are overrides. The last `late` nodes join when the app runs already.
+    Raises: RuntimeError with the reason and the logs' last lines if the training does not complete.
+    """
+    work.mkdir(parents=True)
+    authority = certificates.Authority()
+    packed = bundle.pack(app_directory)
+    (work / "app.fab").write_bytes(packed.data)
+    the_hub = hub.Hub(work, authority)
+    address = await the_hub.start()
+    runtime = processes.Processes(work / "logs")
+    try:
+        await runtime.start(
+            _aggregator(work, authority, address, packed.digest, run_config, strategy, spec or {})
+        )
+        exchange = await asyncio.wait_for(the_hub.exchange_address, LIMIT_SECONDS)
+        early = len(node_configs) - late
+        the_hub.expect(cluster(site) for site in range(early))
+        for site in range(early):
+            await runtime.start(_client(work, authority, exchange, site, node_configs[site], run_config))
+        if late:
+            await asyncio.wait_for(
+                the_hub.until(lambda report: report.phase != "WaitingForClients"), LIMIT_SECONDS
+            )
+            the_hub.expect(cluster(site) for site in range(len(node_configs)))
+            for site in range(early, len(node_configs)):
+                await runtime.start(_client(work, authority, exchange, site, node_configs[site], run_config))
+        finished = await asyncio.wait_for(the_hub.finished, LIMIT_SECONDS)
+        if not finished.succeeded:
+            raise RuntimeError(
+                f"{finished.reason}: {finished.message}\n" + "\n".join(finished.log_tail) + _logs(work)
+            )
+    except TimeoutError as error:
+        raise RuntimeError(f"no end after {LIMIT_SECONDS} s" + _logs(work)) from error
+    finally:
+        await runtime.close(2.0)
+        await the_hub.stop()
+    return work / "aggregator" / "work" / "app"
+
+
+def _aggregator(
+    work: Path,
+    authority: certificates.Authority,
+    hub_address: str,
+    digest: str,
+    run_config: Mapping[str, Any],
+    strategy: Mapping[str, Any] | None,
+    more: Mapping[str, Any],
+) -> port.Workload:
+    identity = identities.AggregatorIdentity(hub.TRUST_DOMAIN, NAMESPACE, NAME)
+    own = hub.credentials_of(authority, identity, work / "aggregator" / "credentials")
+    document = {
+        "apiVersion": "hanse.dev/v1alpha1",
+        "kind": "FederatedTraining",
+        "metadata": {"name": NAME, "namespace": NAMESPACE},
+        "spec": {
+            "app": {"source": {"path": "app"}, "runConfig": dict(run_config)},
+            "dataset": "conformance",
+            **({"strategy": dict(strategy)} if strategy else {}),
+            **more,
+        },
+    }
+    config = aggregator_config.AggregatorConfig(
+        namespace=NAMESPACE,
+        name=NAME,
+        uid="conformance",
+        spec=validation.parse(document, "case").manifest()["spec"],
+        hub_address=hub_address,
+        hub_server_name=identities.CoordinatorIdentity(hub.TRUST_DOMAIN).server_name,
+        credential_directory=own.path,
+        trust_domain=hub.TRUST_DOMAIN,
+        app_bundle=work / "app.fab",
+        app_digest=digest,
+        work_directory=work / "aggregator" / "work",
+        model_store=(work / "models").as_uri(),
+    )
+    return port.Workload(
+        name="aggregator",
+        argv=(sys.executable, "-m", "coordinator.aggregator", "--config", "config.json"),
+        directory=work / "aggregator",
+        files={"config.json": config.model_dump_json().encode()},
+    )
+
+
+def _client(
+    work: Path,
+    authority: certificates.Authority,
+    exchange: str,
+    site: int,
+    node_config: Mapping[str, Any],
+    run_config: Mapping[str, Any],
+) -> port.Workload:
+    home = work / cluster(site)
+    identity = identities.ClientIdentity(hub.TRUST_DOMAIN, cluster(site), NAMESPACE, NAME, "conformance")
+    own = hub.credentials_of(authority, identity, home / "credentials")
+    app = work / "unpacked"
+    if not app.exists():
+        app.mkdir()
+        bundle.unpack((work / "app.fab").read_bytes(), app)
+    config = client_config.ClientConfig(
+        cluster=cluster(site),
+        dataset="conformance",
+        training_namespace=NAMESPACE,
+        training_name=NAME,
+        training_uid="conformance",
+        aggregator_address=exchange,
+        aggregator_server_name=identities.AggregatorIdentity(hub.TRUST_DOMAIN, NAMESPACE, NAME).server_name,
+        credential_directory=own.path,
+        app_directory=app,
+        run_config=dict(run_config),
+        node_config=dict(node_config),
+        state_directory=home / "state",
+    )
+    return port.Workload(
+        name=cluster(site),
+        argv=(sys.executable, "-m", "edge_agent.client", "--config", "config.json"),
+        directory=home,
+        files={"config.json": config.model_dump_json().encode()},
+    )
+
+
+def _logs(work: Path) -> str:
+    parts = []
+    for log in sorted((work / "logs").glob("*.log")):
+        tail = "\n  ".join(_readable(line) for line in log.read_text(errors="replace").splitlines()[-12:])
+        parts.append(f"\n{log.name}:\n  {tail}")
+    return "".join(parts)
+
+
+def _readable(line: str) -> str:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return line
+    return f"{entry.get('event')} {entry.get('exception', '')}"

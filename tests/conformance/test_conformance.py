@@ -1,0 +1,35 @@
+"""Any Flower app gives the same result through Hanse as through Flower's own parts, to the last bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.conformance import hanse_host, reference
+
+from federation.apps import config as app_config
+
+pytestmark = pytest.mark.process
+
+
+@pytest.mark.parametrize("case", reference.CASES, ids=lambda case: case.name)
+async def test_same_result_to_the_last_bit(case: reference.Case, tmp_path: Path) -> None:
+    """The result that the ServerApp writes down is equal, arrays and metrics."""
+    configs = case.node_configs()
+    nodes = [
+        reference.NodeSpec(
+            hanse_host.node_id(site), config, joins_after_calls=2 * (site >= case.nodes - case.late)
+        )
+        for site, config in enumerate(configs)
+    ]
+    defaults = app_config.load(case.directory).defaults
+    complete = app_config.merge(defaults, case.run_config)
+    want = reference.read_result(
+        reference.run_reference(case.directory, nodes, complete, tmp_path / "reference", case.strategy)
+    )
+    ran = await hanse_host.run(
+        case.directory, configs, case.run_config, tmp_path / "hanse", strategy=case.strategy, late=case.late
+    )
+    got = reference.read_result(ran)
+    assert got == want
+    assert want, "the app wrote no result"

@@ -1,0 +1,415 @@
+"""The edge agent against a hub that behaves: real gRPC, real mutual TLS, both ends in one test."""
+
+import asyncio
+import contextlib
+import datetime as dt
+import json
+import pathlib
+import random
+from collections.abc import AsyncIterator
+
+import grpc.aio
+import pytest
+
+from edge_agent import agent as agents
+from edge_agent import app, credentials, link, resources, workloads
+from federation.apps import bundle
+from federation.runtime import port
+from federation.trust import certificates
+from federation.trust import credentials as trust
+from federation.trust import identity as identities
+from federation.wire import denials, hanse_pb2, hanse_pb2_grpc
+from tests.fakes import certificates as fakes
+
+CLUSTER = identities.ClusterIdentity(fakes.TRUST_DOMAIN, "budapest")
+COORDINATOR = identities.CoordinatorIdentity(fakes.TRUST_DOMAIN)
+PATIENCE_SECONDS = 20
+
+
+class Hub(hanse_pb2_grpc.EnrollmentServicer, hanse_pb2_grpc.ControlServicer):
+    """Enrolls whoever has the token, keeps what agents say, and sends what a test wants."""
+
+    def __init__(self, authority: fakes.Authority, app: bundle.Bundle) -> None:
+        self.authority = authority
+        self.app = app
+        self.heard: asyncio.Queue[hanse_pb2.AgentMessage] = asyncio.Queue()
+        self.to_say: asyncio.Queue[hanse_pb2.HubMessage | denials.Denial | None] = asyncio.Queue()
+        self.control_address = ""
+        self.joins = 0
+        self.lifetime = dt.timedelta(hours=1)
+
+    def certify(self, csr_pem: bytes, identity: identities.Identity) -> hanse_pb2.CertificateReply:
+        from coordinator.issuing import certificate_authority
+
+        chain = certificate_authority.issue(
+            self.authority.ca,
+            csr_pem,
+            identity,
+            now=self.authority.now,
+            lifetime=self.lifetime,
+            serial=9000 + self.joins,
+        )
+        assert isinstance(chain, bytes)
+        return hanse_pb2.CertificateReply(chain_pem=chain, trust_bundle_pem=self.authority.bundle_pem)
+
+    async def Join(self, request, context):
+        self.joins += 1
+        if request.token != "hanse_1.secret":
+            await deny(context, denials.denial(denials.Reason.TOKEN_UNKNOWN))
+        return hanse_pb2.JoinReply(
+            certificate=self.certify(request.csr_pem, CLUSTER),
+            control_address=self.control_address,
+            control_server_name=COORDINATOR.server_name,
+        )
+
+    async def IssueClientCertificate(self, request, context):
+        identity = identities.ClientIdentity(
+            fakes.TRUST_DOMAIN, CLUSTER.cluster, request.namespace, request.name, request.dataset
+        )
+        return self.certify(request.csr_pem, identity)
+
+    async def FetchBundle(self, request, context):
+        data = self.app.data[request.offset :]
+        for start in range(0, len(data), 100):
+            yield hanse_pb2.BundleChunk(data=data[start : start + 100])
+
+    async def Session(self, requests, context):
+        hello = await anext(aiter(requests))
+        assert hello.WhichOneof("body") == "hello"
+        yield hanse_pb2.HubMessage(
+            welcome=hanse_pb2.AgentWelcome(protocol=1, heartbeat_interval_seconds=60, hub="hub.example")
+        )
+
+        async def listen() -> None:
+            async for message in requests:
+                self.heard.put_nowait(message)
+
+        listening = asyncio.create_task(listen())
+        try:
+            while (message := await self.to_say.get()) is not None:
+                if isinstance(message, denials.Denial):
+                    await deny(context, message)
+                yield message
+        finally:
+            listening.cancel()
+
+    async def hear(self, kind: str) -> object:
+        """Return the next message of this kind."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while True:
+                message = await self.heard.get()
+                if message.WhichOneof("body") == kind:
+                    return getattr(message, kind)
+
+    async def hear_state(self, state: str) -> hanse_pb2.AssignmentStatus:
+        """Return the next status of this state."""
+        while True:
+            status = await self.hear("assignment")
+            if hanse_pb2.AssignmentState.Name(status.state) == f"ASSIGNMENT_STATE_{state}":
+                return status
+
+    def want(self, *assignments: hanse_pb2.Assignment) -> None:
+        self.to_say.put_nowait(
+            hanse_pb2.HubMessage(assignments=hanse_pb2.Assignments(assignments=assignments))
+        )
+
+    def assignment(self, **fields: object) -> hanse_pb2.Assignment:
+        return hanse_pb2.Assignment(
+            uid="u1",
+            namespace="cardiology",
+            name="hospitals",
+            dataset="heart-disease",
+            app_digest=self.app.digest,
+            app=hanse_pb2.AppSource(bundle=True),
+            aggregator_address="127.0.0.1:9",
+            aggregator_server_name="hospitals.cardiology.aggregator.hanse.local",
+            run_config_json='{"lr": 0.5}',
+            **fields,
+        )
+
+
+async def deny(context: grpc.aio.ServicerContext, denial: denials.Denial) -> None:
+    await context.abort(
+        getattr(grpc.StatusCode, denial.status), denial.message, denials.trailing_metadata(denial)
+    )
+
+
+class Runtime:
+    """Runs nothing, and remembers what it was asked to run."""
+
+    def __init__(self) -> None:
+        self.started: asyncio.Queue[port.Workload] = asyncio.Queue()
+        self.running: dict[str, port.Workload] = {}
+        self.happened: asyncio.Queue[port.WorkloadEvent] = asyncio.Queue()
+
+    async def start(self, workload: port.Workload) -> None:
+        self.running[workload.name] = workload
+        self.started.put_nowait(workload)
+        self.happened.put_nowait(port.Started(workload.name, "1"))
+
+    async def stop(self, name: str, grace_seconds: float) -> None:
+        if self.running.pop(name, None):
+            self.happened.put_nowait(port.Exited(name, 0, None))
+
+    async def list(self) -> tuple[port.RunningWorkload, ...]:
+        return tuple(port.RunningWorkload(name, "1") for name in self.running)
+
+    async def events(self) -> AsyncIterator[port.WorkloadEvent]:
+        while True:
+            yield await self.happened.get()
+
+    async def close(self, grace_seconds: float) -> None:
+        return None
+
+
+DATASET = """
+apiVersion: hanse.dev/v1alpha1
+kind: EdgeDataset
+metadata: {name: heart, namespace: default}
+spec:
+  name: heart-disease
+  volume: {configMap: {name: heart-rows}}
+  nodeConfig: {data-path: $(MOUNT_PATH)/rows.csv, fold: 3}
+  declare: {examples: 294}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: heart-rows, namespace: default}
+data: {rows.csv: "1,2,3"}
+"""
+POLICY = """
+apiVersion: hanse.dev/v1alpha1
+kind: EdgePolicy
+metadata: {name: owner, namespace: default}
+spec: {rules: [{name: cardiology-only, effect: %s}]}
+"""
+
+
+class Edge:
+    """An agent with its directories and its runtime, running in the background."""
+
+    def __init__(self, tmp_path: pathlib.Path, hub: Hub, enrollment_address: str) -> None:
+        self.declared = tmp_path / "declared"
+        self.declared.mkdir()
+        (self.declared / "data.yaml").write_text(DATASET)
+        self.allow("Allow")
+        self.places = workloads.Places(tmp_path / "state")
+        (tmp_path / "token").write_text("hanse_1.secret\n")
+        self.invitation = credentials.Invitation(
+            cluster=CLUSTER.cluster,
+            enrollment_address=enrollment_address,
+            token_file=tmp_path / "token",
+            ca_pin=hub.authority.pin,
+            trust_domain=fakes.TRUST_DOMAIN,
+            labels={},
+            agent_version="0",
+        )
+        self.runtime = Runtime()
+        self.now = hub.authority.now
+
+    def allow(self, effect: str) -> None:
+        (self.declared / "policy.yaml").write_text(POLICY % effect)
+
+    async def enroll(self) -> credentials.Enrollment:
+        return await credentials.enroll(
+            self.invitation, self.places.identity, rng=random.Random(1), now=lambda: self.now
+        )
+
+    async def run(self) -> None:
+        enrollment = await self.enroll()
+        channel = trust.CredentialDirectory(self.places.identity).reloading_channel(
+            enrollment.control_address, enrollment.control_server_name
+        )
+        surroundings = agents.Surroundings(
+            cluster=CLUSTER.cluster,
+            trust_domain=fakes.TRUST_DOMAIN,
+            places=self.places,
+            runtime=self.runtime,
+            channel=channel,
+            directory=resources.Directory(self.declared),
+            python="python",
+            environment={},
+            log_level="INFO",
+            stop_grace_seconds=1,
+            rng=random.Random(1),
+            now=lambda: self.now,
+            log_path=lambda name: self.places.logs / f"{name}.log",
+        )
+        try:
+            await agents.Agent(surroundings, agent_version="0").run()
+        finally:
+            await channel.close()
+
+
+@pytest.fixture
+async def hub(tmp_path: pathlib.Path) -> AsyncIterator[tuple[Hub, str]]:
+    """Give a hub on two listeners, and the address of the one for enrollment."""
+    source = tmp_path / "app"
+    source.mkdir()
+    (source / "pyproject.toml").write_text('[project]\nname = "x"\nversion = "1"\n')
+    (source / "client.py").write_text("app = None\n" * 40)
+    hub = Hub(fakes.Authority(), bundle.pack(source))
+    store = hub.authority.server(COORDINATOR).directory(tmp_path / "hub")
+    enrollment, control = grpc.aio.server(), grpc.aio.server()
+    hanse_pb2_grpc.add_EnrollmentServicer_to_server(hub, enrollment)
+    hanse_pb2_grpc.add_ControlServicer_to_server(hub, control)
+    enrollment_port = enrollment.add_secure_port(
+        "127.0.0.1:0", store.server_credentials(require_clients=False)
+    )
+    control_port = control.add_secure_port("127.0.0.1:0", store.server_credentials())
+    hub.control_address = f"127.0.0.1:{control_port}"
+    await enrollment.start()
+    await control.start()
+    yield hub, f"127.0.0.1:{enrollment_port}"
+    await enrollment.stop(0)
+    await control.stop(0)
+
+
+@contextlib.asynccontextmanager
+async def working(edge: Edge) -> AsyncIterator[asyncio.Task[None]]:
+    """Run the edge while the block runs."""
+    task = asyncio.create_task(edge.run())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def check_files(config: dict) -> None:
+    assert pathlib.Path(config["node_config"]["data-path"]).read_text() == "1,2,3"
+    assert (pathlib.Path(config["app_directory"]) / "client.py").is_file()
+
+
+async def test_from_joining_to_a_running_client_and_back(
+    hub: tuple[Hub, str], tmp_path: pathlib.Path
+) -> None:
+    """Offer, decide, prepare, start; a new policy ends the client; a withdrawn training leaves nothing."""
+    the_hub, address = hub
+    edge = Edge(tmp_path, the_hub, address)
+    async with working(edge):
+        offered = await the_hub.hear("datasets")
+        assert [(one.name, one.examples) for one in offered.datasets] == [("heart-disease", 294)]
+        the_hub.want(the_hub.assignment())
+        workload = await asyncio.wait_for(edge.runtime.started.get(), PATIENCE_SECONDS)
+        await the_hub.hear_state("RUNNING")
+        config = json.loads(workload.files["config.json"])
+        assert config["run_config"] == {"lr": 0.5}
+        assert config["node_config"]["fold"] == 3
+        check_files(config)
+        chain = trust.CredentialDirectory(config["credential_directory"]).read().chain_pem
+        assert certificates.summarise(chain).identity == identities.ClientIdentity(
+            fakes.TRUST_DOMAIN, "budapest", "cardiology", "hospitals", "heart-disease"
+        )
+        edge.allow("Deny")
+        refused = await the_hub.hear_state("REFUSED")
+        assert refused.reason == "PolicyDenied"
+        assert (
+            refused.message
+            == "policy cardiology-only of budapest denies everything; ask its owner to change it"
+        )
+        edge.allow("Allow")
+        await the_hub.hear_state("RUNNING")
+        the_hub.want()
+        await the_hub.hear_state("STOPPED")
+        assert edge.runtime.running == {}
+
+
+async def test_clients_run_on_while_the_hub_is_away(hub: tuple[Hub, str], tmp_path: pathlib.Path) -> None:
+    """After a cut the agent comes back and says all again: offers and states."""
+    the_hub, address = hub
+    edge = Edge(tmp_path, the_hub, address)
+    async with working(edge):
+        the_hub.want(the_hub.assignment())
+        await the_hub.hear_state("RUNNING")
+        the_hub.to_say.put_nowait(None)  # the hub ends the stream
+        await the_hub.hear("datasets")
+        assert (await the_hub.hear_state("RUNNING")).uid == "u1"
+        assert len(edge.runtime.running) == 1
+        assert edge.runtime.started.qsize() == 1
+
+
+async def test_a_denial_that_may_be_retried_is(hub: tuple[Hub, str], tmp_path: pathlib.Path) -> None:
+    """A hub that shuts down is come back to."""
+    the_hub, address = hub
+    the_hub.to_say.put_nowait(denials.denial(denials.Reason.SHUTTING_DOWN))
+    async with working(Edge(tmp_path, the_hub, address)):
+        the_hub.want()
+        await the_hub.hear("datasets")
+
+
+async def test_late_heartbeats_cost_a_session_only(hub: tuple[Hub, str], tmp_path: pathlib.Path) -> None:
+    """A laptop that slept is denied its old session and opens another."""
+    the_hub, address = hub
+    the_hub.to_say.put_nowait(denials.denial(denials.Reason.BAD_MESSAGE, detail="heartbeats are missing"))
+    async with working(Edge(tmp_path, the_hub, address)):
+        await the_hub.hear("datasets")
+        the_hub.want(the_hub.assignment())
+        await the_hub.hear_state("RUNNING")
+
+
+@pytest.mark.parametrize("how", ["denial", "goodbye"])
+async def test_an_expelled_agent_ends(hub: tuple[Hub, str], tmp_path: pathlib.Path, how: str) -> None:
+    """A typed reason that says not to return ends the agent, with the hub's sentence."""
+    the_hub, address = hub
+    denial = denials.denial(denials.Reason.EXPELLED, cluster="budapest")
+    goodbye = hanse_pb2.Goodbye(reason=denial.reason, message=denial.message, may_return=False)
+    the_hub.to_say.put_nowait(denial if how == "denial" else hanse_pb2.HubMessage(goodbye=goodbye))
+    async with working(Edge(tmp_path, the_hub, address)) as task:
+        with pytest.raises(link.SentAway, match="expelled from the federation") as caught:
+            await asyncio.wait_for(task, PATIENCE_SECONDS)
+        assert caught.value.reason == "Expelled"
+
+
+async def test_an_unknown_token_is_final(hub: tuple[Hub, str], tmp_path: pathlib.Path) -> None:
+    """No retry can help, so there is none."""
+    the_hub, address = hub
+    edge = Edge(tmp_path, the_hub, address)
+    edge.invitation.token_file.write_text("hanse_2.other")
+    with pytest.raises(credentials.NotEnrolled, match="no such join token"):
+        await edge.enroll()
+    assert the_hub.joins == 1
+
+
+async def test_a_wrong_pin_sends_no_token(hub: tuple[Hub, str], tmp_path: pathlib.Path) -> None:
+    """A hub that is not the pinned one never sees the token."""
+    the_hub, address = hub
+    edge = Edge(tmp_path, the_hub, address)
+    import dataclasses
+
+    edge.invitation = dataclasses.replace(edge.invitation, ca_pin="sha256:" + "00" * 32)
+    with pytest.raises(credentials.NotEnrolled, match="no CA certificate with hash"):
+        await edge.enroll()
+    assert the_hub.joins == 0
+
+
+async def test_a_restart_reuses_the_identity(hub: tuple[Hub, str], tmp_path: pathlib.Path) -> None:
+    """The token is used once; an expired identity joins again."""
+    the_hub, address = hub
+    edge = Edge(tmp_path, the_hub, address)
+    first = await edge.enroll()
+    edge.invitation.token_file.unlink()
+    assert await edge.enroll() == first
+    assert the_hub.joins == 1
+    key = edge.places.identity / "tls.key"
+    assert key.resolve().stat().st_mode & 0o777 == 0o600
+    assert not (edge.places.identity / "pending.key").exists()
+    edge.invitation.token_file.write_text("hanse_1.secret")
+    edge.now += dt.timedelta(hours=2)
+    await edge.enroll()
+    assert the_hub.joins == 2
+
+
+def test_a_bad_configuration_ends_with_code_two(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line says what is wrong; nothing is started."""
+    from federation.telemetry import logs
+
+    path = tmp_path / "agent.json"
+    path.write_text('{"cluster": "zurich"}')
+    try:
+        assert app.main(["--config", str(path)]) == app.EXIT_CONFIGURATION
+    finally:
+        logs.reset()
+    assert "configuration not usable" in capsys.readouterr().err

@@ -1,0 +1,376 @@
+"""The controller makes plans true, whatever it hears, and stays quiet when there is nothing to do."""
+
+import asyncio
+import contextlib
+import datetime as dt
+import itertools
+import pathlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from coordinator import controller
+from coordinator.clients import members
+from coordinator.planning import desired, snapshot
+from federation.runtime import port as runtimes
+from federation.store import memory
+from federation.store import port as stores
+
+START = 1_780_000_000.0
+KEY = stores.Key("FederatedTraining", "cardiology", "hospitals")
+
+
+class Runtime:
+    """Starts nothing, and ends what it is told to end."""
+
+    def __init__(self) -> None:
+        self.running: dict[str, runtimes.Workload] = {}
+        self.starts = 0
+        self.fails: runtimes.RuntimeFailure | None = None
+        self.happened: asyncio.Queue[runtimes.WorkloadEvent] = asyncio.Queue()
+
+    async def start(self, workload: runtimes.Workload) -> None:
+        if self.fails is not None:
+            raise self.fails
+        self.starts += 1
+        self.running[workload.name] = workload
+
+    async def stop(self, name: str, grace_seconds: float) -> None:
+        self.end(name, 0)
+
+    def end(self, name: str, exit_code: int, *tail: str) -> None:
+        if self.running.pop(name, None) is not None:
+            self.happened.put_nowait(runtimes.Exited(name, exit_code, None, tail))
+
+    async def list(self) -> tuple[runtimes.RunningWorkload, ...]:
+        return ()
+
+    async def events(self) -> AsyncIterator[runtimes.WorkloadEvent]:
+        while True:
+            yield await self.happened.get()
+
+    async def close(self, grace_seconds: float) -> None:
+        self.running.clear()
+
+
+class Edges:
+    """Agents and aggregators, as the controller sees them."""
+
+    def __init__(self) -> None:
+        self.lost: dict[str, float] = {}
+        self.said: dict[str, snapshot.Report] = {}
+        self.wanted: dict[str, tuple[desired.Assignment, ...]] = {}
+        self.pushes = 0
+        self.aggregator = snapshot.Aggregator()
+        self.stop: desired.Stop | None = None
+        self.roster: tuple[desired.RosterMember, ...] = ()
+
+    def connected(self, cluster: str) -> bool:
+        return cluster not in self.lost
+
+    def disconnected_at(self, cluster: str) -> float:
+        return self.lost.get(cluster, START)
+
+    def reports(self, uid: str) -> Mapping[str, snapshot.Report]:
+        return self.said
+
+    def assign(self, cluster: str, wanted: Sequence[desired.Assignment]) -> None:
+        if self.wanted.get(cluster, ()) != tuple(wanted):
+            self.wanted[cluster] = tuple(wanted)
+            self.pushes += 1
+
+    def expect(self, uid: str, namespace: str, name: str) -> None:
+        self.aggregator = snapshot.Aggregator()
+
+    def forget(self, uid: str) -> None:
+        self.aggregator = snapshot.Aggregator()
+
+    def observed(self, uid: str) -> snapshot.Aggregator:
+        return self.aggregator
+
+    def direct(
+        self,
+        uid: str,
+        roster: tuple[desired.RosterMember, ...],
+        rules: desired.RoundRules,
+        stop: desired.Stop | None,
+    ) -> None:
+        self.roster, self.stop = roster, stop
+
+    async def drained(self, uid: str, timeout_seconds: float) -> None:
+        return
+
+
+class Apps:
+    """Every training has the same app, unless a test says what is wrong with it."""
+
+    def __init__(self) -> None:
+        self.app: snapshot.App | snapshot.Problem = snapshot.App(digest="sha256:" + "9f" * 32)
+
+    async def resolve(self, resource: Mapping[str, Any]) -> snapshot.App | snapshot.Problem:
+        return self.app
+
+    def forget(self, uid: str) -> None:
+        return
+
+
+class Scene:
+    """A controller among fakes, with the store in memory."""
+
+    def __init__(self) -> None:
+        uids = (f"uid-{n}" for n in itertools.count(1))
+        self.now = START
+        self.lines: list[dict[str, Any]] = []
+        self.store = memory.MemoryStore(
+            lambda: dt.datetime.fromtimestamp(self.now, dt.UTC),
+            lambda: next(uids),
+            self.lines.append,
+        )
+        self.runtime, self.edges, self.apps = Runtime(), Edges(), Apps()
+        self.expelled: frozenset[str] = frozenset()
+        self.controller = controller.Controller(
+            store=self.store,
+            runtime=self.runtime,
+            agents=self.edges,
+            aggregators=self.edges,
+            apps=self.apps,
+            launch=self._launch,
+            revoke=self._revoke,
+            roll=members.Members(self.store, lambda: self.now),
+            now=lambda: self.now,
+            limits=snapshot.Limits(),
+            stop_grace_seconds=0.0,
+        )
+
+    async def _launch(self, training: snapshot.Training) -> runtimes.Workload:
+        return runtimes.Workload(
+            controller.workload_name(training.uid), ("aggregator",), pathlib.PurePath("/nowhere")
+        )
+
+    def _revoke(self, expelled: frozenset[str]) -> None:
+        self.expelled = expelled
+
+    async def cluster(self, name: str, acceptance: str = "Accepted") -> None:
+        await self.store.apply(
+            {
+                "apiVersion": "hanse.dev/v1alpha1",
+                "kind": "EdgeCluster",
+                "metadata": {"name": name},
+                "spec": {"acceptance": acceptance, "labels": {}, "maximumTrainings": 10},
+            }
+        )
+        key = stores.Key("EdgeCluster", "", name)
+        if "datasets" not in ((await self.store.get(key)).get("status") or {}):
+            await self.store.patch_status(key, {"datasets": [{"name": "heart"}]}, None)
+
+    async def training(self, **spec: Any) -> None:
+        await self.store.apply(
+            {
+                "apiVersion": "hanse.dev/v1alpha1",
+                "kind": "FederatedTraining",
+                "metadata": {"name": "hospitals", "namespace": "cardiology"},
+                "spec": {"app": {"source": {"path": "/app"}}, "dataset": "heart", "clusters": {"minimum": 2}}
+                | spec,
+            }
+        )
+
+    async def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = (await self.store.get(KEY)).get("status") or {}
+        return found
+
+    async def settle(self) -> None:
+        """Let everything happen that is going to happen."""
+        before = -1
+        while before != self.controller.reconciled:
+            before = self.controller.reconciled
+            await asyncio.sleep(0.5)
+
+    def events(self) -> list[str]:
+        return [line["object"]["reason"] for line in self.lines if line["type"] == "EVENT"]
+
+
+@pytest.fixture
+async def scene() -> AsyncIterator[Scene]:
+    """A running controller; two clusters that may take part."""
+    made = Scene()
+    work = asyncio.create_task(made.controller.run())
+    await made.cluster("budapest")
+    await made.cluster("zurich")
+    yield made
+    work.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
+
+
+async def test_enough_clusters_start_one_aggregator(scene: Scene) -> None:
+    """Assignments go out and one aggregator starts, however often there is news."""
+    await scene.training()
+    await scene.settle()
+    for _ in range(5):
+        scene.controller.notify()
+    await scene.settle()
+    assert scene.runtime.starts == 1
+    assert {name: len(wanted) for name, wanted in scene.edges.wanted.items()} == {"budapest": 1, "zurich": 1}
+    assert scene.edges.pushes == 2
+    member = await scene.store.get(stores.Key("EdgeCluster", "", "zurich"))
+    assert member["status"]["trainings"] == [{"namespace": "cardiology", "name": "hospitals"}]
+
+
+async def test_nothing_to_do_is_nothing_done(scene: Scene) -> None:
+    """A settled federation plans nothing for an hour and writes nothing when it is asked to look again."""
+    await scene.training()
+    await scene.settle()
+    planned, written = scene.controller.reconciled, len(scene.lines)
+    await asyncio.sleep(3600)
+    assert scene.controller.reconciled == planned
+    scene.controller.notify()
+    await scene.settle()
+    assert (scene.controller.reconciled, len(scene.lines)) == (planned + 1, written)
+
+
+async def test_a_burst_is_planned_once(scene: Scene) -> None:
+    """Many notifications within a moment cost one plan."""
+    await scene.training()
+    await scene.settle()
+    planned = scene.controller.reconciled
+    for _ in range(100):
+        scene.controller.notify()
+        await asyncio.sleep(0)
+    await scene.settle()
+    assert scene.controller.reconciled == planned + 1
+
+
+async def finish(scene: Scene, change: Callable[[snapshot.Progress], None] | None = None) -> None:
+    """The aggregator reports its end and ends."""
+    done = snapshot.Finished(True, "AllRoundsDone", "Done.", "file:///m/3", "5b" * 32, 3)
+    scene.edges.aggregator = snapshot.Aggregator(progress=snapshot.Progress(round=3, finished=done))
+    scene.controller.notify()
+    await scene.settle()
+
+
+async def test_a_finished_training_frees_its_clusters(scene: Scene) -> None:
+    """The end is written once, clients and aggregator stop, and an Event tells of each phase."""
+    await scene.training()
+    await scene.settle()
+    await finish(scene)
+    assert (await scene.status())["phase"] == "Completed"
+    assert scene.edges.wanted == {"budapest": (), "zurich": ()}
+    assert not scene.runtime.running
+    scene.controller.notify()
+    await scene.settle()
+    assert scene.runtime.starts == 1
+    assert scene.events()[-1] == "AllRoundsDone"
+
+
+async def test_the_end_is_written_before_the_edges_are_told(scene: Scene) -> None:
+    """A write that comes in between does not cost the last status what the edges had said."""
+    scene.edges.said = {name: snapshot.Report("RUNNING") for name in ("budapest", "zurich")}
+    await scene.training()
+    await scene.settle()
+    real = scene.store.patch_status
+    conflicts = [stores.ConflictError(KEY, "1", "2")]
+
+    async def patch_status(
+        key: stores.Key, status: Mapping[str, Any], version: str | None
+    ) -> stores.Resource:
+        if key == KEY and conflicts:
+            assert scene.edges.wanted["zurich"]
+            raise conflicts.pop()
+        return await real(key, status, version)
+
+    scene.store.patch_status = patch_status  # type: ignore[method-assign]
+    await finish(scene)
+    assert not conflicts
+    assert {entry["state"] for entry in (await scene.status())["clusters"]} == {"Completed"}
+    assert scene.edges.wanted["zurich"] == ()
+
+
+async def test_an_exit_without_a_result_fails_the_training(scene: Scene) -> None:
+    """It stays failed and is not started again."""
+    await scene.training()
+    await scene.settle()
+    scene.runtime.end("aggregator-uid-3", 1, "ValueError: no")
+    await scene.settle()
+    status = await scene.status()
+    assert status["phase"] == "Failed"
+    assert scene.events()[-1] == "ServerAppExited"
+    assert scene.runtime.starts == 1
+
+
+async def test_an_aggregator_that_cannot_start_fails_the_training(scene: Scene) -> None:
+    """The runtime's words are in the condition."""
+    scene.runtime.fails = runtimes.WorkloadNotStarted("aggregator", "no such file")
+    await scene.training()
+    await scene.settle()
+    failed = next(entry for entry in (await scene.status())["conditions"] if entry["type"] == "Failed")
+    assert "could not be started, workload aggregator: not started: no such file" in failed["message"]
+
+
+async def test_suspending_stops_and_resuming_starts_again(scene: Scene) -> None:
+    """A suspension ends clients and aggregator without failing the training."""
+    await scene.training()
+    await scene.settle()
+    await scene.training(suspend=True)
+    await scene.settle()
+    assert (await scene.status())["phase"] == "Suspended"
+    assert scene.edges.wanted == {"budapest": (), "zurich": ()}
+    assert not scene.runtime.running
+    await scene.training()
+    await scene.settle()
+    assert (await scene.status())["phase"] == "Waiting"
+    assert (scene.runtime.starts, len(scene.runtime.running)) == (2, 1)
+
+
+async def test_deleting_a_training_stops_everything(scene: Scene) -> None:
+    """Neither clients nor aggregator outlive the resource."""
+    await scene.training()
+    await scene.settle()
+    await scene.store.delete(KEY)
+    await scene.settle()
+    assert scene.edges.wanted == {"budapest": (), "zurich": ()}
+    assert not scene.runtime.running
+
+
+async def test_expelling_revokes_at_once_and_leaves_the_roster(scene: Scene) -> None:
+    """An expelled cluster is revoked, and the aggregator is told not to wait for it."""
+    await scene.training()
+    await scene.settle()
+    await scene.cluster("zurich", "Expelled")
+    await scene.settle()
+    assert scene.expelled == {"zurich"}
+    assert [(member.cluster, member.expected) for member in scene.edges.roster] == [
+        ("budapest", True),
+        ("zurich", False),
+    ]
+    assert scene.edges.wanted["zurich"] == ()
+
+
+async def test_a_lost_link_is_looked_at_again_when_its_grace_ends(scene: Scene) -> None:
+    """Without any further news, the roster changes when the time is over."""
+    await scene.training()
+    await scene.settle()
+    scene.now += 100
+    scene.edges.lost["zurich"] = scene.now
+    scene.controller.notify()
+    await scene.settle()
+    assert [member.expected for member in scene.edges.roster] == [True, True]
+    scene.now += 30
+    await asyncio.sleep(31)
+    assert [member.expected for member in scene.edges.roster] == [True, False]
+
+
+async def test_a_bad_app_starts_nothing(scene: Scene) -> None:
+    """The training waits with the reason, and goes on when the app is right."""
+    scene.apps.app = snapshot.Problem("DigestMismatch", "The app has another digest.")
+    await scene.training()
+    await scene.settle()
+    assert (await scene.status())["phase"] == "Pending"
+    assert scene.runtime.starts == 0
+    scene.apps.app = snapshot.App(digest="sha256:" + "9f" * 32)
+    scene.controller.notify()
+    await scene.settle()
+    assert scene.runtime.starts == 1
