@@ -106,6 +106,7 @@ class Coordinator:
         self.credentials = credentials.CredentialDirectory(state / "credentials")
         self.store = memory.MemoryStore(self._utc_now, lambda: str(uuid.uuid4()), on_change=publish)
         self.runtime: runtimes.Runtime = runtime or processes.Processes(state / "logs")
+        self._servers: list[grpc.aio.Server] = []
         self.control_address = ""
         self.enrollment_address = ""
         self._resources = [entry for path in settings.resources for entry in _read(path)]
@@ -167,10 +168,10 @@ class Coordinator:
         """Open both listeners, fill the store, and write `endpoints.json`. Raises: StartFailure."""
         (self._state / ENDPOINTS).unlink(missing_ok=True)  # of a hub that was killed
         self.authority.equip(self.credentials.path, self.identity)
-        self._enrollment_server, self.enrollment_address = await self._listen(
+        self.enrollment_address = await self._listen(
             self.settings.enrollment_listen, self.enrollment_guard, require_clients=False
         )
-        self._control_server, self.control_address = await self._listen(
+        self.control_address = await self._listen(
             self.settings.control_listen, self.control_guard, require_clients=True
         )
         for resource in self._resources:
@@ -199,21 +200,19 @@ class Coordinator:
         self.agents.end_all(over)
         self.aggregators.end_all(over)
         await asyncio.gather(
-            self._control_server.stop(GOODBYE_SECONDS),
-            self._enrollment_server.stop(GOODBYE_SECONDS),
+            *(server.stop(GOODBYE_SECONDS) for server in self._servers),
             self.runtime.close(self.settings.stop_grace_seconds),
         )
         (self._state / ENDPOINTS).unlink(missing_ok=True)
 
-    async def _listen(
-        self, address: str, guard: interceptors.Guard, *, require_clients: bool
-    ) -> tuple[grpc.aio.Server, str]:
+    async def _listen(self, address: str, guard: interceptors.Guard, *, require_clients: bool) -> str:
         server = grpc.aio.server(interceptors=[guard], options=SERVER_OPTIONS)
         pb_grpc.add_EnrollmentServicer_to_server(self._enrollment, server)
         if require_clients:
             pb_grpc.add_ControlServicer_to_server(self._control, server)
             pb_grpc.add_ProgressServicer_to_server(self._progress, server)
         own = self.credentials.server_credentials(require_clients=require_clients)
+        self._servers.append(server)
         try:
             port = server.add_secure_port(address, own)
         except RuntimeError as error:
@@ -222,7 +221,7 @@ class Coordinator:
             ) from error
         await server.start()
         host = self.settings.advertised_host or address.rpartition(":")[0]
-        return server, f"{host}:{port}"
+        return f"{host}:{port}"
 
     async def _renew(self) -> None:
         """Renew our own server certificate at two thirds of its life; the listeners follow the files."""
@@ -307,7 +306,11 @@ async def serve(settings: config.CoordinatorConfig) -> None:
     lifeline.hold(functools.partial(loop.call_soon_threadsafe, over.set), clean_end_seconds=15.0)
     publisher = Publisher(sys.stdout) if settings.publish_changes else None
     hub = Coordinator(settings, publish=publisher)
-    await hub.start()
+    try:
+        await hub.start()
+    except BaseException:
+        await hub.stop()
+        raise
     tasks = [asyncio.create_task(hub.run()), asyncio.create_task(over.wait())]
     writing = asyncio.create_task(publisher.run()) if publisher is not None else None
     try:

@@ -169,6 +169,8 @@ def check_npy_header(prefix: bytes, entry: ArrayDescription) -> events.Refused |
             f"array {entry.name} holds Python objects, which are never read",
             entry.name,
         )
+    if not entry.dtype:
+        return None
     if dtype != np.dtype(entry.dtype):
         return _refused(
             UpdateViolation.DTYPE_MISMATCH,
@@ -279,8 +281,8 @@ def _is_floating(entry: ArrayDescription) -> bool:
 
 
 def _check_claim(entry: ArrayDescription) -> events.Refused | None:
-    """Check that a description can be true at all."""
-    if entry.serialization != NUMPY_SERIALIZATION:
+    """Check that a description can be true at all. Flower's older API gives no dtype: nothing is claimed then."""
+    if entry.serialization != NUMPY_SERIALIZATION or not entry.dtype:
         return None
     dtype = _dtype(entry)
     if dtype is None or dtype.hasobject:

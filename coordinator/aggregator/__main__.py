@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from coordinator.aggregator import allocator
 from federation.runtime import lifeline
 from federation.telemetry import logs
 from federation.trust import tls
@@ -18,6 +19,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True, help="the aggregator's configuration (JSON)")
     arguments = parser.parse_args()
     lifeline.hold()
+    allocator.return_large_blocks()
     tls.require()  # before flwr, which imports grpc
 
     from coordinator.aggregator import app, config  # noqa: PLC0415  (the lifeline first: imports take a second)

@@ -87,10 +87,12 @@ class _Watcher:
         self.arrays: ArrayRecord | None = None
         """The newest global arrays: a strategy's, else what an app without one sent last."""
         self.round = 0
+        self.strategy_runs = False
         self._aggregates = False
 
     def started(self, strategy: object, num_rounds: int) -> None:
         del strategy
+        self.strategy_runs = True
         self._progress.total(num_rounds)
 
     def sent(self, arrays: ArrayRecord) -> None:
@@ -220,9 +222,21 @@ class Aggregator:
             self._progress,
             run=host.make_run(self._run_id, fab_hash=self._config.app_digest, override_config=self._spec.app.run_config),
             prefix=secrets.token_hex(4),
-            judged=not host.is_legacy(app),
+            judged=lambda: self._judged(app),
             on_arrays=self._watcher.sent,
+            spool_directory=self._spool,
         )
+
+    def _judged(self, app: ServerApp) -> bool:
+        """Whether the quorum rules apply to a batch of messages.
+
+        An app of the older API sends one message at a time from many threads, which makes no round. An app with a
+        loop of its own may well live with errors from everywhere; it is judged if the manifest asks for more than
+        the default quorum. A strategy is always judged: it would go on with a model that nobody trained.
+        """
+        spec = self._spec
+        asks = spec.clusters.minimum > 1 or Fraction(spec.round.minimum_fraction) > 0
+        return not host.is_legacy(app) and (asks or self._watcher.strategy_runs)
 
     def _store(self, finished: pb.TrainingFinished) -> Ending | None:
         """Write the model and its card; returns an Ending only if that failed."""

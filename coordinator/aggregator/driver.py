@@ -169,7 +169,8 @@ class Driver:
 
         def on_loop() -> None:
             now, unix_now = self._clock(), self._wall_clock()
-            self._batches[batch_id] = result
+            if waits:  # otherwise replies are collected one by one
+                self._batches[batch_id] = result
             self._pushed.update((push.message_id, push) for push in pushes)
             outgoing = tuple(
                 events.Outgoing(push.message_id, push.node, now + push.expires_at_unix - unix_now) for push in pushes

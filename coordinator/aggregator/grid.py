@@ -12,6 +12,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp import Grid
@@ -20,12 +21,19 @@ from coordinator.aggregation import events
 from coordinator.aggregator import driver as driver_module
 from coordinator.aggregator import metrics
 from coordinator.aggregator import progress as progress_module
+from federation.flower import arrays as flower_arrays
 from federation.flower import messages as flower_messages
 from federation.flower import replies
 from federation.flower.host import Run
+from federation.telemetry import logs
+
+log = logs.get_logger(__name__)
 
 ROUND_KEY = "server-round"
 """Where Flower's strategies write the round's number in a message's config."""
+
+SPOOL_FROM_BYTES = 8 * 1024 * 1024
+"""Smaller models stay in memory: a few of them are less than what a round needs besides."""
 
 
 class HanseGrid(Grid):
@@ -38,16 +46,18 @@ class HanseGrid(Grid):
         *,
         run: Run,
         prefix: str,
-        judged: bool = True,
+        judged: Callable[[], bool] = lambda: True,
         on_arrays: Callable[[ArrayRecord], None] = lambda _: None,
+        spool_directory: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take the driver and what to call this run.
 
         prefix: begins every message id; new for each start of the aggregator, so that a client never mistakes
             a message for one of an earlier start.
-        judged: False for apps of Flower's older API, which send one message at a time from many threads.
+        judged: asked at each batch whether the quorum rules apply to it.
         on_arrays: hears of the arrays that each push carries.
+        spool_directory: where the bytes of a large model are kept once it was sent; None: in memory.
         """
         self._driver = driver
         self._progress = progress
@@ -55,6 +65,7 @@ class HanseGrid(Grid):
         self._prefix = prefix
         self._judged = judged
         self._on_arrays = on_arrays
+        self._spool_directory = spool_directory
         self._clock = clock
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
@@ -111,6 +122,7 @@ class HanseGrid(Grid):
         kinds: set[events.Kind] = set()
         number: int | None = None
         arrays: ArrayRecord | None = None
+        carried: dict[int, ArrayRecord] = {}
         for message in messages:  # once: apps hand in generators too
             message_id = self._next_id(message.metadata.dst_node_id)
             replies.set_message_id(message, message_id)
@@ -126,6 +138,7 @@ class HanseGrid(Grid):
                 )
             )
             if message.has_content():
+                carried.update((id(record), record) for record in message.content.array_records.values())
                 arrays = next((record for record in message.content.array_records.values() if len(record)), arrays)
         if not pushes:
             return [], None
@@ -139,10 +152,24 @@ class HanseGrid(Grid):
             timeout_seconds=timeout,
             waits=waits,
             # One message at a time is an app that addresses clients one by one: it judges for itself.
-            judged=self._judged and len(pushes) > 1,
+            judged=len(pushes) > 1 and self._judged(),
             round_number=number,
         )
+        self._keep_in_file(carried.values())  # meanwhile the clients are at work
         return [push.message_id for push in pushes], (kind, number, future)
+
+    def _keep_in_file(self, records: Iterable[ArrayRecord]) -> None:
+        """Move what was sent into a file: an app's own variables hold on to every model that it ever saw."""
+        large = [record for record in records if _array_bytes(record) >= SPOOL_FROM_BYTES]
+        if self._spool_directory is None or not large:
+            return
+        try:
+            file = flower_arrays.SpoolFile(self._spool_directory)
+            for record in large:
+                for array in record.values():
+                    flower_arrays.move_to_file(array, file, flower_messages.digest_of(array))
+        except OSError as error:
+            log.warning("model stays in memory", detail=str(error))
 
     def _next_id(self, node: int) -> str:
         with self._lock:
@@ -157,6 +184,10 @@ class HanseGrid(Grid):
             self._progress.spent("Aggregate", entered - since)
         if kind is not events.Kind.QUERY:
             self._progress.measured(number or self._progress.current_round, kind.value, metrics.average(received))
+
+
+def _array_bytes(record: ArrayRecord) -> int:
+    return sum(len(flower_arrays.bytes_of(array)) for array in record.values())
 
 
 def kind_of(message_type: str) -> events.Kind:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import math
 import threading
 from collections.abc import Iterable, Mapping
 
@@ -126,10 +127,14 @@ class Progress:
                 self._unreported.append(key)
 
     def metrics(self) -> list[dict[str, object]]:
-        """All metrics so far, by round and phase, for the model's card."""
+        """All metrics so far, by round and phase, for the model's card; None for what was not finite."""
         with self._lock:
             return [
-                {"round": number, "phase": phase, "values": dict(values)}
+                {
+                    "round": number,
+                    "phase": phase,
+                    "values": {name: value if math.isfinite(value) else None for name, value in values.items()},
+                }
                 for (number, phase), values in sorted(self._metrics.items())
             ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import math
 import os
 import secrets
 import signal
@@ -115,7 +116,8 @@ def curves(outcome: results.Outcome) -> dict[str, list[tuple[int, float]]]:
     for entry in sorted(outcome.metrics, key=lambda entry: entry["round"]):
         if entry["phase"] == phase:
             for name, value in entry["values"].items():
-                series.setdefault(name, []).append((entry["round"], value))
+                if value is not None and math.isfinite(value):  # a gap, where an app measured NaN
+                    series.setdefault(name, []).append((entry["round"], value))
     return dict(sorted(series.items())[:4])
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import io
 import math
 import os
 import pathlib
+import queue
 import tempfile
 import threading
 import weakref
@@ -29,11 +31,51 @@ HEADER_READ_BYTES = 4096
 """The header of a .npy file is 128 bytes long for all but structured dtypes; longer ones are read whole."""
 
 
+class _Closer:
+    """Closes files on a thread of its own: giving the room of a large one back takes tens of milliseconds.
+
+    Files come from finalizers, which run anywhere, so the queue is one that may be put to from there.
+    """
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[int | threading.Event] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._pid = 0
+
+    def start(self) -> None:
+        """Start the thread, unless this process has it."""
+        with self._lock:
+            if self._pid != os.getpid():
+                self._pid = os.getpid()
+                threading.Thread(target=self._run, name="spool-closer", daemon=True).start()
+
+    def close(self, fd: int) -> None:
+        """Close a file soon."""
+        self._queue.put(fd)
+
+    def flush(self) -> None:
+        """Wait until every file that was given before is closed."""
+        done = threading.Event()
+        self._queue.put(done)
+        done.wait()
+
+    def _run(self) -> None:
+        while True:
+            item = self._queue.get()
+            if isinstance(item, int):
+                os.close(item)
+            else:
+                item.set()
+
+
+closer = _Closer()
+
+
 class SpoolFile:
     """A temporary file without a name: nothing of it is left when its process is gone, however it went.
 
     Regions of it may be written and read by several threads at once. The file is closed when the last
-    region and array that lies in it is gone.
+    region and array that lies in it is gone, on a thread of its own.
     """
 
     def __init__(self, directory: pathlib.Path) -> None:
@@ -41,7 +83,8 @@ class SpoolFile:
         self._fd = _unnamed_file(directory)
         self._lock = threading.Lock()
         self._end = 0
-        self._finalizer = weakref.finalize(self, os.close, self._fd)
+        closer.start()
+        self._finalizer = weakref.finalize(self, closer.close, self._fd)
 
     @property
     def size_bytes(self) -> int:
@@ -60,7 +103,7 @@ class SpoolFile:
         return SpoolRegion(self, offset, length)
 
     def close(self) -> None:
-        """Close the file now; regions of it cannot be read any more."""
+        """Close the file; regions of it cannot be read any more."""
         self._finalizer()
 
     def _write(self, offset: int, data: codec.Buffer) -> None:
@@ -209,6 +252,22 @@ class SpooledArray(Array):
         return self.__copy__()
 
 
+def move_to_file(array: Array, file: SpoolFile, digest: bytes) -> None:
+    """Move an array's bytes into `file`: the same object is a SpooledArray from now on, with the same value.
+
+    digest: the SHA-256 of `array.data`. Of a SpooledArray, or an array of another class, nothing changes.
+    Raises: OSError if they cannot be written; then nothing has changed either.
+    """
+    if type(array) is not Array:
+        return
+    region = file.allocate(len(array.data))
+    region.write(0, array.data)
+    array.__dict__["_spool"] = (region, digest)
+    array.__class__ = SpooledArray
+    for kept in ("data", "_hanse_digest"):  # both hold the bytes
+        array.__dict__.pop(kept, None)
+
+
 # Flower writes the class's name into object ids and serialised forms, and there this is an Array.
 SpooledArray.__qualname__ = Array.__qualname__
 
@@ -232,6 +291,19 @@ class NpyHeader:
 
 def describe_npy(prefix: io.BytesIO) -> NpyHeader | None:
     """Read the header of a .npy file, or return None where it is not one of the usual kind and length."""
+    return _described(npy_header(prefix.getvalue()))
+
+
+def npy_header(prefix: bytes) -> bytes:
+    """Return the header alone of a .npy file that begins with `prefix`, as far as it can be told where it ends."""
+    width = {b"\x01": 2, b"\x02": 4}.get(prefix[6:7], 0)
+    return prefix[: 8 + width + int.from_bytes(prefix[8 : 8 + width], "little")] if width else prefix[:128]
+
+
+@functools.lru_cache(maxsize=1024)
+def _described(header: bytes) -> NpyHeader | None:
+    # The same few headers come with every reply, and numpy parses them as Python source.
+    prefix = io.BytesIO(header)
     try:
         version = np.lib.format.read_magic(prefix)
         if version == (1, 0):

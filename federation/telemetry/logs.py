@@ -104,6 +104,7 @@ def configure(process: str, level: str = "info", stream: TextIO | None = None) -
         cache_logger_on_first_use=False,
     )
     handler = _Handler(stream)
+    handler.setLevel(threshold)  # records of loggers below the root pass it by level of their own only
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=on_every_line,

@@ -52,13 +52,14 @@ class Outbox:
 
     def received(self, frame: pb.TransferReceived) -> bool:
         """Take the receiver's word that it has a message; return whether it was still waiting."""
-        if self._transfer is not None:
-            self._transfer.received(frame)
+        if self._transfer is not None and self._transfer.received(frame):
+            self._sent()
+            self._transfer = None  # it holds the message's arrays
         return self._waiting.pop(frame.transfer_id, None) is not None
 
     def drop(self, message_id: str) -> None:
         """Forget a message that nobody waits for any more, unless it is under way."""
-        if self._transfer is None or self._transfer.transfer_id != message_id or self._transfer.done:
+        if self._transfer is None or self._transfer.transfer_id != message_id:
             self._waiting.pop(message_id, None)
 
     def link_up(self, receiving: pb.TransferPosition | None, held: Iterable[bytes] = ()) -> None:

@@ -95,6 +95,7 @@ class Simulation:
         state.mkdir(mode=0o700, exist_ok=True)
         logs = self._options.results / results.LOGS
         logs.mkdir(exist_ok=True)
+        janitor = None if self._options.keep else await processes.Janitor.watch(state)
         try:
             outcome = await self._run(state, logs)
             outcome.peakMemoryBytes = self._memory.by_process()
@@ -103,6 +104,8 @@ class Simulation:
         finally:
             if not self._options.keep:
                 shutil.rmtree(state, ignore_errors=True)
+            if janitor is not None:
+                await janitor.dismiss()
 
     async def _run(self, state: Path, logs: Path) -> results.Outcome:
         self._view.start("starting the coordinator")
@@ -111,8 +114,8 @@ class Simulation:
             stack.push_async_callback(coordinator.stop, STOP_SECONDS)
             endpoints = await self._endpoints(coordinator, state / "coordinator")
             self._view.start(f"joining {len(self._plan.edges)} edges")
-            await asyncio.gather(*(self._start_agent(edge, endpoints, state, logs) for edge in self._plan.edges))
             stack.push_async_callback(self._stop_agents)
+            await asyncio.gather(*(self._start_agent(edge, endpoints, state, logs) for edge in self._plan.edges))
             sampler = asyncio.create_task(self._sample_memory())
             stack.callback(sampler.cancel)
             outcome = await self._follow(coordinator)
@@ -196,6 +199,10 @@ class Simulation:
             waited = f"after {self._options.timeout_seconds:g} s the training was still {outcome.state}"
             outcome.state, outcome.reason = "TimedOut", "Timeout"
             outcome.message = f"{waited}: {outcome.message}" if outcome.message else waited
+        for drill in self._options.drills:
+            if drill not in self._drilled:
+                late = f"--drill {drill.edge}@{drill.round} came too late, the training was over before"
+                outcome.message = f"{outcome.message}; {late}" if outcome.message else late
         return outcome
 
     async def _statuses(self, coordinator: processes.Child) -> AsyncIterator[dict[str, Any]]:
@@ -212,10 +219,11 @@ class Simulation:
         for entry in status.get("metrics", []):
             self._metrics[entry["round"], entry["phase"]] = entry
         current = status.get("round", {}).get("current", 0)
+        over = status.get("phase") in _FINAL_PHASES
         if current and self._first_round is None:
             self._first_round = time.monotonic()
         for drill in self._options.drills:
-            if current >= drill.round and drill not in self._drilled:
+            if current >= drill.round and drill not in self._drilled and not over:
                 self._drilled.add(drill)
                 self._agents[drill.edge].kill_group()
         self._view.status(status)

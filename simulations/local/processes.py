@@ -92,6 +92,45 @@ async def start(name: str, module: str, config: Path, logs: Path, *, read_stdout
     return Child(name, process, log)
 
 
+_JANITOR = """
+if read -r word; then exit 0; fi
+seconds=0
+while [ "$seconds" -lt 8 ]; do rm -rf -- "$1"; sleep 1; seconds=$((seconds + 1)); done
+rm -rf -- "$1"
+"""
+"""Removes a directory when its standard input ends without a word. Processes that lose their lifeline may
+write for some more seconds, so it removes again what comes back."""
+
+
+@dataclass
+class Janitor:
+    """A shell that removes a directory of keys if this process dies without having done so."""
+
+    process: asyncio.subprocess.Process
+
+    @classmethod
+    async def watch(cls, directory: Path) -> Janitor:
+        """Begin to watch over a directory, out of reach of the terminal's Ctrl-C."""
+        process = await asyncio.create_subprocess_exec(
+            "/bin/sh",
+            "-c",
+            _JANITOR,
+            "hanse-janitor",
+            str(directory),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            env={key: value for key, value in environment("").items() if key != "HANSE_PROCESS"},
+            start_new_session=True,
+        )
+        return cls(process)
+
+    async def dismiss(self) -> None:
+        """Send it home: the directory is gone already."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            await self.process.communicate(b"done\n")
+
+
 def _import_path() -> Mapping[str, str]:
     """Children find the same packages as this process, from a checkout as well as installed."""
     root = str(Path(__file__).resolve().parents[2])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -53,8 +54,8 @@ class Outcome:
         return self.state == "Completed"
 
     def to_json(self) -> str:
-        """One object, indented, keys in their order."""
-        return json.dumps(asdict(self), indent=2)
+        """One object, indented, keys in their order; a number that is not finite, which JSON has not, is null."""
+        return json.dumps(_finite(asdict(self)), indent=2, allow_nan=False)
 
 
 def outcome_of(
@@ -93,6 +94,14 @@ def outcome_of(
     )
 
 
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 @contextlib.contextmanager
 def claim(directory: Path) -> Iterator[None]:
     """Make the directory, for one run only.
@@ -110,13 +119,22 @@ def claim(directory: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise SimulationError(f"{directory}: another simulation runs in it; wait for its end or give another directory") from error
-        if any(path.name != _LOCK_FILE for path in directory.iterdir()):
-            raise SimulationError(f"{directory}: holds an earlier run; give another directory or remove it")
-        yield
+            raise SimulationError(
+                f"{directory}: another simulation runs in it; wait for its end or give another directory"
+            ) from error
+        try:
+            if _holds_anything(directory):
+                raise SimulationError(f"{directory}: holds an earlier run; give another directory or remove it")
+            yield
+        finally:
+            # Only whoever has the lock may clear up: an empty directory can be another run's that has just begun.
+            with contextlib.suppress(OSError):
+                if not _holds_anything(directory):
+                    (directory / _LOCK_FILE).unlink(missing_ok=True)
+                    directory.rmdir()
     finally:
         os.close(lock)
-        with contextlib.suppress(OSError):
-            if not any(path.name != _LOCK_FILE for path in directory.iterdir()):
-                (directory / _LOCK_FILE).unlink(missing_ok=True)
-                directory.rmdir()
+
+
+def _holds_anything(directory: Path) -> bool:
+    return any(path.name != _LOCK_FILE for path in directory.iterdir())

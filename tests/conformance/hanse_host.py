@@ -24,7 +24,8 @@ from federation.runtime import port, processes
 from federation.trust import identity as identities
 
 NAMESPACE, NAME = "conformance", "case"
-LIMIT_SECONDS = 120
+LIMIT_SECONDS = 60
+ROOT = str(Path(__file__).parents[2])
 
 
 def node_id(site: int) -> int:
@@ -59,6 +60,7 @@ async def run(
     the_hub = hub.Hub(work, authority)
     address = await the_hub.start()
     runtime = processes.Processes(work / "logs")
+    watcher = asyncio.create_task(_fail_with(runtime, the_hub))
     try:
         await runtime.start(
             _aggregator(work, authority, address, packed.digest, run_config, strategy, spec or {})
@@ -83,9 +85,20 @@ async def run(
     except TimeoutError as error:
         raise RuntimeError(f"no end after {LIMIT_SECONDS} s" + _logs(work)) from error
     finally:
+        watcher.cancel()
         await runtime.close(2.0)
         await the_hub.stop()
     return work / "aggregator" / "work" / "app"
+
+
+async def _fail_with(runtime: processes.Processes, the_hub: hub.Hub) -> None:
+    """An aggregator that ends without a word ends the wait for it."""
+    async for event in runtime.events():
+        if isinstance(event, port.Exited) and event.name == "aggregator":
+            await asyncio.sleep(1.0)  # its last words may be on their way
+            for waited in (the_hub.exchange_address, the_hub.finished):
+                if not waited.done():
+                    waited.set_exception(RuntimeError("the aggregator ended\n" + "\n".join(event.log_tail)))
 
 
 def _aggregator(
@@ -128,6 +141,7 @@ def _aggregator(
         name="aggregator",
         argv=(sys.executable, "-m", "coordinator.aggregator", "--config", "config.json"),
         directory=work / "aggregator",
+        environment={"PYTHONPATH": ROOT},
         files={"config.json": config.model_dump_json().encode()},
     )
 
@@ -165,6 +179,7 @@ def _client(
         name=cluster(site),
         argv=(sys.executable, "-m", "edge_agent.client", "--config", "config.json"),
         directory=home,
+        environment={"PYTHONPATH": ROOT},
         files={"config.json": config.model_dump_json().encode()},
     )
 

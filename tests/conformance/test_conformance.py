@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import safetensors.numpy
 from tests.conformance import hanse_host, reference
 
 from federation.apps import config as app_config
@@ -30,6 +32,13 @@ async def test_same_result_to_the_last_bit(case: reference.Case, tmp_path: Path)
     ran = await hanse_host.run(
         case.directory, configs, case.run_config, tmp_path / "hanse", strategy=case.strategy, late=case.late
     )
-    got = reference.read_result(ran)
+    got = reference.read_result(ran) if case.strategy is None else _model(tmp_path / "hanse" / "models")
     assert got == want
     assert want, "the app wrote no result"
+
+
+def _model(store: Path) -> dict[str, Any]:
+    """The stored model, in the form of `read_result`: an app without a ServerApp writes nothing itself."""
+    (file,) = store.rglob("model.safetensors")
+    arrays = safetensors.numpy.load_file(file)
+    return {"arrays": {name: (value.dtype.str, value.shape, value.tobytes()) for name, value in arrays.items()}}

@@ -36,6 +36,7 @@ clientapp = "tiny.client_app:app"
 
 [tool.flwr.app.config]
 rounds = 2
+fraction-evaluate = 1.0
 signals = ""
 """
 
@@ -54,7 +55,8 @@ app = ServerApp()
 def main(grid, context):
     print("the ServerApp says hello")
     start = {"weights": np.zeros((4, 3), np.float32), "bias": np.zeros(3, np.float32)}
-    FedAvg(min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1).start(
+    fraction = context.run_config["fraction-evaluate"]
+    FedAvg(fraction_evaluate=fraction, min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1).start(
         grid=grid,
         initial_arrays=ArrayRecord({name: Array(value) for name, value in start.items()}),
         num_rounds=int(context.run_config["rounds"]),

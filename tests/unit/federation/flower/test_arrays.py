@@ -287,6 +287,7 @@ def test_the_file_closes_with_its_last_region(tmp_path: pathlib.Path) -> None:
     del array
     gc.collect()
     assert alive() is None
+    arrays.closer.flush()
     with pytest.raises(OSError):
         os.fstat(fd)
 
