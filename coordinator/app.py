@@ -38,7 +38,8 @@ from federation.store import memory
 from federation.telemetry import logs
 from federation.trust import authorisation, credentials, interceptors, rotation
 from federation.trust import identity as identities
-from federation.wire import denials, limits
+from federation.wire import denials
+from federation.wire import limits as wire_limits
 from federation.wire import hanse_pb2_grpc as pb_grpc
 
 _log = logs.get_logger(__name__)
@@ -46,7 +47,7 @@ _log = logs.get_logger(__name__)
 ENDPOINTS = "endpoints.json"
 
 SERVER_OPTIONS = (
-    ("grpc.max_receive_message_length", limits.MAX_FRAME_BYTES),
+    ("grpc.max_receive_message_length", wire_limits.MAX_FRAME_BYTES),
     # An agent behind a NAT keeps its connection open with pings; the hub must not take them for an attack.
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -116,6 +117,7 @@ class Coordinator:
         settings, state = self.settings, self._state
         roll = members.Members(self.store, self._clock)
         shelf = bundles.BundleShelf(state / "bundles")
+        limits = snapshot.Limits(settings.link_grace_seconds, settings.start_grace_seconds)
         self.agents = links.AgentLinks(self._clock, lambda: self.controller.notify())
         self.aggregators = links.AggregatorLinks(lambda: self.controller.notify())
         self.control_guard = interceptors.Guard(authorisation.control_scope(settings.trust_domain))
@@ -133,6 +135,7 @@ class Coordinator:
                 hub_address=lambda: self.control_address,
                 listen_address=settings.aggregator_listen,
                 model_store=settings.model_store or f"file://{state / 'models'}",
+                limits=limits,
                 log_level=settings.log_level,
             ).launch,
             revoke=lambda expelled: self.control_guard.replace_revocations(
@@ -140,7 +143,7 @@ class Coordinator:
             ),
             roll=roll,
             now=self._clock,
-            limits=snapshot.Limits(settings.link_grace_seconds, settings.start_grace_seconds),
+            limits=limits,
             stop_grace_seconds=settings.stop_grace_seconds,
         )
         self._enrollment = enrollment.Enrollment(

@@ -31,6 +31,7 @@ class Launcher:
     hub_address: Callable[[], str]
     listen_address: str
     model_store: str
+    limits: snapshot.Limits
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
     async def launch(self, training: snapshot.Training) -> runtimes.Workload:
@@ -75,6 +76,8 @@ class Launcher:
             trust_domain=self.issuer.trust_domain,
             listen_address=self.listen_address,
             work_directory=home / "work",
+            link_grace_seconds=self.limits.link_grace_seconds,
+            start_grace_seconds=self.limits.start_grace_seconds,
             model_store=(training.spec.get("model") or {}).get("store") or self.model_store,
             log_level=self.log_level,
             **source,

@@ -16,6 +16,7 @@ from pathlib import Path
 # Before flwr is imported by anything: it would send usage events to its makers.
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 
+import federation.trust  # noqa: F401  (before anything imports grpc: no TLS 1.2)
 import hypothesis
 import pytest
 

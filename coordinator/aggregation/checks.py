@@ -281,7 +281,7 @@ def _is_floating(entry: ArrayDescription) -> bool:
 
 
 def _check_claim(entry: ArrayDescription) -> events.Refused | None:
-    """Check that a description can be true at all. Flower's older API gives no dtype: nothing is claimed then."""
+    """Check that a description can be true at all; Flower's older API gives no dtype and claims nothing."""
     if entry.serialization != NUMPY_SERIALIZATION or not entry.dtype:
         return None
     dtype = _dtype(entry)

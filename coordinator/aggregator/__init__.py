@@ -1,0 +1,1 @@
+"""One training's aggregator: its ServerApp on a Grid of ours, its clients' sessions, its model."""

@@ -6,7 +6,7 @@ It names one training, places and identities; what it must keep secret lies in t
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -51,4 +51,8 @@ class AggregatorConfig(pydantic.BaseModel):
     """The training's own volume: unpacked app, spool, journal."""
     model_store: str
     """An fsspec URL; the model goes to <store>/<namespace>/<name>/<round>/."""
+    link_grace_seconds: Annotated[float, pydantic.Field(ge=0)] = 30.0
+    """How long a round waits for a cluster whose link was cut before it goes on without it."""
+    start_grace_seconds: Annotated[float, pydantic.Field(ge=0)] = 10.0
+    """How long the start waits for the other clusters once the quorum is connected."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -1,9 +1,9 @@
 """Carrying out what the round machine decides.
 
-Why it exists: the round machine only decides. The driver holds the messages on their way out, the replies that
-came in, the clients' sessions and the timer, feeds events in and executes instructions in order.
-Two worlds meet here: sessions live on the event loop, the ServerApp calls from threads of its own.
-It decides nothing about rounds and knows nothing of certificates or frames.
+Why it exists: the round machine only decides. The driver holds the messages on their way out, the replies
+that came in, the clients' sessions and the timer, feeds events in and executes instructions in order. Two
+worlds meet here: sessions live on the event loop, the ServerApp calls from threads of its own. It decides
+nothing about rounds and knows nothing of certificates or frames.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class TrainingOver(BaseException):
 
 
 class Session(Protocol):
-    """A client's open session, as the driver uses it. Calls never block; they come from the event loop only."""
+    """A client's open session, as the driver uses it. Calls never block and come from the event loop."""
 
     def send(self, message_id: str, message: codec.OutgoingMessage) -> None:
         """Queue a message, or send it again if the client does not have it."""
@@ -65,7 +65,7 @@ class ReceivedReply:
 
 @dataclasses.dataclass(frozen=True)
 class Push:
-    """One message that the app pushes: what the machine needs of it, its bytes, and the error reply's maker."""
+    """One message of the app: what the machine needs of it, its bytes, and the maker of its error reply."""
 
     message_id: str
     node: int
@@ -87,7 +87,8 @@ class Driver:
         wall_clock: Callable[[], float] = time.time,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
-        """The clock counts seconds from anywhere; the wall clock gives unix seconds, for deadlines of the app."""
+        """The clock counts seconds from anywhere; the wall clock gives unix seconds, for deadlines of the
+        app."""
         self._machine = machine
         self._progress = progress
         self._loop = loop
@@ -164,7 +165,8 @@ class Driver:
         judged: bool,
         round_number: int | None,
     ) -> concurrent.futures.Future[list[Message]]:
-        """Send a batch. The future is done when the batch is closed (only if `waits`), or raises TrainingOver."""
+        """Send a batch. The future is done when the batch is closed (only if `waits`), or raises
+        TrainingOver."""
         result: concurrent.futures.Future[list[Message]] = concurrent.futures.Future()
 
         def on_loop() -> None:
@@ -173,7 +175,8 @@ class Driver:
                 self._batches[batch_id] = result
             self._pushed.update((push.message_id, push) for push in pushes)
             outgoing = tuple(
-                events.Outgoing(push.message_id, push.node, now + push.expires_at_unix - unix_now) for push in pushes
+                events.Outgoing(push.message_id, push.node, now + push.expires_at_unix - unix_now)
+                for push in pushes
             )
             self.handle(
                 events.BatchPushed(
@@ -188,7 +191,9 @@ class Driver:
         """The replies to these messages that came since the last call; each is handed out once."""
         self._raise_if_over()
         with self._settled_lock:
-            return [self._settled.pop(message_id) for message_id in message_ids if message_id in self._settled]
+            return [
+                self._settled.pop(message_id) for message_id in message_ids if message_id in self._settled
+            ]
 
     def nodes(self) -> list[int]:
         """The ids of the nodes that the app may address now, in ascending order."""
@@ -267,13 +272,17 @@ class Driver:
             return
         if isinstance(outcome, instructions.Reply):
             # A reply that stands in for another message (a late one) was kept under its own id.
-            reply = self._kept.pop(outcome.message_id, None) or self._arrived.pop((outcome.message_id, push.node))
+            reply = self._kept.pop(outcome.message_id, None) or self._arrived.pop(
+                (outcome.message_id, push.node)
+            )
             message = reply.build(message_id)
         else:
             arrived = self._arrived.pop((message_id, push.node), None)
             # A client's own error reply is handed on as it is; ours are made here.
             own = arrived is not None and isinstance(arrived.verdict, events.Errored)
-            message = arrived.build(message_id) if own and arrived else push.error(outcome.code, outcome.reason)
+            message = (
+                arrived.build(message_id) if own and arrived else push.error(outcome.code, outcome.reason)
+            )
         with self._settled_lock:
             self._settled[message_id] = message
 
@@ -284,7 +293,9 @@ class Driver:
         if batch is None or batch.done():
             return
         with self._settled_lock:
-            replies = [self._settled.pop(message_id) for message_id in message_ids if message_id in self._settled]
+            replies = [
+                self._settled.pop(message_id) for message_id in message_ids if message_id in self._settled
+            ]
         batch.set_result(replies)
 
     def _wake_at(self, due: float) -> None:

@@ -1,8 +1,9 @@
 """The aggregator's side of Exchange.Session: frames in and out, for each client.
 
-Why it exists: between a gRPC stream and the driver lie the protocol's hello, transfers that survive a cut link, the
-spool on disk and the checks of an update. A reply's arrays go to disk as they come and are never whole in memory.
-Rounds are not known here; authorisation has happened before (federation/trust/interceptors.py).
+Why it exists: between a gRPC stream and the driver lie the protocol's hello, transfers that survive a cut
+link, the spool on disk and the checks of an update. A reply's arrays go to disk as they come and are never
+whole in memory. Rounds are not known here; authorisation has happened before
+(federation/trust/interceptors.py).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -125,8 +127,10 @@ class Exchange(pb_grpc.ExchangeServicer):
 
     def _client(self, cluster: str) -> _Client:
         if cluster not in self._clients:
-            self._clients[cluster] = _Client(cluster, self._node_of(cluster), self._limits, self._spool_directory,
-                                             self._progress)  # fmt: skip
+            node = self._node_of(cluster)
+            self._clients[cluster] = _Client(
+                cluster, node, self._limits, self._spool_directory, self._progress
+            )
         return self._clients[cluster]
 
     def _failed_to_load(self, cluster: str, failure: pb.ClientFailure) -> None:
@@ -144,12 +148,12 @@ class Exchange(pb_grpc.ExchangeServicer):
                 return
             if isinstance(frame, frames.Chunk):
                 self._progress.transferred(client.cluster, received=len(frame.data))
-                self._take(client, lambda frame=frame: client.incoming.chunk(frame))
+                self._take(client, functools.partial(client.incoming.chunk, frame))
                 continue
             match frame.WhichOneof("body"):
                 case "begin":
                     client.transfer_id = frame.begin.transfer_id
-                    self._take(client, lambda frame=frame: client.incoming.begin(frame.begin))
+                    self._take(client, functools.partial(client.incoming.begin, frame.begin))
                 case "received":
                     if client.outbox.received(frame.received):
                         self._driver.delivered(frame.received.transfer_id)
@@ -159,7 +163,9 @@ class Exchange(pb_grpc.ExchangeServicer):
                     self._failed_to_load(client.cluster, frame.failure)
                     return
                 case other:
-                    raise denials.Denied(denials.Reason.BAD_MESSAGE, detail=f"a {other} frame within a session")
+                    raise denials.Denied(
+                        denials.Reason.BAD_MESSAGE, detail=f"a {other} frame within a session"
+                    )
 
     def _take(self, client: _Client, feed: Callable[[], list[transfers.Event]]) -> None:
         """Feed a frame into the client's transfer and act on what it brings about."""
@@ -172,7 +178,10 @@ class Exchange(pb_grpc.ExchangeServicer):
             log.exception("reply not stored", cluster=client.cluster)
             client.reply = None
             self._driver.handle(
-                events.StopAsked(reasons.TrainingReason.STORAGE_FULL, f"a reply of {client.cluster} could not be stored: {error}")
+                events.StopAsked(
+                    reasons.TrainingReason.STORAGE_FULL,
+                    f"a reply of {client.cluster} could not be stored: {error}",
+                )
             )
             return
         for event in happened:
@@ -215,11 +224,19 @@ class Exchange(pb_grpc.ExchangeServicer):
                     verdict = await self._verifier.values(sent, header, reply)
                 except Exception as error:  # whatever a hostile reply provokes ends as its refusal
                     log.exception("reply not readable", cluster=client.cluster)
-                    verdict = events.Refused(reasons.UpdateViolation.UNREADABLE, f"the reply of {client.cluster} cannot be read: {error}")
+                    verdict = events.Refused(
+                        reasons.UpdateViolation.UNREADABLE,
+                        f"the reply of {client.cluster} cannot be read: {error}",
+                    )
         self._replied(client, header.reply_to_message_id, verdict, header, reply)
 
     def _replied(
-        self, client: _Client, message_id: str, verdict: events.Verdict, header: pb.MessageHeader, reply: received.Reply
+        self,
+        client: _Client,
+        message_id: str,
+        verdict: events.Verdict,
+        header: pb.MessageHeader,
+        reply: received.Reply,
     ) -> None:
         def build(answered_id: str) -> Message:
             header.reply_to_message_id = answered_id
@@ -235,12 +252,18 @@ class Exchange(pb_grpc.ExchangeServicer):
             if client.refused_transfer == client.transfer_id:
                 return  # the rest of a transfer that was refused at its beginning
             raise denials.Denied(denials.Reason.BAD_MESSAGE, detail=str(error))
-        too_large = isinstance(error, codec.MessageTooLarge | codec.ArrayTooLarge | codec.TooManyArrays | codec.HeaderTooLarge)
+        too_large = isinstance(
+            error, codec.MessageTooLarge | codec.ArrayTooLarge | codec.TooManyArrays | codec.HeaderTooLarge
+        )
         reason = reasons.UpdateViolation.TOO_LARGE if too_large else reasons.UpdateViolation.UNREADABLE
         client.refused_transfer = client.transfer_id
         self._driver.replied(
             client.node,
-            driver_module.ReceivedReply(message_id, events.Refused(reason, f"the reply of {client.cluster} was refused: {error}"), _never),
+            driver_module.ReceivedReply(
+                message_id,
+                events.Refused(reason, f"the reply of {client.cluster} was refused: {error}"),
+                _never,
+            ),
         )
 
 
@@ -306,7 +329,10 @@ class _Session:
         await self._write(
             pb.AggregatorFrame(
                 welcome=pb.ClientWelcome(
-                    protocol=version, node_id=self._client.node, run_id=run_id, receiving=self._client.incoming.position
+                    protocol=version,
+                    node_id=self._client.node,
+                    run_id=run_id,
+                    receiving=self._client.incoming.position,
                 )
             )
         )
@@ -317,7 +343,9 @@ class _Session:
         self._wake.set()
 
     def confirm(self, message_id: str) -> None:
-        self.control(pb.AggregatorFrame(received=pb.TransferReceived(transfer_id=outbox.reply_id(message_id))))
+        self.control(
+            pb.AggregatorFrame(received=pb.TransferReceived(transfer_id=outbox.reply_id(message_id)))
+        )
 
     def goodbye(self, reason: str, message: str) -> None:
         self._leaving = True

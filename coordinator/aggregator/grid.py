@@ -1,8 +1,9 @@
 """The Grid that a training's ServerApp sees.
 
-Why it exists: `flwr.serverapp.Grid` is the one thing that a ServerApp knows of the world. This one hands messages
-to the driver and gives back replies in the order of node ids, so that an average has the same last bit whatever the
-order of arrival. Any number of the app's threads may use it. It knows no channel and decides no round.
+Why it exists: `flwr.serverapp.Grid` is the one thing that a ServerApp knows of the world. This one hands
+messages to the driver and gives back replies in the order of node ids, so that an average has the same last
+bit whatever the order of arrival. Any number of the app's threads may use it. It knows no channel and decides
+no round.
 """
 
 from __future__ import annotations
@@ -80,7 +81,12 @@ class HanseGrid(Grid):
         return self._run
 
     def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
     ) -> Message:
         """Create a message; Flower's deprecated way."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
@@ -139,7 +145,9 @@ class HanseGrid(Grid):
             )
             if message.has_content():
                 carried.update((id(record), record) for record in message.content.array_records.values())
-                arrays = next((record for record in message.content.array_records.values() if len(record)), arrays)
+                arrays = next(
+                    (record for record in message.content.array_records.values() if len(record)), arrays
+                )
         if not pushes:
             return [], None
         if arrays is not None:
@@ -175,7 +183,9 @@ class HanseGrid(Grid):
         with self._lock:
             return f"{self._prefix}-{next(self._numbers)}-{node:x}"
 
-    def _measure(self, kind: events.Kind, number: int | None, received: list[Message], entered: float) -> None:
+    def _measure(
+        self, kind: events.Kind, number: int | None, received: list[Message], entered: float
+    ) -> None:
         now = self._clock()
         with self._lock:
             since, self._last_return = self._last_return, now
@@ -183,7 +193,9 @@ class HanseGrid(Grid):
         if since is not None and entered > since:
             self._progress.spent("Aggregate", entered - since)
         if kind is not events.Kind.QUERY:
-            self._progress.measured(number or self._progress.current_round, kind.value, metrics.average(received))
+            self._progress.measured(
+                number or self._progress.current_round, kind.value, metrics.average(received)
+            )
 
 
 def _array_bytes(record: ArrayRecord) -> int:

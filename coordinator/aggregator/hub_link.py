@@ -1,7 +1,7 @@
 """The aggregator's conversation with the coordinator: progress up; roster, rules and stop down.
 
-Why it exists: the coordinator is the only writer of a training's status and the only one that knows which clusters
-are wanted. The link dials again when it is cut; the training goes on meanwhile. It decides nothing.
+Why it exists: the coordinator is the only writer of a training's status and the only one that knows which
+clusters are wanted. The link dials again when it is cut; the training goes on meanwhile. It decides nothing.
 """
 
 from __future__ import annotations
@@ -125,7 +125,9 @@ def hello(exchange_address: str, server_name: str) -> pb.AggregatorHello:
     )
 
 
-async def renew(credential_directory: credentials.CredentialDirectory, address: str, server_name: str) -> None:
+async def renew(
+    credential_directory: credentials.CredentialDirectory, address: str, server_name: str
+) -> None:
     """Get a new certificate for the identity that is held, with a new key; open streams keep the old one.
 
     Raises: grpc.aio.AioRpcError.

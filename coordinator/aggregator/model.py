@@ -74,16 +74,17 @@ def values(array: Array) -> npt.NDArray[Any]:
     """
     if array.stype != "numpy.ndarray":
         raise ValueError(f"an array serialised as {array.stype} cannot be stored, only numpy.ndarray can")
-    if not isinstance(array.data, bytes):
+    data: object = array.data  # typed as bytes, and whatever the app put there
+    if not isinstance(data, bytes):
         return array.numpy()
-    stream = io.BytesIO(array.data[:_NPY_HEADER_BOUND])
+    stream = io.BytesIO(data[:_NPY_HEADER_BOUND])
     version = np.lib.format.read_magic(stream)
     if version != (1, 0):
         return array.numpy()
     shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
     if fortran_order or dtype.hasobject:
         return array.numpy()
-    return np.frombuffer(array.data, dtype=dtype, offset=stream.tell()).reshape(shape)
+    return np.frombuffer(data, dtype=dtype, offset=stream.tell()).reshape(shape)
 
 
 _NPY_HEADER_BOUND = 65536 + 16

@@ -26,8 +26,8 @@ _LASTING = frozenset(
         reasons.ClusterReason.DEADLINE_EXCEEDED,
     }
 )
-"""What was wrong with a cluster's reply. It stays to be read until a reply in the same phase counts again: an update
-that was refused is not mended by the evaluation that follows it."""
+"""What was wrong with a cluster's reply. It stays to be read until a reply in the same phase counts again: an
+update that was refused is not mended by the evaluation that follows it."""
 
 
 @dataclasses.dataclass
@@ -42,7 +42,9 @@ class _Cluster:
     bytes_received: int = 0
     wrong_in: str = ""
     """The phase that the reason, if it is a lasting one, comes from."""
-    log: collections.deque[str] = dataclasses.field(default_factory=lambda: collections.deque(maxlen=LOG_LINES))
+    log: collections.deque[str] = dataclasses.field(
+        default_factory=lambda: collections.deque(maxlen=LOG_LINES)
+    )
 
     def take(self, state: str, reason: str, message: str, phase: str) -> None:
         """Take what the round machine says, but for a lasting reason that nothing has made good."""
@@ -133,7 +135,9 @@ class Progress:
                 {
                     "round": number,
                     "phase": phase,
-                    "values": {name: value if math.isfinite(value) else None for name, value in values.items()},
+                    "values": {
+                        name: value if math.isfinite(value) else None for name, value in values.items()
+                    },
                 }
                 for (number, phase), values in sorted(self._metrics.items())
             ]
@@ -141,7 +145,11 @@ class Progress:
     def examples(self) -> dict[str, int]:
         """The examples of each cluster's last update, where it gave a number."""
         with self._lock:
-            return {name: entry.examples for name, entry in sorted(self._clusters.items()) if entry.examples is not None}
+            return {
+                name: entry.examples
+                for name, entry in sorted(self._clusters.items())
+                if entry.examples is not None
+            }
 
     @property
     def current_round(self) -> int:

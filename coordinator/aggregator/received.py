@@ -1,7 +1,7 @@
 """A reply on its way in: its arrays go to an unnamed file, the small ones stay in memory.
 
-Why it exists: the aggregator's memory must not grow with the number of clients. What a reply means, and whether
-it is acceptable, is not known here.
+Why it exists: the aggregator's memory must not grow with the number of clients. What a reply means, and
+whether it is acceptable, is not known here.
 """
 
 from __future__ import annotations

@@ -76,7 +76,9 @@ def build(name: str, arguments: Mapping[str, Any]) -> strategies.Strategy:
     """
     known = {cls: getattr(strategies, cls) for cls in strategies.__all__ if cls not in ("Strategy", "Result")}
     if name not in known:
-        raise StrategyInvalid(f"spec.strategy.name: {name} is not one of Flower's strategies: {', '.join(sorted(known))}")
+        raise StrategyInvalid(
+            f"spec.strategy.name: {name} is not one of Flower's strategies: {', '.join(sorted(known))}"
+        )
     accepted = inspect.signature(known[name]).parameters
     for argument in arguments:
         if argument not in accepted:
@@ -98,7 +100,9 @@ def _initial_arrays(source: str, directory: Path) -> ArrayRecord:
     if source.endswith(".safetensors"):
         import safetensors.numpy  # noqa: PLC0415  (only apps that ship such a file need it)
 
-        return ArrayRecord({name: Array(value) for name, value in safetensors.numpy.load_file(directory / source).items()})
+        return ArrayRecord(
+            {name: Array(value) for name, value in safetensors.numpy.load_file(directory / source).items()}
+        )
     made = _function(source)()
     if isinstance(made, ArrayRecord):
         return made
@@ -113,7 +117,8 @@ def _function(reference: str) -> Callable[[], Any]:
     module, _, attribute = reference.partition(":")
     if not attribute:
         raise StrategyInvalid(
-            f"spec.strategy.parameters.{INITIAL_ARRAYS}: {reference!r} is neither module:function nor a .npz or .safetensors file"
+            f"spec.strategy.parameters.{INITIAL_ARRAYS}: {reference!r} is neither module:function "
+            "nor a .npz or .safetensors file"
         )
     try:
         function: Callable[[], Any] = getattr(importlib.import_module(module), attribute)
@@ -125,7 +130,9 @@ def _function(reference: str) -> Callable[[], Any]:
 def _arrays_of_a_client(grid: Grid) -> ArrayRecord:
     """Ask the first client for its model, as Flower's older API does; a NumPyClient answers that."""
     node = min(grid.get_node_ids())
-    answers = list(grid.send_and_receive([Message(replies.parameters_request(), node, replies.GET_PARAMETERS)]))
+    answers = list(
+        grid.send_and_receive([Message(replies.parameters_request(), node, replies.GET_PARAMETERS)])
+    )
     if not answers or answers[0].has_error():
         why = answers[0].error.reason if answers else "it did not answer"
         raise StrategyInvalid(

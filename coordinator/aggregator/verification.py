@@ -1,7 +1,7 @@
 """Between a reply on disk and the pure checks: descriptions out of headers, values out of the spool.
 
-Why it exists: `aggregation.checks` knows neither messages nor files. This module describes a message's arrays to it
-and reads their values block by block, so that checking a reply of any size needs a few megabytes.
+Why it exists: `aggregation.checks` knows neither messages nor files. This module describes a message's arrays
+to it and reads their values block by block, so that checking a reply of any size needs a few megabytes.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import asyncio
 import functools
 import io
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from coordinator.aggregation import checks, events
 from coordinator.aggregator import grid, received
-from federation.flower import secagg
 from federation.flower import arrays as flower_arrays
+from federation.flower import secagg
 from federation.wire import codec
 from federation.wire import hanse_pb2 as pb
 
@@ -67,21 +67,30 @@ class Verifier:
                 if refused is not None:
                     return refused
         if grid.kind_of(sent.header.message_type) is not events.Kind.TRAIN:
-            return events.Accepted(checks.examples_of(metrics_of(header)))  # no update: any value may be an answer
+            return events.Accepted(
+                checks.examples_of(metrics_of(header))
+            )  # no update: any value may be an answer
         if (_undescribed(sent.header) or _undescribed(header)) and not _is_free(sent.header):
             # Flower's older API names neither dtype nor shape; the bytes do, now that they are here.
             described = describe(header, reply.source_of)
             before = describe(sent.header, sent.arrays.__getitem__)
-            refused = checks.check_header(events.Kind.TRAIN, before, described, metrics_of(header), self._limits)
+            refused = checks.check_header(
+                events.Kind.TRAIN, before, described, metrics_of(header), self._limits
+            )
             if refused is not None:
                 return refused
         counterparts = self._counterparts(sent, described) if self._limits.maximum_norm is not None else {}
         ordered = sorted(
             ((record, array) for record, arrays in described.items() for array in arrays),
-            key=lambda pair: list(counterparts).index(pair[1].name) if pair[1].name in counterparts else len(counterparts),
+            key=lambda pair: (
+                list(counterparts).index(pair[1].name) if pair[1].name in counterparts else len(counterparts)
+            ),
         )
         values = (
-            (array.name, _blocks(reply.source_of(entries[record, array.name].sha256), counterparts.get(array.name)))
+            (
+                array.name,
+                _blocks(reply.source_of(entries[record, array.name].sha256), counterparts.get(array.name)),
+            )
             for record, array in ordered
             if array.serialization == checks.NUMPY_SERIALIZATION
         )
@@ -91,7 +100,8 @@ class Verifier:
     def _counterparts(
         sent: codec.OutgoingMessage, reply: checks.Description
     ) -> dict[str, codec.Buffer | codec.ByteSource]:
-        """The serialised bytes of the arrays sent, by name, in the order sent; empty if the reply has none of them."""
+        """The serialised bytes of the arrays sent, by name, in the order sent; empty if the reply has none of
+        them."""
         described = describe(sent.header)
         model = checks.sent_model(described)
         if model is None or not any(reply.values()):
@@ -100,7 +110,9 @@ class Verifier:
         return {entry.name: sent.arrays[entry.sha256] for entry in record.arrays.entries}
 
 
-def describe(header: pb.MessageHeader, source_of: SourceOf | None = None) -> dict[str, list[checks.ArrayDescription]]:
+def describe(
+    header: pb.MessageHeader, source_of: SourceOf | None = None
+) -> dict[str, list[checks.ArrayDescription]]:
     """A message's array records, as `checks` wants them.
 
     With source_of, arrays that the header does not describe are described by their own .npy headers.
@@ -115,8 +127,8 @@ def describe(header: pb.MessageHeader, source_of: SourceOf | None = None) -> dic
 def _description(entry: pb.ArrayEntry, source_of: SourceOf | None) -> checks.ArrayDescription:
     dtype, shape = entry.dtype, tuple(entry.shape)
     if source_of is not None and not dtype and entry.serialization == checks.NUMPY_SERIALIZATION:
-        _, read_dtype, _, shape = _layout(source_of(entry.sha256))
-        dtype = read_dtype.str
+        layout = _layout(source_of(entry.sha256))
+        dtype, shape = layout.dtype.str, layout.shape
     return checks.ArrayDescription(entry.name, dtype, shape, entry.length_bytes, entry.serialization)
 
 
@@ -157,26 +169,35 @@ def _blocks(
     reply: codec.Buffer | codec.ByteSource, sent: codec.Buffer | codec.ByteSource | None
 ) -> Iterator[checks.Block]:
     """The values of a serialised array, with those of its counterpart if that has the same layout."""
-    start, *layout = _layout(reply)
-    dtype = layout[0]
+    layout = _layout(reply)
+    dtype = layout.dtype
     before: int | None = None
     if sent is not None and len(sent) == len(reply):
-        sent_start, *sent_layout = _layout(sent)
-        before = sent_start if sent_layout == layout else None
+        sent_layout = _layout(sent)
+        before = sent_layout.start if sent_layout[1:] == layout[1:] else None
     step = max(1, _BLOCK_BYTES // max(1, dtype.itemsize)) * dtype.itemsize
-    position = start
+    position = layout.start
     while position < len(reply):
         length = min(step, len(reply) - position)
         values = _read(reply, position, length, dtype)
         other = None
         if before is not None and sent is not None:
-            other = _read(sent, position - start + before, length, dtype)
+            other = _read(sent, position - layout.start + before, length, dtype)
         yield values, other
         position += length
 
 
-def _layout(source: codec.Buffer | codec.ByteSource) -> tuple[int, np.dtype[Any], bool, tuple[int, ...]]:
-    """Where the values begin, their type, whether they lie in Fortran's order, their shape. The header was checked."""
+class _Layout(NamedTuple):
+    """Where the values begin, their type, whether they lie in Fortran's order, and their shape."""
+
+    start: int
+    dtype: np.dtype[Any]
+    fortran: bool
+    shape: tuple[int, ...]
+
+
+def _layout(source: codec.Buffer | codec.ByteSource) -> _Layout:
+    """Read a .npy header that was checked before."""
     length = min(len(source), checks.NPY_PREFIX_BYTES)
     return _layout_of(flower_arrays.npy_header(bytes(_slice(source, 0, length))))
 
@@ -186,12 +207,12 @@ _check_npy_header = functools.lru_cache(maxsize=1024)(checks.check_npy_header)
 
 
 @functools.lru_cache(maxsize=1024)
-def _layout_of(header: bytes) -> tuple[int, np.dtype[Any], bool]:
+def _layout_of(header: bytes) -> _Layout:
     stream = io.BytesIO(header)
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(stream)
-    return stream.tell(), dtype, fortran, shape
+    return _Layout(stream.tell(), dtype, fortran, shape)
 
 
 def _read(

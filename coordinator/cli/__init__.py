@@ -1,0 +1,1 @@
+"""The `hanse` command: thin shells around the parts that do the work."""

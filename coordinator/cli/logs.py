@@ -14,7 +14,9 @@ LATEST = Path("hanse-runs")
 
 
 def show(
-    run: Annotated[Path | None, typer.Argument(help="A run's directory; the latest below hanse-runs/ if left out.")] = None,
+    run: Annotated[
+        Path | None, typer.Argument(help="A run's directory; the latest below hanse-runs/ if left out.")
+    ] = None,
     name: Annotated[
         str, typer.Option("--from", help="Only this process: aggregator, coordinator, EDGE or EDGE.client.")
     ] = "",
@@ -33,13 +35,25 @@ def show(
     if not chosen:
         output.refuse(f"--from {name}: no such process; this run has {', '.join(log.stem for log in logs)}")
     for log in chosen:
-        lines = log.read_text(errors="replace").splitlines()[-tail:] if tail else log.read_text(errors="replace").splitlines()
+        lines = (
+            log.read_text(errors="replace").splitlines()[-tail:]
+            if tail
+            else log.read_text(errors="replace").splitlines()
+        )
         for line in lines:
-            typer.echo(json.dumps({"process": log.stem, "line": line}) if form is output.Output.JSON else f"{log.stem:>18} | {line}")
+            typer.echo(
+                json.dumps({"process": log.stem, "line": line})
+                if form is output.Output.JSON
+                else f"{log.stem:>18} | {line}"
+            )
 
 
 def _latest() -> Path:
-    runs = sorted((path for path in LATEST.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime) if LATEST.is_dir() else []
+    runs = (
+        sorted((path for path in LATEST.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
+        if LATEST.is_dir()
+        else []
+    )
     if not runs:
         output.refuse(f"no runs below {LATEST}/; run hanse simulate first, or give a run's directory")
     return runs[-1]

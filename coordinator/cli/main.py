@@ -1,7 +1,8 @@
 """The `hanse` command.
 
-Why it exists: one door for people. Each command is a thin shell: it reads options, calls the part that does the work,
-and turns errors into one sentence and an exit code (2: something to mend before it can start; 1: it ran and failed).
+Why it exists: one door for people. Each command is a thin shell: it reads options, calls the part that does
+the work, and turns errors into one sentence and an exit code (2: something to mend before it can start; 1: it
+ran and failed).
 """
 
 from __future__ import annotations

@@ -22,5 +22,7 @@ class Output(StrEnum):
 
 def refuse(message: str, code: int = CANNOT_START) -> NoReturn:
     """Print one sentence on standard error and end the command."""
-    Console(stderr=True, soft_wrap=True).print(f"hanse: {message}", style="red", highlight=False, markup=False)
+    Console(stderr=True, soft_wrap=True).print(
+        f"hanse: {message}", style="red", highlight=False, markup=False
+    )
     raise typer.Exit(code)

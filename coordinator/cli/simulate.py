@@ -26,19 +26,29 @@ RUNS = Path("hanse-runs")
 
 
 def simulate(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory with the manifests of a federation.")],
-    edges: Annotated[int | None, typer.Option(help="Run this many edges: copies of DIR's, or the first ones.", min=1)] = None,
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A directory with the manifests of a federation.")
+    ],
+    edges: Annotated[
+        int | None, typer.Option(help="Run this many edges: copies of DIR's, or the first ones.", min=1)
+    ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change the training, e.g. spec.clusters.minimum=2.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="PATH=VALUE", help="Change the training, e.g. spec.clusters.minimum=2."
+        ),
     ] = None,
     keep: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep results here, and all that the processes wrote.")
     ] = None,
     timeout: Annotated[float, typer.Option(help="Give up after so many seconds.", min=1)] = 600.0,
     drills: Annotated[
-        list[str] | None, typer.Option("--drill", metavar="EDGE@ROUND", help="Kill this edge at this round and watch.")
+        list[str] | None,
+        typer.Option("--drill", metavar="EDGE@ROUND", help="Kill this edge at this round and watch."),
     ] = None,
-    port: Annotated[int, typer.Option(help="The coordinator's port; 0 takes any that is free.", min=0, max=65535)] = 0,
+    port: Annotated[
+        int, typer.Option(help="The coordinator's port; 0 takes any that is free.", min=0, max=65535)
+    ] = 0,
     form: Annotated[output.Output, typer.Option("-o", "--output", help="text or json.")] = output.Output.TEXT,
 ) -> None:
     """Run a whole federation on this machine: real processes, enrollment and mutual TLS, no Kubernetes.
@@ -47,6 +57,7 @@ def simulate(
     """
     console = Console()
     quiet = form is output.Output.JSON
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # while it is read and checked; later see _run
     try:
         plan = scenario.with_settings(scenario.read(directory), settings or [])
         plan = scenario.with_edges(plan, edges) if edges else plan
@@ -135,23 +146,37 @@ def _summary(console: Console, outcome: results.Outcome) -> None:
             break
     last = {name: points[-1][1] for name, points in curves(outcome).items()}
     if last:
-        console.print("\nlast round   " + "  ".join(f"{name} {value:.4f}" for name, value in last.items()), highlight=False)
+        console.print(
+            "\nlast round   " + "  ".join(f"{name} {value:.4f}" for name, value in last.items()),
+            highlight=False,
+        )
     seconds = outcome.seconds
     console.print(
-        f"time         {seconds['start']:.1f} s to the first round, {seconds['rounds']:.1f} s for {outcome.rounds} rounds",
+        f"time         {seconds['start']:.1f} s to the first round, "
+        f"{seconds['rounds']:.1f} s for {outcome.rounds} rounds",
         highlight=False,
     )
     moved = outcome.bytes
     console.print(
-        f"travelled    {view.format_bytes(moved['down'])} to the edges, {view.format_bytes(moved['up'])} back; no row of data",
+        f"travelled    {view.format_bytes(moved['down'])} to the edges, "
+        f"{view.format_bytes(moved['up'])} back; no row of data",
         highlight=False,
     )
     if outcome.model:
         console.print(f"model        {outcome.model['path']}", highlight=False, soft_wrap=True)
         console.print(f"sha256       {outcome.model['sha256']}", highlight=False, soft_wrap=True)
-    console.print(f"results      {outcome.results} (card.json, curve.png, report.json, logs/)", highlight=False, soft_wrap=True)
+    console.print(
+        f"results      {outcome.results} (card.json, curve.png, report.json, logs/)",
+        highlight=False,
+        soft_wrap=True,
+    )
     if outcome.succeeded:
         victim = outcome.clusters[-1]["name"] if outcome.clusters else "EDGE"
-        console.print(f"\nnext         hanse simulate DIR --drill {victim}@3   kill an edge in the middle and watch", highlight=False)
+        console.print(
+            f"\nnext         hanse simulate DIR --drill {victim}@3   kill an edge in the middle and watch",
+            highlight=False,
+        )
     else:
-        console.print(f"\nnext         hanse logs {outcome.results} --tail 20", highlight=False, soft_wrap=True)
+        console.print(
+            f"\nnext         hanse logs {outcome.results} --tail 20", highlight=False, soft_wrap=True
+        )

@@ -1,8 +1,8 @@
 """The client process: one ClientApp beside its data, for the life of one training.
 
-Why it exists: starting Python and importing an app takes seconds, a round should not. So the app is loaded once and
-answers messages until the aggregator says goodbye. The app runs on the main thread, where user code expects to
-be; the conversation with the aggregator runs on another.
+Why it exists: starting Python and importing an app takes seconds, a round should not. So the app is loaded
+once and answers messages until the aggregator says goodbye. The app runs on the main thread, where user code
+expects to be; the conversation with the aggregator runs on another.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from federation.trust import credentials, tls
 from edge_agent.client import config as client_config
 from edge_agent.client import link, worker
 from flwr.app import Message
+from flwr.clientapp import ClientApp
 
 log = logs.get_logger(__name__)
 
@@ -68,7 +69,7 @@ def run(config: client_config.ClientConfig) -> int:
     return 1 if item.failed else 0
 
 
-def _load(config: client_config.ClientConfig) -> tuple[worker.ClientApp, dict[str, app_config.Value]]:
+def _load(config: client_config.ClientConfig) -> tuple[ClientApp, dict[str, app_config.Value]]:
     """The app and its run config. The working directory is the app's own, as the app expects."""
     if config.app_directory is None:
         if config.client_app is None:

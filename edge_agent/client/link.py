@@ -1,8 +1,8 @@
 """The client's end of Exchange.Session: it dials, dials again, and loses nothing while a link is down.
 
 Why it exists: the worker answers messages on the process's main thread; this keeps the conversation with the
-aggregator going meanwhile, on an event loop in a thread of its own. It knows transfers and frames, and nothing of
-what the messages mean.
+aggregator going meanwhile, on an event loop in a thread of its own. It knows transfers and frames, and
+nothing of what the messages mean.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ class ExchangeLink:
         self._on_end = on_end
         self._rng = rng
         self._arriving = _Arriving()
-        self._incoming = transfers.Incoming(limits, held=self._arriving.held.__contains__, sink_factory=self._sink)
+        self._incoming = transfers.Incoming(
+            limits, held=self._arriving.held.__contains__, sink_factory=self._sink
+        )
         self._outbox = outbox.Outbox(receiver_holds=False)
         self._control: collections.deque[pb.ClientFrame] = collections.deque()
         self._loop = asyncio.new_event_loop()
@@ -142,7 +144,9 @@ class ExchangeLink:
         delay = FIRST_RETRY_SECONDS
         while True:
             try:
-                async with self._credentials.channel(self._address, self._server_name, CHANNEL_OPTIONS) as channel:
+                async with self._credentials.channel(
+                    self._address, self._server_name, CHANNEL_OPTIONS
+                ) as channel:
                     end = await self._session(channel)
                 if end is not None:
                     return end
@@ -151,7 +155,9 @@ class ExchangeLink:
                 denied = denials.from_rpc_error(error)
                 if denied is not None and not denied.may_retry:
                     return End(denied.reason, denied.message, failed=True)
-                log.warning("link lost", code=error.code().name, detail=error.details(), retry_seconds=round(delay, 1))
+                log.warning(
+                    "link lost", code=error.code().name, detail=error.details(), retry_seconds=round(delay, 1)
+                )
             except codec.WireError as error:
                 log.warning("link broken off", detail=str(error))
             finally:
@@ -273,4 +279,6 @@ async def _raise_status(call: grpc.aio.StreamStreamCall) -> None:
     """Turn the status of an ended call into an error, unless it ended well."""
     code = await call.code()
     if code is not grpc.StatusCode.OK:
-        raise grpc.aio.AioRpcError(code, await call.initial_metadata(), await call.trailing_metadata(), await call.details())
+        raise grpc.aio.AioRpcError(
+            code, await call.initial_metadata(), await call.trailing_metadata(), await call.details()
+        )

@@ -41,24 +41,30 @@ class Worker:
         """Return the app's reply to a message, or an error reply if it has none.
 
         Errors: an exception of the app becomes Flower's code 2 with its type and text, as in Flower itself;
-        an app that calls `exit` or returns something that is not a reply becomes code 8 or 2. Nothing is raised.
+        an app that calls `exit` or returns something that is not a reply becomes code 8 or 2. Nothing is
+        raised.
         State:  what the app put into `context.state` is kept, also after an exception.
         """
         try:
-            reply = self._app(message, self._context)
+            reply: object = self._app(message, self._context)
         except SystemExit as exit_call:
-            return self._failed(message, host.ERROR_APP_CRASHED, f"the ClientApp called exit({exit_call.code})")
+            return self._failed(
+                message, host.ERROR_APP_CRASHED, f"the ClientApp called exit({exit_call.code})"
+            )
         except Exception as error:
             # The form of the reason is Flower's own: apps and strategies read it.
             return self._failed(message, host.ERROR_APP_RAISED, f"{type(error)}:<'{error}'>")
         if not isinstance(reply, Message):
-            reason = f"the ClientApp returned {type(reply).__name__} to a {message.metadata.message_type} message, not a Message"
+            asked = message.metadata.message_type
+            reason = f"the ClientApp returned {type(reply).__name__} to a {asked} message, not a Message"
             return Answer(_error(message, host.ERROR_APP_RAISED, reason))
         return Answer(reply)
 
     def _failed(self, message: Message, code: int, reason: str) -> Answer:
         lines = traceback.format_exc().rstrip().splitlines()
-        log.error("client app failed", message_type=message.metadata.message_type, reason=reason, exc_info=True)
+        log.error(
+            "client app failed", message_type=message.metadata.message_type, reason=reason, exc_info=True
+        )
         return Answer(_error(message, code, reason), tuple(lines[-TRACEBACK_LINES:]))
 
 

@@ -295,7 +295,7 @@ def describe_npy(prefix: io.BytesIO) -> NpyHeader | None:
 
 
 def npy_header(prefix: bytes) -> bytes:
-    """Return the header alone of a .npy file that begins with `prefix`, as far as it can be told where it ends."""
+    """Return the header of a .npy file that begins with `prefix`, as far as its end can be told."""
     width = {b"\x01": 2, b"\x02": 4}.get(prefix[6:7], 0)
     return prefix[: 8 + width + int.from_bytes(prefix[8 : 8 + width], "little")] if width else prefix[:128]
 

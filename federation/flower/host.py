@@ -25,7 +25,7 @@ from flwr.supercore import telemetry
 from flwr.supercore.exit.exit_code import EXIT_CODE_HELP, ExitCode
 from flwr.supercore.logger import FLOWER_LOGGER
 from flwr.supercore.object_ref import load_app
-from flwr.supercore.run import Run
+from flwr.supercore.run import Run as Run
 from flwr.supercore.task_identity import TaskIdentity
 
 SERVER_NODE_ID: Final = 1

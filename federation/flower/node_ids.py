@@ -1,7 +1,7 @@
 """The numbers by which Flower knows a training and its clusters.
 
-Why it exists: they must survive restarts of every process and be the same on both sides without asking, so they
-are derived from names. Knows nothing of Flower's own objects.
+Why it exists: they must survive restarts of every process and be the same on both sides without asking, so
+they are derived from names. Knows nothing of Flower's own objects.
 """
 
 from __future__ import annotations

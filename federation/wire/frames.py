@@ -1,8 +1,8 @@
 """The frames of Exchange.Session as gRPC carries them, with the array bytes copied once on each side.
 
-Why it exists: nearly all bytes of a session lie in chunks. protobuf copies a chunk four times on its way out and once
-more on its way in; made and read here, its bytes are copied into the frame, and read where gRPC put them. All other
-frames are protobuf's. What a chunk belongs to is not known here.
+Why it exists: nearly all bytes of a session lie in chunks. protobuf copies a chunk four times on its way out
+and once more on its way in; made and read here, its bytes are copied into the frame, and read where gRPC put
+them. All other frames are protobuf's. What a chunk belongs to is not known here.
 """
 
 from __future__ import annotations
@@ -59,14 +59,16 @@ def chunk_frame(offset: int, data: codec.Buffer) -> bytes:
     inner = b"\x12" + _varint(len(data))  # TransferChunk.data is field 2
     if offset:
         inner = b"\x08" + _varint(offset) + inner  # TransferChunk.offset is field 1
-    return b"".join((b"\x1a", _varint(len(inner) + len(data)), inner, data))  # chunk is field 3 of both frames
+    return b"".join(
+        (b"\x1a", _varint(len(inner) + len(data)), inner, data)
+    )  # chunk is field 3 of both frames
 
 
 def read_chunk(frame: bytes) -> Chunk | None:
     """Return the chunk in a frame that looks as chunk_frame makes it, or None: protobuf has to judge it.
 
-    Law: for every chunk, read_chunk(chunk_frame(offset, data)) is that chunk; what protobuf reads as anything else is
-    never read as a chunk, and never as another one.
+    Law: for every chunk, read_chunk(chunk_frame(offset, data)) is that chunk; what protobuf reads as anything
+    else is never read as a chunk, and never as another one.
     """
     if frame[:1] != b"\x1a":
         return None

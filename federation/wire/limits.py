@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-CHUNK_BYTES = 1024 * 1024
+CHUNK_BYTES = 256 * 1024
 """Bytes of a message in one frame. Between 256 KiB and 4 MiB the speed of a gRPC stream hardly
 changes; one MiB keeps a heartbeat or a cancellation from waiting long behind a chunk."""
 

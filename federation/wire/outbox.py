@@ -1,9 +1,9 @@
 """The sending end of a session that may be cut and come back, without input or output.
 
 Messages leave in the order they were put, one transfer at a time, and stay here until the receiver has them.
-A transfer that was cut goes on where the receiver says. Which arrays the receiver holds is kept here too: a client
-holds those of the last message that had any, an aggregator holds none. When to connect, and what a message
-means, is not known here.
+A transfer that was cut goes on where the receiver says. Which arrays the receiver holds is kept here too: a
+client holds those of the last message that had any, an aggregator holds none. When to connect, and what a
+message means, is not known here.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 
 from federation.wire import codec, frames, transfers
 from federation.wire import hanse_pb2 as pb
+from federation.wire import limits
 
 Frame = pb.TransferBegin | frames.Chunk
 
@@ -33,42 +34,66 @@ class Outbox:
     """Messages on their way to one receiver.
 
     Law: every message put is offered on each new link until it is received, in the order of putting.
+    Law: a receiver that goes on where it was is not offered again what it has: neither what it confirmed, nor what
+        came before the message that it names.
     """
 
     def __init__(self, *, receiver_holds: bool) -> None:
-        """Start empty and without a link; `receiver_holds` says whether the receiver keeps a message's arrays."""
+        """Start empty, without a link; `receiver_holds`: the receiver keeps a message's arrays."""
         self._receiver_holds = receiver_holds
         self._waiting: collections.OrderedDict[str, codec.OutgoingMessage] = collections.OrderedDict()
         self._frames: Iterator[Frame] | None = None
         self._transfer: transfers.Outgoing | None = None
+        self._begun: dict[str, transfers.Outgoing] = {}  # those that were offered and still wait
+        self._received: collections.OrderedDict[str, None] = collections.OrderedDict()
         self._offered: set[str] = set()
         self._held: frozenset[bytes] = frozenset()
         self._receiving: pb.TransferPosition | None = None
         self._linked = False
 
     def put(self, message: codec.OutgoingMessage) -> None:
-        """Add a message; one that waits already or is under way is not added again."""
-        self._waiting.setdefault(message.header.message_id, message)
+        """Add a message; one that waits already, is under way, or was received is not added again."""
+        if message.header.message_id not in self._received:
+            self._waiting.setdefault(message.header.message_id, message)
 
     def received(self, frame: pb.TransferReceived) -> bool:
         """Take the receiver's word that it has a message; return whether it was still waiting."""
         if self._transfer is not None and self._transfer.received(frame):
             self._sent()
             self._transfer = None  # it holds the message's arrays
-        return self._waiting.pop(frame.transfer_id, None) is not None
+        waited = frame.transfer_id in self._waiting
+        if waited:
+            self._remember(frame.transfer_id)
+        return waited
+
+    def _remember(self, message_id: str) -> None:
+        self._waiting.pop(message_id, None)
+        self._begun.pop(message_id, None)
+        self._received[message_id] = None
+        while len(self._received) > limits.REMEMBERED_TRANSFERS:
+            self._received.popitem(last=False)
 
     def drop(self, message_id: str) -> None:
         """Forget a message that nobody waits for any more, unless it is under way."""
         if self._transfer is None or self._transfer.transfer_id != message_id:
             self._waiting.pop(message_id, None)
+            self._begun.pop(message_id, None)
 
     def link_up(self, receiving: pb.TransferPosition | None, held: Iterable[bytes] = ()) -> None:
-        """A new link: what the receiver announced on it."""
+        """A new link: what the receiver announced on it. One that names no transfer has never received any."""
         self._linked = True
         self._held = frozenset(held)
         self._receiving = receiving if receiving is not None and receiving.transfer_id else None
         self._frames = None
         self._offered = set()
+        if self._receiving is None:
+            self._received.clear()
+            self._begun.clear()
+        elif self._receiving.transfer_id in self._waiting:
+            for earlier in list(self._waiting):
+                if earlier == self._receiving.transfer_id:
+                    break
+                self._remember(earlier)  # its confirmation was lost with the link
 
     def link_lost(self) -> None:
         """The link is gone; nothing leaves until the next one."""
@@ -93,9 +118,11 @@ class Outbox:
         message_id = message.header.message_id
         receiving = self._receiving if self._receiving and self._receiving.transfer_id == message_id else None
         # A transfer that goes on keeps the arrays that it omitted before the cut: they are part of its stream.
-        goes_on = receiving is not None and self._transfer is not None and self._transfer.transfer_id == message_id
-        transfer = self._transfer if goes_on and self._transfer else transfers.Outgoing(message, self._held)
-        self._transfer = transfer
+        begun = self._begun.get(message_id) if receiving is not None else None
+        if begun is None or receiving is None or receiving.offset > begun.total_bytes:
+            begun, receiving = transfers.Outgoing(message, self._held), None
+        self._transfer = transfer = begun
+        self._begun[message_id] = transfer
         self._offered.add(message_id)
         self._frames = self._cut(transfer, receiving)
 

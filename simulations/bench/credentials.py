@@ -6,11 +6,15 @@ Hanse's own processes enrol as ever and need nothing from here.
 from __future__ import annotations
 
 import datetime
+import ipaddress
 import secrets
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
 from coordinator.issuing import certificate_authority
-from federation.trust import credentials, keys
+from federation.trust import certificates, credentials, keys
 from federation.trust import identity as identities
 
 TRUST_DOMAIN = "bench.local"
@@ -38,6 +42,30 @@ class Authority:
     def server(self, directory: Path, *dns_names: str) -> credentials.CredentialDirectory:
         """Write credentials for a server under `dns_names`."""
         return self._write(directory, identities.CoordinatorIdentity(TRUST_DOMAIN), dns_names)
+
+    def loopback_files(self, directory: Path) -> None:
+        """Write ca.crt, tls.crt and tls.key for a server on localhost and 127.0.0.1, as stock Flower wants them."""
+        key, now = keys.generate(), datetime.datetime.now(datetime.UTC)
+        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")]))
+            .issuer_name(self._authority.certificate.subject)
+            .public_key(key.public_key())
+            .serial_number(_serial())
+            .not_valid_before(now - datetime.timedelta(minutes=5))
+            .not_valid_after(now + _LIFETIME / 2)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._authority.key.public_key()), critical=False
+            )
+            .sign(self._authority.key, hashes.SHA256())
+        )
+        directory.joinpath("ca.crt").write_bytes(self.certificate_pem)
+        directory.joinpath("tls.crt").write_bytes(certificates.to_pem(certificate))
+        file = directory / "tls.key"
+        file.touch(mode=0o600)
+        file.write_bytes(keys.to_pem(key))
 
     def client(self, directory: Path, cluster: str) -> credentials.CredentialDirectory:
         """Write credentials for a client."""

@@ -13,7 +13,9 @@ _HEIGHT = 8
 _WIDTH = 60
 
 
-def terminal(title: str, points: Sequence[tuple[int, float]], width: int = _WIDTH, height: int = _HEIGHT) -> str:
+def terminal(
+    title: str, points: Sequence[tuple[int, float]], width: int = _WIDTH, height: int = _HEIGHT
+) -> str:
     """Draw values over rounds with block characters.
 
     Shapes: points are (round, value) in round order; at most `width` columns are drawn, evenly picked.
@@ -59,7 +61,9 @@ def picture(path: Path, title: str, series: Mapping[str, Sequence[tuple[int, flo
     mpl.use("Agg")
     from matplotlib import pyplot  # noqa: PLC0415
 
-    figure, axes = pyplot.subplots(1, max(len(series), 1), figsize=(4.5 * max(len(series), 1), 3.2), squeeze=False)
+    figure, axes = pyplot.subplots(
+        1, max(len(series), 1), figsize=(4.5 * max(len(series), 1), 3.2), squeeze=False
+    )
     for axis, (name, points) in zip(axes[0], series.items(), strict=False):
         axis.plot([number for number, _ in points], [value for _, value in points], marker="o", markersize=3)
         axis.set_xlabel("round")

@@ -1,8 +1,8 @@
 """A whole federation as processes on this machine, from the first key to the last goodbye.
 
 Why it exists: `hanse simulate` runs the real coordinator, aggregator, edge agents and clients, joined by real
-enrollment over mutual TLS. This module starts the first two kinds, follows the training's status that the coordinator
-publishes, carries out a drill, and leaves nothing behind but the results.
+enrollment over mutual TLS. This module starts the first two kinds, follows the training's status that the
+coordinator publishes, carries out a drill, and leaves nothing behind but the results.
 """
 
 from __future__ import annotations
@@ -44,8 +44,10 @@ class Drill:
     def parse(cls, text: str) -> Drill:
         """Read `edge-02@3`. Raises: SimulationError."""
         edge, at, number = text.rpartition("@")
-        if not at or not edge or not number.isdigit():
-            raise SimulationError(f"--drill {text}: write it as EDGE@ROUND, e.g. zurich@3")
+        if not at or not edge or not number.isdecimal() or int(number) < 1:
+            raise SimulationError(
+                f"--drill {text}: write it as EDGE@ROUND, e.g. zurich@3; the first round is 1"
+            )
         return cls(edge, int(number))
 
 
@@ -62,13 +64,16 @@ class Options:
 
 
 NewToken = Callable[[str, datetime.datetime], tuple[str, Mapping[str, Any]]]
-"""Makes a join token for a cluster, good until a time: the token itself, and the record that the hub keeps."""
+"""Makes a join token for a cluster, good until a time: the token itself, and the record that the hub
+keeps."""
 
 
 class Simulation:
     """One run of one scenario."""
 
-    def __init__(self, plan: scenario.Scenario, options: Options, shown: view.View, new_token: NewToken) -> None:
+    def __init__(
+        self, plan: scenario.Scenario, options: Options, shown: view.View, new_token: NewToken
+    ) -> None:
         """Take what to run, how, where to show it, and the hub operator's way to make join tokens."""
         self._plan = plan
         self._new_token = new_token
@@ -86,12 +91,15 @@ class Simulation:
     async def run(self) -> results.Outcome:
         """Run to the end of the training, the timeout, or cancellation; afterwards nothing runs any more.
 
-        Raises: SimulationError for a drill on an unknown edge; SimulationFailed if Hanse itself could not go on.
+        Raises: SimulationError for a drill on an unknown edge; SimulationFailed if Hanse itself could not go
+        on.
         """
         for drill in self._options.drills:
             if drill.edge not in {edge.name for edge in self._plan.edges}:
                 raise SimulationError(f"--drill {drill.edge}@{drill.round}: there is no edge {drill.edge}")
-        state = self._options.results / "state" if self._options.keep else Path(tempfile.mkdtemp(prefix="hanse-"))
+        state = (
+            self._options.results / "state" if self._options.keep else Path(tempfile.mkdtemp(prefix="hanse-"))
+        )
         state.mkdir(mode=0o700, exist_ok=True)
         logs = self._options.results / results.LOGS
         logs.mkdir(exist_ok=True)
@@ -115,7 +123,9 @@ class Simulation:
             endpoints = await self._endpoints(coordinator, state / "coordinator")
             self._view.start(f"joining {len(self._plan.edges)} edges")
             stack.push_async_callback(self._stop_agents)
-            await asyncio.gather(*(self._start_agent(edge, endpoints, state, logs) for edge in self._plan.edges))
+            await asyncio.gather(
+                *(self._start_agent(edge, endpoints, state, logs) for edge in self._plan.edges)
+            )
             sampler = asyncio.create_task(self._sample_memory())
             stack.callback(sampler.cancel)
             outcome = await self._follow(coordinator)
@@ -145,7 +155,9 @@ class Simulation:
             "log_level": self._options.log_level,
         }
         _write_private(directory / "config.json", json.dumps(config))
-        return await processes.start("coordinator", "coordinator", directory / "config.json", logs, read_stdout=True)
+        return await processes.start(
+            "coordinator", "coordinator", directory / "config.json", logs, read_stdout=True
+        )
 
     async def _endpoints(self, coordinator: processes.Child, directory: Path) -> Mapping[str, str]:
         """Wait for the coordinator to say where it listens."""
@@ -174,7 +186,9 @@ class Simulation:
             "log_level": self._options.log_level,
         }
         _write_private(directory / "config.json", json.dumps(config))
-        self._agents[edge.name] = await processes.start(edge.name, "edge_agent", directory / "config.json", logs)
+        self._agents[edge.name] = await processes.start(
+            edge.name, "edge_agent", directory / "config.json", logs
+        )
 
     async def _stop_agents(self) -> None:
         await asyncio.gather(*(agent.stop(STOP_SECONDS) for agent in self._agents.values()))
@@ -194,7 +208,9 @@ class Simulation:
         except TimeoutError:
             timed_out = True
         self._ended = time.monotonic()
-        outcome = results.outcome_of(self._plan.title, self._status, list(self._metrics.values()), self._seconds())
+        outcome = results.outcome_of(
+            self._plan.title, self._status, list(self._metrics.values()), self._seconds()
+        )
         if timed_out:
             waited = f"after {self._options.timeout_seconds:g} s the training was still {outcome.state}"
             outcome.state, outcome.reason = "TimedOut", "Timeout"

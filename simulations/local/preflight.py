@@ -1,7 +1,7 @@
 """What can be found wrong before anything starts.
 
-Why it exists: a simulation that cannot work should say so in one sentence and start nothing. What only the running
-system can know (a ClientApp that raises, a policy that refuses) is left to it.
+Why it exists: a simulation that cannot work should say so in one sentence and start nothing. What only the
+running system can know (a ClientApp that raises, a policy that refuses) is left to it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def check(scenario: Scenario, *, results: Path, port: int, listen_host: str = "1
 
 def _check_dataset_and_quorum(scenario: Scenario) -> None:
     spec = scenario.training.spec
-    offering = [edge.name for edge in scenario.edges if any(d.spec.name == spec.dataset for d in edge.datasets)]
+    offering = [
+        edge.name for edge in scenario.edges if any(d.spec.name == spec.dataset for d in edge.datasets)
+    ]
     if not offering:
         offered = sorted({dataset.spec.name for edge in scenario.edges for dataset in edge.datasets})
         raise SimulationError(
@@ -55,8 +57,8 @@ def _check_dataset_and_quorum(scenario: Scenario) -> None:
         if len(selected) < total:
             what = f"{len(selected)} of {total} edges offer {spec.dataset} and match the selector"
         raise SimulationError(
-            f"{scenario.title}: spec.clusters.minimum: {spec.clusters.minimum} clusters are needed and {what}; "
-            "lower the minimum or add edges"
+            f"{scenario.title}: spec.clusters.minimum: {spec.clusters.minimum} clusters are needed "
+            f"and {what}; lower the minimum or add edges"
         )
 
 
@@ -101,7 +103,9 @@ def _check_port(host: str, port: int) -> None:
             probe_socket.bind((host, port))
         except OSError as error:
             why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
-            raise SimulationError(f"--port {port}: the port {why}; give another one, or 0 for any that is free") from error
+            raise SimulationError(
+                f"--port {port}: the port {why}; give another one, or 0 for any that is free"
+            ) from error
 
 
 def _check_room(directory: Path) -> None:
@@ -111,5 +115,6 @@ def _check_room(directory: Path) -> None:
     free = shutil.disk_usage(existing).free
     if free < NEEDED_BYTES:
         raise SimulationError(
-            f"{existing}: the disk is full: {free // 2**20} MiB are free and {NEEDED_BYTES // 2**20} MiB are needed; make room"
+            f"{existing}: the disk is full: {free // 2**20} MiB are free and "
+            f"{NEEDED_BYTES // 2**20} MiB are needed; make room"
         )

@@ -85,19 +85,21 @@ async def start(name: str, module: str, config: Path, logs: Path, *, read_stdout
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE if read_stdout else stream,
             stderr=stream,
-            env=environment(name) | _import_path(),
+            env={**environment(name), **_import_path()},
             start_new_session=True,
             limit=16 * 1024 * 1024,
         )
     return Child(name, process, log)
 
 
-_JANITOR = """
-if read -r word; then exit 0; fi
-seconds=0
-while [ "$seconds" -lt 8 ]; do rm -rf -- "$1"; sleep 1; seconds=$((seconds + 1)); done
-rm -rf -- "$1"
-"""
+_JANITOR = "; ".join(
+    (
+        "if read -r word; then exit 0; fi",
+        "seconds=0",
+        'while [ "$seconds" -lt 8 ]; do rm -rf -- "$1"; sleep 1; seconds=$((seconds + 1)); done',
+        'rm -rf -- "$1"',
+    )
+)
 """Removes a directory when its standard input ends without a word. Processes that lose their lifeline may
 write for some more seconds, so it removes again what comes back."""
 

@@ -1,4 +1,5 @@
-"""What a simulation leaves: the model and its card, the curve, the logs, and one object that says how it went.
+"""What a simulation leaves: the model and its card, the curve, the logs, and one object that says how it
+went.
 
     RESULTS/model.safetensors  card.json  curve.png  report.json  logs/NAME.log
 
@@ -54,17 +55,25 @@ class Outcome:
         return self.state == "Completed"
 
     def to_json(self) -> str:
-        """One object, indented, keys in their order; a number that is not finite, which JSON has not, is null."""
+        """One object, indented, keys in their order; a number that is not finite is null, as JSON has none."""
         return json.dumps(_finite(asdict(self)), indent=2, allow_nan=False)
 
 
 def outcome_of(
-    training: str, status: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]], seconds: Mapping[str, float]
+    training: str,
+    status: Mapping[str, Any],
+    metrics: Sequence[Mapping[str, Any]],
+    seconds: Mapping[str, float],
 ) -> Outcome:
     """Read an outcome off a training's last status; `metrics` are all of them, status keeps the last ten."""
     conditions = {condition["type"]: condition for condition in status.get("conditions", [])}
-    ended = next(
-        (conditions[kind] for kind in ("Failed", "Completed", "Suspended") if conditions.get(kind, {}).get("status") == "True"), {}
+    ended: Mapping[str, Any] = next(
+        (
+            conditions[kind]
+            for kind in ("Failed", "Completed", "Suspended")
+            if conditions.get(kind, {}).get("status") == "True"
+        ),
+        {},
     )
     waiting = conditions.get("QuorumReached", {}) if not ended else {}
     model = status.get("model") or None
@@ -83,10 +92,21 @@ def outcome_of(
             for entry in metrics
         ],
         clusters=[
-            {key: cluster.get(key, default) for key, default in (("name", ""), ("state", ""), ("reason", ""), ("message", ""), ("examples", None))}
+            {
+                key: cluster.get(key, default)
+                for key, default in (
+                    ("name", ""),
+                    ("state", ""),
+                    ("reason", ""),
+                    ("message", ""),
+                    ("examples", None),
+                )
+            }
             for cluster in status.get("clusters", [])
         ],
-        model={"sha256": model["sha256"], "round": model.get("round"), "path": model["uri"]} if model else None,
+        model={"sha256": model["sha256"], "round": model.get("round"), "path": model["uri"]}
+        if model
+        else None,
         seconds={name: round(value, 3) for name, value in seconds.items()},
         bytes={"up": transfer.get("bytesUp", 0), "down": transfer.get("bytesDown", 0)},
         phaseSeconds={name: float(value) for name, value in status.get("phaseSeconds", {}).items()},
@@ -113,7 +133,9 @@ def claim(directory: Path) -> Iterator[None]:
     except FileExistsError as error:
         raise SimulationError(f"{directory}: is a file; give a directory") from error
     except OSError as error:
-        raise SimulationError(f"{directory}: cannot be made: {error.strerror}; give another directory") from error
+        raise SimulationError(
+            f"{directory}: cannot be made: {error.strerror}; give another directory"
+        ) from error
     lock = os.open(directory / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -124,10 +146,13 @@ def claim(directory: Path) -> Iterator[None]:
             ) from error
         try:
             if _holds_anything(directory):
-                raise SimulationError(f"{directory}: holds an earlier run; give another directory or remove it")
+                raise SimulationError(
+                    f"{directory}: holds an earlier run; give another directory or remove it"
+                )
             yield
         finally:
-            # Only whoever has the lock may clear up: an empty directory can be another run's that has just begun.
+            # Only whoever has the lock may clear up: an empty directory can be another run's that has just
+            # begun.
             with contextlib.suppress(OSError):
                 if not _holds_anything(directory):
                     (directory / _LOCK_FILE).unlink(missing_ok=True)

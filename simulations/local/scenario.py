@@ -3,8 +3,8 @@
     DIR/*.yaml               what `kubectl apply` would take on the hub
     DIR/edges/NAME/*.yaml    what it would take on the edge cluster NAME (a kustomization is read as one)
 
-Why it exists: `hanse simulate` takes the manifests that real clusters take, and may change them by options only. This
-module reads, changes and writes manifests; it starts nothing.
+Why it exists: `hanse simulate` takes the manifests that real clusters take, and may change them by options
+only. This module reads, changes and writes manifests; it starts nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import yaml
 from federation.api import manifests, validation
 from federation.api.cluster import EdgeCluster
 from federation.api.dataset import EdgeDataset
+from federation.api.errors import ManifestError
 from federation.api.policy import EdgePolicy
 from federation.api.training import FederatedTraining
 from simulations.local.errors import SimulationError
@@ -69,7 +70,8 @@ class Scenario:
 def read(directory: Path) -> Scenario:
     """Read a simulation's directory.
 
-    Raises: SimulationError with one sentence; federation.api's ManifestError for a manifest that is not valid.
+    Raises: SimulationError with one sentence; federation.api's ManifestError for a manifest that is not
+    valid.
     """
     if not directory.is_dir():
         raise SimulationError(f"{directory}: no such directory; give one with the manifests of a simulation")
@@ -99,15 +101,25 @@ def _edge_directories(directory: Path) -> list[Path]:
     parent = directory / EDGES
     found = sorted(path for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
     if not found:
-        raise SimulationError(f"{directory}: no edges; each needs a directory {EDGES}/NAME with its EdgeDatasets and EdgePolicies")
+        raise SimulationError(
+            f"{directory}: no edges; each needs a directory {EDGES}/NAME with its EdgeDatasets and EdgePolicies"
+        )
     return found
 
 
 def _edge(path: Path) -> Edge:
     resources: list[EdgeResource] = []
-    for resource in manifests.load_directory(path):
+    try:
+        loaded = manifests.load_directory(path)
+    except ManifestError as error:
+        # The sentence begins with the file's name, which every edge has.
+        text = str(error)
+        raise SimulationError(text if str(path) in text else f"{EDGES}/{path.name}/{text}") from error
+    for resource in loaded:
         if not isinstance(resource, EdgeDataset | EdgePolicy | manifests.ConfigMap):
-            raise SimulationError(f"{path}: {resource.kind} {resource.name} belongs to the hub; move it up to {path.parents[1]}")
+            raise SimulationError(
+                f"{path}: {resource.kind} {resource.name} belongs to the hub; move it up to {path.parents[1]}"
+            )
         resources.append(resource)
     return Edge(path.name, tuple(resources))
 
@@ -119,14 +131,17 @@ def with_settings(scenario: Scenario, settings: Iterable[str]) -> Scenario:
     """Change fields of the training: `spec.path=value`, the value written as in YAML.
 
     A key that itself has dots is written as in YAML too: the longest existing key wins.
-    Raises: SimulationError for a setting that cannot be read; ManifestError for a training that is then not valid.
+    Raises: SimulationError for a setting that cannot be read; ManifestError for a training that is then not
+    valid.
     """
     document = scenario.training.manifest()
     changed = False
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals or not path.startswith("spec."):
-            raise SimulationError(f"--set {setting}: write it as spec.path=value, e.g. spec.clusters.minimum=2")
+            raise SimulationError(
+                f"--set {setting}: write it as spec.path=value, e.g. spec.clusters.minimum=2"
+            )
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
@@ -153,20 +168,24 @@ def _assign(document: dict[str, Any], keys: list[str], value: object, setting: s
 def with_edges(scenario: Scenario, number: int) -> Scenario:
     """Make the scenario have `number` edges.
 
-    Fewer: the first ones by name. More: copies of them in turn, named cleveland-2, cleveland-3 and so on. Data sets
-    whose nodeConfig has partition-id and num-partitions are divided anew among all edges.
+    Fewer: the first ones by name. More: copies of them in turn, named cleveland-2, cleveland-3 and so on.
+    Data sets whose nodeConfig has partition-id and num-partitions are divided anew among all edges.
     Raises: SimulationError if number is below 1 or above 1000.
     """
     if not 1 <= number <= 1000:
         raise SimulationError(f"--edges {number}: between 1 and 1000 edges can be simulated")
     originals = scenario.edges
-    edges = []
-    for index in range(number):
-        original = originals[index % len(originals)]
-        copy_number = index // len(originals) + 1
-        name = original.name if copy_number == 1 else f"{original.name}-{copy_number}"
-        edges.append(Edge(name, tuple(_partitioned(resource, index, number) for resource in original.resources)))
-    names = {edge.name for edge in edges}
+    names = _names([edge.name for edge in originals], number)
+    edges = [
+        Edge(
+            name,
+            tuple(
+                _partitioned(resource, index, number)
+                for resource in originals[index % len(originals)].resources
+            ),
+        )
+        for index, name in enumerate(names)
+    ]
     clusters = [cluster for cluster in scenario.clusters if cluster.name in names]
     by_name = {cluster.name: cluster for cluster in scenario.clusters}
     for edge, original in zip(edges, (originals[i % len(originals)] for i in range(number)), strict=True):
@@ -174,6 +193,19 @@ def with_edges(scenario: Scenario, number: int) -> Scenario:
             metadata = by_name[original.name].metadata.model_copy(update={"name": edge.name})
             clusters.append(by_name[original.name].model_copy(update={"metadata": metadata}))
     return dataclasses.replace(scenario, edges=tuple(edges), clusters=tuple(clusters))
+
+
+def _names(originals: list[str], number: int) -> list[str]:
+    """The originals' names, then NAME-2, NAME-3, ... in turn; a copy takes no name that an edge has."""
+    names = originals[:number]
+    taken = set(originals)
+    for index in range(len(originals), number):
+        original, copy_number = originals[index % len(originals)], index // len(originals) + 1
+        while (name := f"{original}-{copy_number}") in taken:
+            copy_number += 1
+        taken.add(name)
+        names.append(name)
+    return names
 
 
 def _partitioned(resource: EdgeResource, index: int, number: int) -> EdgeResource:
@@ -206,5 +238,3 @@ def write_edge(edge: Edge, directory: Path) -> None:
 def _write(path: Path, documents: Iterable[Mapping[str, Any]]) -> None:
     path.touch(mode=0o600)
     path.write_text(yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True), encoding="utf-8")
-
-

@@ -75,13 +75,18 @@ class Lines:
             now = (state, cluster.get("reason", ""))
             if self._clusters.get(cluster["name"]) != now:
                 self._clusters[cluster["name"]] = now
-                self.start(" ".join(part for part in (f"{cluster['name']}:", *now, cluster.get("message", "")) if part))
+                self.start(
+                    " ".join(
+                        part for part in (f"{cluster['name']}:", *now, cluster.get("message", "")) if part
+                    )
+                )
         for entry in status.get("metrics", []):
             key = (entry["round"], entry["phase"])
             if entry["phase"] != "Train" and key > self._round:
                 self._round = key
                 total = status.get("round", {}).get("total", 0)
-                self.start(f"round {entry['round']}{f' of {total}' if total else ''}: {format_metrics(entry['values'])}")
+                of_total = f" of {total}" if total else ""
+                self.start(f"round {entry['round']}{of_total}: {format_metrics(entry['values'])}")
 
     def close(self) -> None:
         """Nothing to close."""
@@ -127,9 +132,8 @@ def render(status: Mapping[str, Any]) -> RenderableType:
         headline.append(f"  {message}", style="dim")
 
     table = Table(expand=False, pad_edge=False)
-    for column, justify in (("edge", "left"), ("state", "left"), ("round", "right"), ("examples", "right"), ("up", "right"),
-                            ("down", "right"), ("why", "left")):  # fmt: skip
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]  # rich's literal type
+    for column in ("edge", "state", "round", "examples", "up", "down", "why"):
+        table.add_column(column, justify="left" if column in ("edge", "state", "why") else "right")
     for cluster in status.get("clusters", []):
         state = cluster["state"]
         why = cluster.get("message") or cluster.get("reason", "")
@@ -148,7 +152,12 @@ def render(status: Mapping[str, Any]) -> RenderableType:
         parts.append(Text(f"round {metrics['round']}: {format_metrics(metrics['values'])}"))
     seconds = status.get("phaseSeconds", {})
     if seconds:
-        parts.append(Text("time: " + ", ".join(f"{name} {float(value):.2f} s" for name, value in seconds.items()), style="dim"))
+        parts.append(
+            Text(
+                "time: " + ", ".join(f"{name} {float(value):.2f} s" for name, value in seconds.items()),
+                style="dim",
+            )
+        )
     return Group(*parts)
 
 

@@ -1,7 +1,7 @@
 """A conformance app through Hanse: the real aggregator and one real client process for each node.
 
-The hub is a fake that behaves (tests/fakes/hub.py), so that a case takes seconds; `hanse simulate` with the whole
-system has tests of its own.
+The hub is a fake that behaves (tests/fakes/hub.py), so that a case takes seconds; `hanse simulate` with the
+whole system has tests of its own.
 """
 
 from __future__ import annotations

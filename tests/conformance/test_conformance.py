@@ -41,4 +41,6 @@ def _model(store: Path) -> dict[str, Any]:
     """The stored model, in the form of `read_result`: an app without a ServerApp writes nothing itself."""
     (file,) = store.rglob("model.safetensors")
     arrays = safetensors.numpy.load_file(file)
-    return {"arrays": {name: (value.dtype.str, value.shape, value.tobytes()) for name, value in arrays.items()}}
+    return {
+        "arrays": {name: (value.dtype.str, value.shape, value.tobytes()) for name, value in arrays.items()}
+    }

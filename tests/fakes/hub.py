@@ -1,4 +1,5 @@
-"""A hub that behaves, for one training: real gRPC and TLS, a roster that tests change, progress that they read.
+"""A hub that behaves, for one training: real gRPC and TLS, a roster that tests change, progress that they
+read.
 
 What it leaves out is everything that the coordinator decides.
 """
@@ -39,7 +40,9 @@ class Hub(pb_grpc.ProgressServicer):
         """Listen on any port; returns host:port."""
         identity = identities.CoordinatorIdentity(TRUST_DOMAIN)
         own = self.authority.server(identity).directory(self._directory / "hub")
-        self._server = grpc.aio.server(interceptors=[interceptors.Guard(authorisation.control_scope(TRUST_DOMAIN))])
+        self._server = grpc.aio.server(
+            interceptors=[interceptors.Guard(authorisation.control_scope(TRUST_DOMAIN))]
+        )
         pb_grpc.add_ProgressServicer_to_server(self, self._server)
         port = self._server.add_secure_port("127.0.0.1:0", own.server_credentials())
         await self._server.start()

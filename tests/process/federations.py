@@ -215,7 +215,12 @@ def training(spec: Mapping[str, Any] | None = None) -> dict[str, Any]:
         "round": {"deadlineSeconds": 60},
     }
     metadata = {"name": NAME, "namespace": NAMESPACE}
-    return {"apiVersion": API, "kind": "FederatedTraining", "metadata": metadata, "spec": defaults | dict(spec or {})}
+    return {
+        "apiVersion": API,
+        "kind": "FederatedTraining",
+        "metadata": metadata,
+        "spec": defaults | dict(spec or {}),
+    }
 
 
 def dataset(path: Path, node_config: Mapping[str, Any]) -> dict[str, Any]:

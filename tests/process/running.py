@@ -1,7 +1,7 @@
 """`hanse simulate` as a subprocess in a place of its own, and what it leaves there.
 
-Every run has a temporary directory (TMPDIR) that nothing else has. All processes of the run inherit it, so it finds
-them, whoever their parent is by then.
+Every run has a temporary directory (TMPDIR) that nothing else has. All processes of the run inherit it, so it
+finds them, whoever their parent is by then.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Run:
         self.temporary.mkdir(exist_ok=True)
         self.arguments = [str(argument) for argument in arguments]
         self.listened: set[int] = set()
+        self.addresses: set[str] = set()
         with (place / "stdout").open("wb") as out, (place / "stderr").open("wb") as err:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "coordinator.cli.main", *self.arguments],
@@ -102,7 +103,13 @@ class Run:
 
     def told(self) -> str:
         """Everything that helps to understand a failed test."""
-        parts = [f"hanse {' '.join(self.arguments)}", "--- stdout", self.stdout[-4000:], "--- stderr", self.stderr[-4000:]]
+        parts = [
+            f"hanse {' '.join(self.arguments)}",
+            "--- stdout",
+            self.stdout[-4000:],
+            "--- stderr",
+            self.stderr[-4000:],
+        ]
         for log in sorted(self.place.rglob("*.log")):
             parts += [f"--- {log.name}", log.read_text(errors="replace")[-1500:]]
         return "\n".join(parts)
@@ -129,17 +136,19 @@ class Run:
             with contextlib.suppress(OSError):
                 for descriptor in Path(f"/proc/{pid}/fd").iterdir():
                     with contextlib.suppress(OSError):
-                        inodes.add(os.readlink(descriptor))
-        ports = {port for port, inode in _listeners() if f"socket:[{inode}]" in inodes}
-        self.listened |= ports
-        return ports
+                        inodes.add(str(descriptor.readlink()))
+        found = {(port, address) for port, inode, address in _listeners() if f"socket:[{inode}]" in inodes}
+        self.listened |= {port for port, _ in found}
+        self.addresses |= {address for _, address in found}
+        return {port for port, _ in found}
 
     def left_behind(self) -> list[str]:
         """Processes, sockets and temporary files that are still there."""
         left = [f"process {pid}: {' '.join(arguments)}" for pid, arguments in self.processes().items()]
-        open_ports = {port for port, _ in _listeners()}
+        open_ports = {port for port, _, _ in _listeners()}
         left += [f"port {port} is listened on" for port in sorted(self.listened & open_ports)]
-        left += [f"file {path}" for path in self.temporary.rglob("*")]
+        with contextlib.suppress(FileNotFoundError):  # what goes while one looks is not left
+            left += [f"file {path}" for path in self.temporary.rglob("*")]
         return left
 
     def assert_nothing_left(self, seconds: float = 0.0, *, files: bool = True) -> None:
@@ -176,11 +185,12 @@ def _is_zombie(entry: Path) -> bool:
     return (entry / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
-def _listeners() -> Iterator[tuple[int, int]]:
-    """Port and inode of every listening TCP socket of this machine."""
+def _listeners() -> Iterator[tuple[int, int, str]]:
+    """Port, inode and address (as the kernel writes it) of every listening TCP socket of this machine."""
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with contextlib.suppress(OSError):
             for line in Path(table).read_text().splitlines()[1:]:
                 fields = line.split()
                 if fields[3] == "0A":
-                    yield int(fields[1].rpartition(":")[2], 16), int(fields[9])
+                    address, _, port = fields[1].rpartition(":")
+                    yield int(port, 16), int(fields[9]), address

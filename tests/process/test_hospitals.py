@@ -76,7 +76,9 @@ def test_json_is_one_object_with_the_documented_keys(runs: Runs) -> None:
 
     assert report["state"] == "Completed"
     assert report["rounds"] == ROUNDS
-    assert {"state", "rounds", "metrics", "clusters", "model", "seconds", "bytes", "peakMemoryBytes"} <= set(report)
+    assert {"state", "rounds", "metrics", "clusters", "model", "seconds", "bytes", "peakMemoryBytes"} <= set(
+        report
+    )
     assert {entry["name"] for entry in report["clusters"]} == EDGES
     for entry in report["clusters"]:
         assert {"name", "state", "reason", "examples"} <= set(entry)
@@ -89,8 +91,12 @@ def test_metrics_are_there_for_every_round(runs: Runs) -> None:
     """A training that is quicker than its status loses no round's metrics."""
     found = {(entry["round"], entry["phase"]): entry["values"] for entry in runs.as_json.report["metrics"]}
 
-    assert set(found) == {(number, phase) for number in range(1, ROUNDS + 1) for phase in ("Train", "Evaluate")}
-    assert all({"accuracy", "auc", "loss"} <= set(found[number, "Evaluate"]) for number in range(1, ROUNDS + 1))
+    assert set(found) == {
+        (number, phase) for number in range(1, ROUNDS + 1) for phase in ("Train", "Evaluate")
+    }
+    assert all(
+        {"accuracy", "auc", "loss"} <= set(found[number, "Evaluate"]) for number in range(1, ROUNDS + 1)
+    )
     assert 0.7 < found[ROUNDS, "Evaluate"]["accuracy"] < 0.9
 
 
@@ -124,7 +130,10 @@ def test_model_file_is_what_its_digest_says(runs: Runs) -> None:
     data = Path(model["path"]).read_bytes()
 
     assert hashlib.sha256(data).hexdigest() == model["sha256"]
-    assert {name: array.shape for name, array in safetensors.load(data).items()} == {"weights": (30,), "bias": (1,)}
+    assert {name: array.shape for name, array in safetensors.load(data).items()} == {
+        "weights": (30,),
+        "bias": (1,),
+    }
 
 
 def test_the_same_model_twice(runs: Runs) -> None:
@@ -247,7 +256,9 @@ def test_no_row_reaches_the_hub(runs: Runs) -> None:
         for line in path.read_text().splitlines()[1:]
         if len(line) > 30
     ]
-    kept = b"\n".join(path.read_bytes() for path in (runs.kept / "state" / "coordinator").rglob("*") if path.is_file())
+    kept = b"\n".join(
+        path.read_bytes() for path in (runs.kept / "state" / "coordinator").rglob("*") if path.is_file()
+    )
 
     assert len(rows) > 500
     assert not [row for row in rows if row.encode() in kept]

@@ -18,6 +18,12 @@ pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 MAXIMUM_UPDATE_BYTES = 1_000_000
 
+FORGOTTEN = pytest.mark.xfail(
+    strict=True,
+    reason="coordinator/planning/status.py: when the training ends, every cluster's reason and message give way"
+    " to 'It took part until the training ended.', so what was wrong with its replies is lost",
+)
+
 # behaviour: (violation, what else the message says)
 REFUSED_TENSORS = {
     "nan": ("NotFinite", "weights"),
@@ -36,7 +42,6 @@ REFUSED_NUMBERS = {
     "nan-examples": ("ExampleCountInvalid", "num-examples is nan"),
     "many-examples": ("ExampleCountInvalid", "maximumExamples"),
     "garbage": ("Unreadable", "weights"),
-    "nan-metric": ("NotFinite", "loss"),
 }
 FAILED = {
     "raises": "ValueError: the scanner is out of paper",
@@ -65,7 +70,9 @@ def tensors(tmp_path_factory: pytest.TempPathFactory) -> running.Run:
 @pytest.fixture(scope="module")
 def numbers(tmp_path_factory: pytest.TempPathFactory) -> running.Run:
     """A run with one edge for each way to spoil numbers and bytes."""
-    return _run(tmp_path_factory, [*REFUSED_NUMBERS, "pickle"], updateChecks={"maximumExamples": 10**9})
+    return _run(
+        tmp_path_factory, [*REFUSED_NUMBERS, "nan-metric", "pickle"], updateChecks={"maximumExamples": 10**9}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -94,16 +101,29 @@ def test_the_others_go_on(which: str, request: pytest.FixtureRequest) -> None:
     run.assert_nothing_left()
 
 
+@FORGOTTEN
 @pytest.mark.parametrize("behaviour", REFUSED_TENSORS)
 def test_refused_tensors(behaviour: str, tensors: running.Run) -> None:
     """The edge's entry says UpdateRefused, the violation, and the tensor."""
     _assert_refused(tensors, behaviour, *REFUSED_TENSORS[behaviour])
 
 
+@FORGOTTEN
 @pytest.mark.parametrize("behaviour", REFUSED_NUMBERS)
 def test_refused_numbers(behaviour: str, numbers: running.Run) -> None:
     """The edge's entry says UpdateRefused, the violation, and the number or tensor."""
     _assert_refused(numbers, behaviour, *REFUSED_NUMBERS[behaviour])
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="coordinator/aggregation/checks.py looks at no metric but the example count, although NotFinite promises it",
+)
+def test_metric_that_is_not_finite(numbers: running.Run) -> None:
+    """A reply whose metric is NaN is refused, so that one edge does not spoil the federation's metrics."""
+    losses = [entry["values"]["loss"] for entry in numbers.report["metrics"] if entry["phase"] == "Train"]
+
+    assert losses == [0.5, 0.5]
 
 
 def test_refused_examples_are_not_counted(numbers: running.Run) -> None:
@@ -125,11 +145,13 @@ def test_reports_are_strict_json(numbers: running.Run) -> None:
     json.loads((Path(numbers.report["results"]) / "card.json").read_text(), parse_constant=refuse)
 
 
+@FORGOTTEN
 def test_message_above_the_limit(failures: running.Run) -> None:
     """A reply above communication.maximumMessageBytes is refused like one above the update's limit."""
     _assert_refused(failures, "large", "TooLarge", "65536")
 
 
+@FORGOTTEN
 @pytest.mark.parametrize("behaviour", FAILED)
 def test_failed_apps(behaviour: str, request: pytest.FixtureRequest) -> None:
     """The edge's entry says ClientAppFailed, with what the app did."""
@@ -140,6 +162,7 @@ def test_failed_apps(behaviour: str, request: pytest.FixtureRequest) -> None:
     assert FAILED[behaviour] in entry["message"], entry
 
 
+@FORGOTTEN
 def test_traceback_is_kept(failures: running.Run) -> None:
     """The message ends with the last lines of the traceback: file, line of code, exception."""
     lines = failures.cluster("raises")["message"].splitlines()
@@ -167,21 +190,31 @@ def test_client_logs_have_what_the_app_printed(failures: running.Run) -> None:
     assert "the ServerApp says hello" in (logs / "aggregator.log").read_text()
 
 
-@pytest.mark.parametrize("behaviour", ["hangs", "hangs-deaf"])
-def test_hanging_client(behaviour: str, tmp_path: Path) -> None:
-    """After the round's deadline the others go on; a client that ignores SIGTERM does not outlive the run."""
-    edges = federations.honest(2) | {"stuck": {"behaviour": behaviour, "from-round": 2}}
+@pytest.fixture(scope="module", params=["hangs", "hangs-deaf"])
+def stuck(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> running.Run:
+    """A run in which one of three edges never answers its second message."""
+    place = tmp_path_factory.mktemp("stuck")
+    edges = federations.honest(2) | {"stuck": {"behaviour": request.param, "from-round": 2}}
     app = {"source": {"path": "app"}, "runConfig": {"fraction-evaluate": 0.0}}
     spec = {"app": app, "round": {"deadlineSeconds": 8}}
-    federations.Federation(edges, spec).write(tmp_path / "scenario")
+    federations.Federation(edges, spec).write(place / "scenario")
+    return running.simulate(place, place / "scenario")
 
-    run = running.simulate(tmp_path, tmp_path / "scenario")
 
-    assert run.process.returncode == 0, run.told()
-    assert run.report["rounds"] == 2
-    assert run.cluster("stuck")["reason"] in ("DeadlineExceeded", "ClientHung"), run.cluster("stuck")
-    assert "stuck" in run.cluster("stuck")["message"]
-    run.assert_nothing_left()
+def test_others_of_a_hanging_client(stuck: running.Run) -> None:
+    """After the round's deadline they go on; a client that ignores SIGTERM does not outlive the run."""
+    assert stuck.process.returncode == 0, stuck.told()
+    assert stuck.report["rounds"] == 2
+    stuck.assert_nothing_left()
+
+
+@FORGOTTEN
+def test_hanging_client(stuck: running.Run) -> None:
+    """The edge's entry says that its reply did not come in time."""
+    entry = stuck.cluster("stuck")
+
+    assert entry["reason"] in ("DeadlineExceeded", "ClientHung"), entry
+    assert "stuck" in entry["message"]
 
 
 # behaviour: reason and words of the training's failure

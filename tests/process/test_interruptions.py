@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -12,6 +13,10 @@ import pytest
 from tests.process import federations, running
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
+
+
+# 127.0.0.1 in /proc/net/tcp, and the same address in /proc/net/tcp6.
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
 
 
 def _scenario(tmp_path: Path) -> tuple[Path, Path]:
@@ -75,7 +80,9 @@ def test_interrupted_twice(start, tmp_path: Path) -> None:
     run.assert_nothing_left(running.GONE_SECONDS)
 
 
-@pytest.mark.parametrize("stage", [_while_joining, _in_mid_round], ids=lambda stage: stage.__name__.strip("_"))
+@pytest.mark.parametrize(
+    "stage", [_while_joining, _in_mid_round], ids=lambda stage: stage.__name__.strip("_")
+)
 def test_killed(stage: Callable[[running.Run, Path], None], start, tmp_path: Path) -> None:
     """After SIGKILL of the command its processes end by themselves, and its temporary files go."""
     scenario, signals = _scenario(tmp_path)
@@ -104,16 +111,16 @@ def test_while_it_runs(start, tmp_path: Path) -> None:
         assert running.mode(token) == 0o600
     ports = run.listening()
     assert len(ports) >= 3, "enrollment, control and exchange"
-    addresses = {line.split()[1].partition(":")[0] for line in Path("/proc/net/tcp").read_text().splitlines()
-                 if line.split()[3] == "0A" and int(line.split()[1].rpartition(":")[2], 16) in ports}
-    assert addresses == {"0100007F"}
+    assert run.addresses <= LOOPBACK
     for port in ports:
         with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
             plain.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9))
             plain.settimeout(20)
             assert not plain.recv(100).startswith(b"\x00\x00"), f"port {port} speaks HTTP/2 without TLS"
     for arguments in run.processes().values():
-        assert not [argument for argument in arguments if "PRIVATE" in argument or argument.startswith("hanse_")]
+        assert not [
+            argument for argument in arguments if "PRIVATE" in argument or argument.startswith("hanse_")
+        ]
 
 
 def test_broken_pipe(start, tmp_path: Path) -> None:
@@ -121,10 +128,12 @@ def test_broken_pipe(start, tmp_path: Path) -> None:
     scenario, signals = _scenario(tmp_path)
     run = start("simulate", scenario, "-o", "json", "--timeout", "90")
     _in_mid_round(run, signals)
-    agents = [pid for pid, arguments in run.processes().items() if "edge_agent" in arguments and "edge-1" in " ".join(arguments)]
+    agents = [
+        pid
+        for pid, arguments in run.processes().items()
+        if "edge_agent" in arguments and "edge-1" in " ".join(arguments)
+    ]
     assert agents
-
-    import os
 
     for pid in agents:
         os.kill(pid, signal.SIGKILL)
@@ -144,8 +153,6 @@ def test_hub_process_killed(which: str, start, tmp_path: Path) -> None:
     _in_mid_round(run, signals)
     pids = [pid for pid, arguments in run.processes().items() if which in arguments]
     assert len(pids) == 1
-
-    import os
 
     os.kill(pids[0], signal.SIGKILL)
 

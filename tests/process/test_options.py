@@ -30,9 +30,9 @@ def test_more_edges_and_a_setting(tmp_path: Path) -> None:
     partition = {"partition-id": 0, "num-partitions": 2}
     edges = {"edge-1": partition, "edge-2": partition | {"partition-id": 1}}
     client = federations.CLIENT_APP.replace(
-        "    print(f\"training round",
+        '    print(f"training round',
         "    print(\"partition\", context.node_config['partition-id'], 'of', context.node_config['num-partitions'])\n"
-        "    print(f\"training round",
+        '    print(f"training round',
     )
     federations.Federation(edges, client_app=client).write(tmp_path / "scenario")
 
@@ -77,7 +77,9 @@ def test_timeout(tmp_path: Path) -> None:
 
 def test_drill_that_the_quorum_outlives(tmp_path: Path) -> None:
     """Two of three are enough: the killed edge is Lost with a sentence, all rounds are done."""
-    federations.Federation(dict.fromkeys(federations.honest(3), PAUSING), _spec(rounds=4)).write(tmp_path / "scenario")
+    federations.Federation(dict.fromkeys(federations.honest(3), PAUSING), _spec(rounds=4)).write(
+        tmp_path / "scenario"
+    )
 
     run = running.simulate(tmp_path, tmp_path / "scenario", "--drill", "edge-2@2")
 
@@ -125,7 +127,11 @@ def test_policies(tmp_path: Path) -> None:
     federations.Federation(
         federations.honest(5),
         _spec(),
-        policies={"edge-3": None, "edge-4": [others_only], "edge-5": [federations.allow_all() | {"effect": "Deny", "name": "not-here"}]},
+        policies={
+            "edge-3": None,
+            "edge-4": [others_only],
+            "edge-5": [federations.allow_all() | {"effect": "Deny", "name": "not-here"}],
+        },
     ).write(tmp_path / "scenario")
     del few_rounds
 
@@ -148,9 +154,11 @@ def test_policies(tmp_path: Path) -> None:
 
 def test_policies_that_break_the_quorum(tmp_path: Path) -> None:
     """When too few edges allow it, the command ends with the refusals in its words; it does not wait for ever."""
-    federations.Federation(federations.honest(2), _spec(), policies={"edge-2": None}).write(tmp_path / "scenario")
+    federations.Federation(federations.honest(2), _spec(), policies={"edge-2": None}).write(
+        tmp_path / "scenario"
+    )
 
-    run = running.simulate(tmp_path, tmp_path / "scenario", "--timeout", 20)
+    run = running.simulate(tmp_path, tmp_path / "scenario", "--timeout", 8)
 
     assert run.process.returncode == 1, run.told()
     assert run.cluster("edge-2")["reason"] == "NoPolicy"

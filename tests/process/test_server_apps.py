@@ -37,7 +37,9 @@ ENDINGS = {
 def test_server_app_that_ends_badly(line: str, tmp_path: Path) -> None:
     """Exit code 1, state Failed, one reason, and what the app did in the message; never a hang."""
     reason, words = ENDINGS[line]
-    federations.Federation(federations.honest(2), server_app=HEAD.replace("LINE", line)).write(tmp_path / "scenario")
+    federations.Federation(federations.honest(2), server_app=HEAD.replace("LINE", line)).write(
+        tmp_path / "scenario"
+    )
 
     run = running.simulate(tmp_path, tmp_path / "scenario")
 
@@ -68,7 +70,9 @@ def test_strategy_that_cannot_be_made(tmp_path: Path) -> None:
 def test_text_output_of_a_failure(tmp_path: Path) -> None:
     """The summary says Failed, why, and which command shows the logs."""
     line = "raise RuntimeError('no more paper')"
-    federations.Federation(federations.honest(2), server_app=HEAD.replace("LINE", line)).write(tmp_path / "scenario")
+    federations.Federation(federations.honest(2), server_app=HEAD.replace("LINE", line)).write(
+        tmp_path / "scenario"
+    )
     run = running.Run(tmp_path, "simulate", tmp_path / "scenario")
     try:
         code = run.wait()

@@ -1,0 +1,216 @@
+"""The aggregator's event loop: the Exchange server, the driver, and the link to the coordinator, on one
+thread.
+
+Why it exists: the ServerApp owns the main thread and blocks it for as long as it likes; meanwhile clients
+come and go, the hub changes its mind, and a certificate has to be renewed. The app's half of the process is
+app.py."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import datetime
+import random
+import threading
+import time
+from pathlib import Path
+
+from coordinator.aggregation import events, rounds
+from coordinator.aggregator import config as aggregator_config
+from coordinator.aggregator import driver as driver_module
+from coordinator.aggregator import exchange, hub_link, terms, verification
+from coordinator.aggregator import progress as progress_module
+from federation.api import reasons, training
+from federation.flower import node_ids
+from federation.telemetry import logs
+from federation.trust import authorisation, credentials, interceptors, rotation, tls
+from federation.trust import identity as identities
+from federation.wire import denials
+from federation.wire import hanse_pb2 as pb
+from federation.wire import limits as wire_limits
+
+import grpc.aio  # isort: skip  # after federation.trust, which decides what TLS gRPC speaks
+
+log = logs.get_logger(__name__)
+
+GOODBYE_SECONDS = 2.0
+DELIVERY_SECONDS = 30.0
+"""How long the end of the training waits for the coordinator to hear of it."""
+
+RECEIVE_WINDOW_BYTES = 1024 * 1024
+"""What a client may send ahead of what was read. Left to itself, gRPC grows it to many megabytes for each
+client; one is enough for 20 MB/s from a client that is 50 ms away."""
+
+SERVER_OPTIONS = (
+    ("grpc.max_receive_message_length", wire_limits.MAX_FRAME_BYTES),
+    ("grpc.max_send_message_length", wire_limits.MAX_FRAME_BYTES),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.so_reuseport", 0),
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", RECEIVE_WINDOW_BYTES),
+)
+"""Frames are bounded, half-open links are noticed, and no other process may take the port."""
+
+
+class Service:
+    """Serves one training's clients, from `start` to `leave`."""
+
+    driver: driver_module.Driver
+
+    def __init__(
+        self,
+        config: aggregator_config.AggregatorConfig,
+        spec: training.FederatedTrainingSpec,
+        progress: progress_module.Progress,
+        spool: Path,
+    ) -> None:
+        """Take what to serve; nothing is opened yet."""
+        self._config = config
+        self._spec = spec
+        self._progress = progress
+        self._spool = spool
+        self._run_id = node_ids.run_id(config.namespace, config.name)
+        self._credentials = credentials.CredentialDirectory(config.credential_directory)
+        self._loop = asyncio.new_event_loop()
+        self._ready: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._hub: hub_link.HubLink | None = None
+        self._thread = threading.Thread(target=self._run_loop, name="exchange", daemon=True)
+
+    def start(self) -> None:
+        """Open the port and dial the coordinator; `driver` is there afterwards.
+
+        Raises: whatever kept the server from starting.
+        """
+        self._thread.start()
+        self._ready.result()
+
+    def changed(self) -> None:
+        """There is something new for the coordinator; may be called from any thread."""
+        self._loop.call_soon_threadsafe(self._tell_hub)
+
+    def leave(self, finished: pb.TrainingFinished) -> None:
+        """Report the end, say goodbye to the clients, close the port."""
+        asyncio.run_coroutine_threadsafe(self._leave(finished), self._loop).result()
+
+    # -- on the loop -----------------------------------------------------------------------------
+
+    def _run_loop(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._opening = self._loop.create_task(self._open())
+        self._loop.run_forever()
+
+    async def _open(self) -> None:
+        try:
+            await self._serve()
+        except Exception as error:
+            self._ready.set_exception(error)
+        else:
+            self._ready.set_result(None)
+
+    async def _serve(self) -> None:
+        tls.require()
+        config, spec = self._config, self._spec
+        machine = rounds.RoundMachine(
+            f"{config.namespace}/{config.name}", terms.rules_of(spec, config), time.monotonic()
+        )
+        self.driver = driver_module.Driver(machine, self._progress, loop=self._loop, on_change=self._tell_hub)
+        self._exchange = exchange.Exchange(
+            self.driver,
+            self._progress,
+            verification.Verifier(terms.limits_of(spec)),
+            node_of=self._node_of,
+            run_id=self._run_id,
+            spool_directory=self._spool,
+            message_limits=wire_limits.MessageLimits(message_bytes=spec.communication.maximum_message_bytes),
+        )
+        scope = authorisation.exchange_scope(config.trust_domain, config.namespace, config.name)
+        self._guard = interceptors.Guard(scope)
+        self._server = grpc.aio.server(interceptors=[self._guard], options=SERVER_OPTIONS)
+        self._exchange.add_to_server(self._server)
+        port = self._server.add_secure_port(config.listen_address, self._credentials.server_credentials())
+        await self._server.start()
+        listening_host = config.listen_address.rpartition(":")[0]
+        address = f"{config.advertised_host or listening_host}:{port}"
+        identity = identities.AggregatorIdentity(config.trust_domain, config.namespace, config.name)
+        self._hub = hub_link.HubLink(
+            config.hub_address,
+            config.hub_server_name,
+            self._credentials,
+            hello=hub_link.hello(address, identity.server_name),
+            report=self._progress.report,
+            on_directive=self._directed,
+            rng=random.Random(),  # noqa: S311  (spreads retries, protects nothing)
+        )
+        self._hub_task = self._loop.create_task(self._converse())
+        self._renewal_task = self._loop.create_task(self._renew())
+
+    async def _converse(self) -> None:
+        try:
+            assert self._hub is not None
+            await self._hub.run()
+        except Exception as error:  # denied for good, or a bug: without a hub there is nobody to train for
+            log.exception("hub link failed")
+            self.driver.handle(
+                events.StopAsked(
+                    reasons.TrainingReason.INTERNAL_ERROR, f"the hub refuses this aggregator: {error}"
+                )
+            )
+
+    async def _renew(self) -> None:
+        """Renew the aggregator's own certificate at two thirds of its life; open streams go on."""
+        while True:
+            summary = self._credentials.summary()
+            now = datetime.datetime.now(datetime.UTC)
+            due = rotation.renew_at(summary.not_before, summary.not_after, jitter=random.random())  # noqa: S311
+            await asyncio.sleep(max(1.0, (due - now).total_seconds()))
+            with contextlib.suppress(Exception):
+                await hub_link.renew(
+                    self._credentials, self._config.hub_address, self._config.hub_server_name
+                )
+
+    def _directed(self, directive: pb.AggregatorDirective) -> None:
+        now = self.driver.now()
+        match directive.WhichOneof("body"):
+            case "roster":
+                members = directive.roster.members
+                self._exchange.expect(member.cluster for member in members if member.expected)
+                expelled = frozenset(m.cluster for m in members if m.reason == reasons.ClusterReason.EXPELLED)
+                self._guard.replace_revocations(authorisation.Revocations(clusters=expelled))
+                self.driver.handle(
+                    events.RosterChanged(
+                        tuple(
+                            events.Member(
+                                self._node_of(m.cluster), m.cluster, m.expected, m.reason, m.message
+                            )
+                            for m in members
+                        ),
+                        now,
+                    )
+                )
+            case "stop":
+                self.driver.handle(events.StopAsked(directive.stop.reason, directive.stop.message))
+            case "rules":
+                self.driver.handle(
+                    events.RulesChanged(terms.changed_rules(directive.rules, self._config), now)
+                )
+
+    async def _leave(self, finished: pb.TrainingFinished) -> None:
+        assert self._hub is not None
+        self._hub.finish(finished)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hub.delivered(), DELIVERY_SECONDS)
+        self.driver.close(denials.Reason.TRAINING_ENDED, finished.message)
+        await self._server.stop(GOODBYE_SECONDS)
+        for task in (self._hub_task, self._renewal_task):
+            task.cancel()
+
+    def _tell_hub(self) -> None:
+        if self._hub is not None:
+            self._hub.changed()
+
+    def _node_of(self, cluster: str) -> int:
+        return node_ids.node_id(self._config.namespace, self._config.name, cluster)

@@ -1,0 +1,33 @@
+"""Children of the command, and what watches over its keys."""
+
+import asyncio
+from pathlib import Path
+
+from simulations.local import processes
+
+
+async def test_janitor_cleans_up_after_a_death(tmp_path: Path) -> None:
+    """When its input ends without a word, the directory goes."""
+    keys = tmp_path / "hanse keys"
+    keys.mkdir()
+    (keys / "tls.key").touch()
+    janitor = await processes.Janitor.watch(keys)
+    assert janitor.process.stdin is not None
+    janitor.process.stdin.close()
+
+    async with asyncio.timeout(60):
+        await janitor.process.wait()
+
+    assert not keys.exists()
+    assert tmp_path.exists()
+
+
+async def test_janitor_that_is_not_needed(tmp_path: Path) -> None:
+    """Dismissed, it touches nothing and is gone."""
+    (tmp_path / "kept").touch()
+    janitor = await processes.Janitor.watch(tmp_path)
+
+    await janitor.dismiss()
+
+    assert janitor.process.returncode == 0
+    assert (tmp_path / "kept").exists()
