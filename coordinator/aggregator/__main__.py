@@ -22,7 +22,7 @@ def main() -> None:
     allocator.return_large_blocks()
     tls.require()  # before flwr, which imports grpc
 
-    from coordinator.aggregator import app, config  # noqa: PLC0415  (the lifeline first: imports take a second)
+    from coordinator.aggregator import app, config
 
     settings = config.AggregatorConfig.model_validate_json(arguments.config.read_bytes())
     logs.configure("aggregator", level=settings.log_level)

@@ -99,6 +99,7 @@ class Driver:
         self._pushed: dict[str, Push] = {}
         self._arrived: dict[tuple[str, int], ReceivedReply] = {}
         self._kept: dict[str, ReceivedReply] = {}
+        self._missed: dict[int, Push] = {}  # by node, so that stragglers cost no more than one model each
         self._batches: dict[str, concurrent.futures.Future[list[Message]]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._settled: dict[str, Message] = {}
@@ -120,11 +121,8 @@ class Driver:
         return self._clock()
 
     def connected(self, node: int, session: Session) -> None:
-        """A warm client opened a session; it replaces the one that the node had."""
-        earlier = self._sessions.get(node)
+        """A warm client opened a session; it replaces the one that the node had, which has said goodbye."""
         self._sessions[node] = session
-        if earlier is not None:
-            earlier.goodbye("SessionReplaced", "the client opened a newer session")
         self.handle(events.NodeConnected(node, self._clock()))
 
     def disconnected(self, node: int, session: Session) -> None:
@@ -147,10 +145,13 @@ class Driver:
         push = self._pushed.get(message_id)
         return push is not None and push.node == node
 
-    def outgoing(self, message_id: str) -> codec.OutgoingMessage | None:
-        """A message that is not settled yet, for comparing its reply with it."""
-        push = self._pushed.get(message_id)
-        return push.outgoing if push else None
+    def outgoing(self, message_id: str, node: int) -> codec.OutgoingMessage | None:
+        """The message to this node that a reply may answer, for comparing the two.
+
+        It is not settled yet, or it is the last one that was settled without the node's reply.
+        """
+        push = self._pushed.get(message_id) or self._missed.get(node)
+        return push.outgoing if push and (push.message_id, push.node) == (message_id, node) else None
 
     # -- from the app's threads ------------------------------------------------------------------
 
@@ -276,6 +277,8 @@ class Driver:
                 (outcome.message_id, push.node)
             )
             message = reply.build(message_id)
+            if outcome.message_id != message_id:
+                self._missed[push.node] = push
         else:
             arrived = self._arrived.pop((message_id, push.node), None)
             # A client's own error reply is handed on as it is; ours are made here.
@@ -288,7 +291,8 @@ class Driver:
 
     def _close(self, batch_id: str, message_ids: Sequence[str], missing: Sequence[str]) -> None:
         for message_id in missing:
-            self._pushed.pop(message_id, None)
+            if push := self._pushed.pop(message_id, None):
+                self._missed[push.node] = push
         batch = self._batches.pop(batch_id, None)
         if batch is None or batch.done():
             return
@@ -301,11 +305,12 @@ class Driver:
     def _wake_at(self, due: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_later(max(0.0, due - self._clock()), self._woken)
+        self._timer = self._loop.call_later(max(0.0, due - self._clock()), self._woken, due)
 
-    def _woken(self) -> None:
+    def _woken(self, due: float) -> None:
         self._timer = None
-        self.handle(events.TimePassed(self._clock()))
+        # A timer may fire a hair too early; the machine asks for each moment once.
+        self.handle(events.TimePassed(max(due, self._clock())))
 
     def _end(self, over: TrainingOver) -> None:
         if self._over is None:

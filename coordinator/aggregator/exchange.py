@@ -23,6 +23,7 @@ from coordinator.aggregator import driver as driver_module
 from coordinator.aggregator import progress as progress_module
 from coordinator.aggregator import received, verification
 from federation.api import reasons
+from federation.flower import host, replies
 from federation.flower import messages as flower_messages
 from federation.telemetry import logs
 from federation.trust import identity as identities
@@ -39,6 +40,9 @@ log = logs.get_logger(__name__)
 
 
 SERVICE = "hanse.v1.Exchange"
+
+MAXIMUM_TEXT_CHARACTERS = 2000
+"""Of what a client says in words. It goes into status, and a report with a client's megabytes in it would not pass."""
 
 
 class Exchange(pb_grpc.ExchangeServicer):
@@ -88,6 +92,10 @@ class Exchange(pb_grpc.ExchangeServicer):
         """
         identity = interceptors.peer_identity(context)
         assert isinstance(identity, identities.ClientIdentity)  # the authorisation table lets nobody else in
+        first = await anext(aiter(request_iterator), None)
+        if first is None:
+            return
+        # Now that it has spoken, it listens: a denial is not lost in its writing.
         if self._expected is not None and identity.cluster not in self._expected:
             raise denials.Denied(
                 denials.Reason.NOT_EXPECTED,
@@ -95,9 +103,6 @@ class Exchange(pb_grpc.ExchangeServicer):
                 training=f"{identity.namespace}/{identity.training}",
                 detail="the hub has not asked it to, or no longer does",
             )
-        first = await anext(aiter(request_iterator), None)
-        if first is None:
-            return
         if isinstance(first, frames.Chunk):
             raise denials.Denied(denials.Reason.BAD_MESSAGE, detail="a session begins with hello")
         if first.WhichOneof("body") == "failure":
@@ -134,11 +139,12 @@ class Exchange(pb_grpc.ExchangeServicer):
         return self._clients[cluster]
 
     def _failed_to_load(self, cluster: str, failure: pb.ClientFailure) -> None:
-        log.error("client app not loadable", cluster=cluster, reason=failure.reason, detail=failure.message)
+        known = {reason.value for reason in reasons.ClusterReason}
+        reason = failure.reason if failure.reason in known else reasons.ClusterReason.APP_NOT_LOADABLE
+        message = failure.message[:MAXIMUM_TEXT_CHARACTERS]
+        log.error("client app not loadable", cluster=cluster, reason=str(reason), detail=message)
         self._progress.client_log(cluster, failure.log_tail)
-        self._driver.handle(
-            events.NodeRemoved(self._node_of(cluster), failure.reason, failure.message, self._driver.now())
-        )
+        self._driver.handle(events.NodeRemoved(self._node_of(cluster), reason, message, self._driver.now()))
 
     async def _read(
         self, client: _Client, session: _Session, requests: AsyncIterator[pb.ClientFrame | frames.Chunk]
@@ -200,49 +206,63 @@ class Exchange(pb_grpc.ExchangeServicer):
 
     def _look_at_header(self, client: _Client, header: pb.MessageHeader) -> None:
         """Refuse what the header alone shows to be unacceptable, before its arrays take time and room."""
-        sent = self._driver.outgoing(header.reply_to_message_id)
-        if sent is None or header.HasField("error"):
-            return
-        refused = self._verifier.header(sent.header, header)
+        answered = outbox.answered_by(header.message_id)
+        refused: events.Refused | None
+        if answered != header.reply_to_message_id:
+            text = f"{header.message_id[:100]} says that it answers {header.reply_to_message_id[:100]}"
+            refused = _unreadable(client, text)
+        else:
+            sent = self._driver.outgoing(answered, client.node)
+            if sent is None or header.HasField("error"):
+                return
+            try:
+                refused = self._verifier.header(sent.header, header)
+            except Exception as error:
+                log.exception("reply not readable", cluster=client.cluster)
+                refused = _unreadable(client, error)
         if refused is not None:
             if client.reply is None:
                 client.reply = received.Reply(self._spool_directory)
             client.reply.refuse()
-            self._replied(client, header.reply_to_message_id, refused, header, client.reply)
+            self._refuse(client, answered or header.reply_to_message_id, refused)
 
     async def _check(self, client: _Client, header: pb.MessageHeader, reply: received.Reply) -> None:
         """Check a whole reply's values, beside the event loop, and hand it on."""
-        verdict: events.Verdict
-        if header.HasField("error"):
-            verdict = events.Errored(header.error.code, header.error.reason)
-        else:
-            sent = self._driver.outgoing(header.reply_to_message_id)
-            if sent is None:  # late or unknown: the machine says what becomes of it
-                verdict = events.Accepted(None)
+        message_id = header.reply_to_message_id
+        sent = self._driver.outgoing(message_id, client.node)
+        if sent is None:  # the machine says what becomes of it; what cannot be checked never counts
+            self._refuse(client, message_id, _unreadable(client, "it came too late to be checked"))
+            return
+        try:
+            verdict: events.Verdict
+            if header.HasField("error"):
+                header.error.reason = header.error.reason[:MAXIMUM_TEXT_CHARACTERS]
+                verdict = events.Errored(header.error.code, header.error.reason)
             else:
-                try:
-                    verdict = await self._verifier.values(sent, header, reply)
-                except Exception as error:  # whatever a hostile reply provokes ends as its refusal
-                    log.exception("reply not readable", cluster=client.cluster)
-                    verdict = events.Refused(
-                        reasons.UpdateViolation.UNREADABLE,
-                        f"the reply of {client.cluster} cannot be read: {error}",
-                    )
-        self._replied(client, header.reply_to_message_id, verdict, header, reply)
+                verdict = await self._verifier.values(sent, header, reply)
+            message = self._message(client, sent.header, header, reply)
+        except Exception as error:  # whatever a hostile reply provokes ends as its refusal
+            log.exception("reply not readable", cluster=client.cluster)
+            self._refuse(client, message_id, _unreadable(client, error))
+            return
 
-    def _replied(
-        self,
-        client: _Client,
-        message_id: str,
-        verdict: events.Verdict,
-        header: pb.MessageHeader,
-        reply: received.Reply,
-    ) -> None:
         def build(answered_id: str) -> Message:
-            header.reply_to_message_id = answered_id
-            return flower_messages.to_flower(header, reply.array_of)
+            replies.set_answered(message, answered_id)
+            return message
 
         self._driver.replied(client.node, driver_module.ReceivedReply(message_id, verdict, build))
+
+    def _message(
+        self, client: _Client, sent: pb.MessageHeader, header: pb.MessageHeader, reply: received.Reply
+    ) -> Message:
+        """The reply as the app sees it. Whose it is and what it answers is not the client's to say."""
+        header.source_node_id, header.destination_node_id = client.node, host.SERVER_NODE_ID
+        header.run_id = self._run_id
+        header.message_type, header.group_id = sent.message_type, sent.group_id
+        return flower_messages.to_flower(header, reply.array_of)
+
+    def _refuse(self, client: _Client, message_id: str, refused: events.Refused) -> None:
+        self._driver.replied(client.node, driver_module.ReceivedReply(message_id, refused, _never))
 
     def _refuse_transfer(self, client: _Client, error: codec.WireError) -> None:
         """A reply whose bytes are not a message, or too many: its message is answered by the refusal."""
@@ -257,14 +277,13 @@ class Exchange(pb_grpc.ExchangeServicer):
         )
         reason = reasons.UpdateViolation.TOO_LARGE if too_large else reasons.UpdateViolation.UNREADABLE
         client.refused_transfer = client.transfer_id
-        self._driver.replied(
-            client.node,
-            driver_module.ReceivedReply(
-                message_id,
-                events.Refused(reason, f"the reply of {client.cluster} was refused: {error}"),
-                _never,
-            ),
-        )
+        text = f"the reply of {client.cluster} was refused: {error}"
+        self._refuse(client, message_id, events.Refused(reason, text[:MAXIMUM_TEXT_CHARACTERS]))
+
+
+def _unreadable(client: _Client, why: object) -> events.Refused:
+    text = f"the reply of {client.cluster} cannot be read: {why}"
+    return events.Refused(reasons.UpdateViolation.UNREADABLE, text[:MAXIMUM_TEXT_CHARACTERS])
 
 
 def _never(_: str) -> Message:
@@ -301,7 +320,8 @@ class _Client:
 
     def replace(self, session: _Session, hello: pb.ClientHello) -> None:
         """Put a new session in the place of the old one."""
-        if self._session is not None:
+        if self._session is not None and self._session.open:
+            self._session.goodbye("SessionReplaced", "the client opened a newer session")
             self._session.close()
         self._session = session
         self.incoming.link_lost()
@@ -366,7 +386,7 @@ class _Session:
     async def write_until(self, reader: asyncio.Task[None]) -> None:
         """Write frames until goodbye is said, the reader ends, or another session takes over."""
         reader.add_done_callback(lambda _: self._wake.set())
-        while self.open and not reader.done():
+        while (self.open or self._control) and not reader.done():
             self._wake.clear()
             while self._control:
                 await self._write(self._control.popleft())

@@ -7,12 +7,11 @@ clusters are wanted. The link dials again when it is cut; the training goes on m
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Callable
 
 from federation.telemetry import logs
-from federation.trust import credentials, keys
+from federation.trust import calls, credentials, directory, keys
 from federation.wire import denials, protocol
 from federation.wire import hanse_pb2 as pb
 
@@ -29,6 +28,16 @@ REPORT_INTERVAL_SECONDS = 0.1
 FIRST_RETRY_SECONDS = 0.2
 LONGEST_RETRY_SECONDS = 10.0
 
+WHY_SECONDS = 1.0
+"""How long a failed write waits for the reader to learn why the session ended."""
+
+
+class _SessionClosed(Exception):
+    """The coordinator ended the stream without a reason; dial again."""
+
+    def __init__(self) -> None:
+        super().__init__("the hub closed the session")
+
 
 class HubLink:
     """Keeps one Progress.Session open until the training is finished."""
@@ -40,11 +49,15 @@ class HubLink:
         credential_directory: credentials.CredentialDirectory,
         *,
         hello: pb.AggregatorHello,
-        report: Callable[[], pb.ProgressReport],
+        report: Callable[[bool], pb.ProgressReport],
         on_directive: Callable[[pb.AggregatorDirective], None],
         rng: random.Random,
     ) -> None:
-        """`report` gives the whole picture when asked; on_directive is called on the event loop."""
+        """Take what to say and whom to tell.
+
+        report: gives the picture when asked; asked with True, also what earlier reports carried, which may have been
+            lost with their link. on_directive: is called on the event loop.
+        """
         self._address = address
         self._server_name = server_name
         self._credentials = credential_directory
@@ -55,6 +68,9 @@ class HubLink:
         self._changed = asyncio.Event()
         self._finished: pb.TrainingFinished | None = None
         self._delivered = asyncio.Event()
+        self._said = False
+        """Whether the end was written whole on this session."""
+        self._retry_seconds = FIRST_RETRY_SECONDS
 
     def changed(self) -> None:
         """There is something new to report."""
@@ -71,46 +87,63 @@ class HubLink:
 
     async def run(self) -> None:
         """Converse until the end is delivered. A denial that no retry can heal ends the run with Denied."""
-        delay = FIRST_RETRY_SECONDS
         while not self._delivered.is_set():
             try:
                 async with self._credentials.channel(self._address, self._server_name) as channel:
                     await self._session(channel)
-                delay = FIRST_RETRY_SECONDS
             except grpc.aio.AioRpcError as error:
                 denied = denials.from_rpc_error(error)
                 if denied is not None and not denied.may_retry:
                     raise denials.Denied(denied) from error
                 log.warning("hub link lost", code=error.code().name, detail=error.details())
+            except (_SessionClosed, asyncio.InvalidStateError, directory.CredentialsUnusable) as error:
+                # An InvalidStateError is what grpc.aio says of a write to a call that has ended.
+                log.warning("hub link lost", detail=str(error))
             if not self._delivered.is_set():
-                await asyncio.sleep(delay * self._rng.uniform(0.5, 1.0))
-                delay = min(delay * 2, LONGEST_RETRY_SECONDS)
+                await asyncio.sleep(self._retry_seconds * self._rng.uniform(0.5, 1.0))
+                self._retry_seconds = min(self._retry_seconds * 2, LONGEST_RETRY_SECONDS)
 
     async def _session(self, channel: grpc.aio.Channel) -> None:
         call = pb_grpc.ProgressStub(channel).Session(wait_for_ready=True)
-        await call.write(pb.AggregatorMessage(hello=self._hello))
-        self._changed.set()
-        writer = asyncio.create_task(self._write(call))
+        tasks: set[asyncio.Task[None]] = set()
         try:
-            while (directive := await call.read()) is not grpc.aio.EOF:
-                self._on_directive(directive)
-            if self._finished is not None and writer.done():
-                # The coordinator closes the stream once it has read the end.
-                self._delivered.set()
+            await calls.admitted(call)
+            await call.write(pb.AggregatorMessage(hello=self._hello))
+            self._changed.set()
+            reader, writer = asyncio.create_task(self._read(call)), asyncio.create_task(self._write(call))
+            tasks = {reader, writer}
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            if reader not in done:  # the write failed; the reader may know why
+                await asyncio.wait({reader}, timeout=WHY_SECONDS)
+            for task in (reader, writer):
+                if task.done():
+                    task.result()
         finally:
-            writer.cancel()
-            with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                await writer
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             call.cancel()
 
+    async def _read(self, call: grpc.aio.StreamStreamCall) -> None:
+        while (directive := await call.read()) is not grpc.aio.EOF:
+            self._retry_seconds = FIRST_RETRY_SECONDS
+            self._on_directive(directive)
+        if not self._said:
+            raise _SessionClosed
+        # The coordinator closes the stream once it has read the end.
+        self._delivered.set()
+
     async def _write(self, call: grpc.aio.StreamStreamCall) -> None:
+        self._said, whole = False, True
         while True:
             await self._changed.wait()
             self._changed.clear()
             finished = self._finished
-            await call.write(pb.AggregatorMessage(report=self._report()))
+            await call.write(pb.AggregatorMessage(report=self._report(whole)))
+            whole = False
             if finished is not None:
                 await call.write(pb.AggregatorMessage(finished=finished))
+                self._said = True
                 await call.done_writing()
                 return
             await asyncio.sleep(REPORT_INTERVAL_SECONDS)

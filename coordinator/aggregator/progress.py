@@ -157,10 +157,11 @@ class Progress:
         with self._lock:
             return self._round
 
-    def report(self) -> pb.ProgressReport:
-        """The whole picture; metrics only those that no earlier report carried."""
+    def report(self, whole: bool = False) -> pb.ProgressReport:
+        """The picture as it is now; metrics only those that no earlier report carried, unless `whole`."""
         with self._lock:
-            fresh, self._unreported = self._unreported, []
+            fresh = list(self._metrics) if whole else self._unreported
+            self._unreported = []
             return pb.ProgressReport(
                 round=self._round,
                 rounds_total=self._rounds_total,

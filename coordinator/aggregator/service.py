@@ -52,6 +52,7 @@ SERVER_OPTIONS = (
     ("grpc.so_reuseport", 0),
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", RECEIVE_WINDOW_BYTES),
+    ("grpc.experimental.tcp_max_read_chunk_size", 256 * 1024),
 )
 """Frames are bounded, half-open links are noticed, and no other process may take the port."""
 

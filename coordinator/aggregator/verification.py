@@ -101,7 +101,8 @@ class Verifier:
         sent: codec.OutgoingMessage, reply: checks.Description
     ) -> dict[str, codec.Buffer | codec.ByteSource]:
         """The serialised bytes of the arrays sent, by name, in the order sent; empty if the reply has none of
-        them."""
+        them.
+        """
         described = describe(sent.header)
         model = checks.sent_model(described)
         if model is None or not any(reply.values()):

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import contextlib
 import random
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from flwr.app import Array, Message
 
 from federation.flower import messages as flower_messages
 from federation.telemetry import logs
-from federation.trust import credentials
+from federation.trust import calls, credentials, directory
 from federation.wire import codec, denials, frames, outbox, protocol, transfers
 from federation.wire import hanse_pb2 as pb
 from federation.wire import limits as wire_limits
@@ -43,6 +43,9 @@ METHOD = "/hanse.v1.Exchange/Session"
 
 FIRST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 10.0
+
+WHY_SECONDS = 1.0
+"""How long a failed write waits for the reader to learn why the session ended."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ class ExchangeLink:
         self._loop = asyncio.new_event_loop()
         self._wake = asyncio.Event()
         self._failure: pb.ClientFailure | None = None
+        self._retry_seconds = FIRST_RETRY_SECONDS
         self._thread = threading.Thread(target=self._run_thread, name="exchange", daemon=True)
 
     def start(self) -> None:
@@ -141,7 +145,6 @@ class ExchangeLink:
         self._on_end(end)
 
     async def _converse(self) -> End:
-        delay = FIRST_RETRY_SECONDS
         while True:
             try:
                 async with self._credentials.channel(
@@ -150,21 +153,21 @@ class ExchangeLink:
                     end = await self._session(channel)
                 if end is not None:
                     return end
-                delay = FIRST_RETRY_SECONDS
             except grpc.aio.AioRpcError as error:
                 denied = denials.from_rpc_error(error)
                 if denied is not None and not denied.may_retry:
                     return End(denied.reason, denied.message, failed=True)
                 log.warning(
-                    "link lost", code=error.code().name, detail=error.details(), retry_seconds=round(delay, 1)
+                    "link lost", code=error.code().name, detail=error.details(), retry_seconds=self._retry_seconds
                 )
-            except codec.WireError as error:
+            except (codec.WireError, asyncio.InvalidStateError, directory.CredentialsUnusable) as error:
+                # An InvalidStateError is what grpc.aio says of a write to a call that has ended.
                 log.warning("link broken off", detail=str(error))
             finally:
                 self._incoming.link_lost()
                 self._outbox.link_lost()
-            await asyncio.sleep(delay * self._rng.uniform(0.5, 1.0))
-            delay = min(delay * 2, LONGEST_RETRY_SECONDS)
+            await asyncio.sleep(self._retry_seconds * self._rng.uniform(0.5, 1.0))
+            self._retry_seconds = min(self._retry_seconds * 2, LONGEST_RETRY_SECONDS)
 
     async def _session(self, channel: grpc.aio.Channel) -> End | None:
         """One session; returns why it is over for good, or None if it is to be dialled again."""
@@ -172,12 +175,22 @@ class ExchangeLink:
             METHOD, request_serializer=frames.serialise, response_deserializer=frames.aggregator_frame
         )
         call = session(wait_for_ready=True)
-        if self._failure is not None:
-            await call.write(pb.ClientFrame(failure=self._failure))
-            await call.done_writing()
-            while await call.read() is not grpc.aio.EOF:
-                pass
-            return End(self._failure.reason, self._failure.message, failed=True)
+        try:
+            await calls.admitted(call)
+            if self._failure is not None:
+                return await self._give_up(call, self._failure)
+            return await self._exchange(call)
+        finally:
+            call.cancel()
+
+    async def _give_up(self, call: grpc.aio.StreamStreamCall, failure: pb.ClientFailure) -> End:
+        await call.write(pb.ClientFrame(failure=failure))
+        await call.done_writing()
+        while await call.read() is not grpc.aio.EOF:
+            pass
+        return End(failure.reason, failure.message, failed=True)
+
+    async def _exchange(self, call: grpc.aio.StreamStreamCall) -> End | None:
         hello = pb.ClientHello(
             protocol=pb.ProtocolRange(oldest=protocol.OLDEST, newest=protocol.NEWEST),
             held_sha256=list(self._arriving.held),
@@ -187,7 +200,6 @@ class ExchangeLink:
         await call.write(pb.ClientFrame(hello=hello))
         first = await call.read()
         if first is grpc.aio.EOF:
-            await _raise_status(call)
             return None
         if isinstance(first, frames.Chunk):
             raise transfers.TransferNotBegun(first.offset)
@@ -195,17 +207,23 @@ class ExchangeLink:
             return End(first.goodbye.reason, first.goodbye.message)
         receiving = first.welcome.receiving if first.welcome.HasField("receiving") else None
         self._outbox.link_up(receiving)
+        self._retry_seconds = FIRST_RETRY_SECONDS
         log.info("link up", node_id=first.welcome.node_id, protocol=first.welcome.protocol)
-        writer = asyncio.create_task(self._write(call))
+        reader, writer = asyncio.create_task(self._read(call)), asyncio.create_task(self._write(call))
         try:
-            return await self._read(call)
+            await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
+            if not reader.done():
+                await asyncio.wait({reader}, timeout=WHY_SECONDS)
+            return await (reader if reader.done() else writer)
         finally:
+            reader.cancel()
             writer.cancel()
-            with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                await writer
-            call.cancel()
+            await asyncio.wait({reader, writer})
+            for task in (reader, writer):
+                if not task.cancelled():
+                    task.exception()  # one of the two was raised; the other says nothing new
 
-    async def _write(self, call: grpc.aio.StreamStreamCall) -> None:
+    async def _write(self, call: grpc.aio.StreamStreamCall) -> NoReturn:
         while True:
             self._wake.clear()
             while self._control:
@@ -230,7 +248,6 @@ class ExchangeLink:
                     self._outbox.received(frame.received)
                 case "goodbye":
                     return End(frame.goodbye.reason, frame.goodbye.message)
-        await _raise_status(call)
         return None
 
     def _act(self, happened: list[transfers.Event]) -> None:
@@ -273,12 +290,3 @@ class ExchangeLink:
 
     def _confirm(self, transfer_id: str) -> None:
         self._say(pb.ClientFrame(received=pb.TransferReceived(transfer_id=transfer_id)))
-
-
-async def _raise_status(call: grpc.aio.StreamStreamCall) -> None:
-    """Turn the status of an ended call into an error, unless it ended well."""
-    code = await call.code()
-    if code is not grpc.StatusCode.OK:
-        raise grpc.aio.AioRpcError(
-            code, await call.initial_metadata(), await call.trailing_metadata(), await call.details()
-        )

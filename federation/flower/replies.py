@@ -23,6 +23,11 @@ def set_message_id(message: Message, message_id: str) -> None:
     message.metadata.__dict__["_message_id"] = message_id
 
 
+def set_answered(reply: Message, message_id: str) -> None:
+    """Say which message a reply answers: a late reply may stand in for the answer to a later message."""
+    reply.metadata.__dict__["_reply_to_message_id"] = message_id
+
+
 def error_reply_to(metadata: Metadata) -> Callable[[int, str], Message]:
     """A maker of error replies to a message, which keeps its metadata and not its content."""
     stub = make_message(_copy(metadata), content=RecordDict())

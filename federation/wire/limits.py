@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 
 CHUNK_BYTES = 256 * 1024
-"""Bytes of a message in one frame. Between 256 KiB and 4 MiB the speed of a gRPC stream hardly
-changes; one MiB keeps a heartbeat or a cancellation from waiting long behind a chunk."""
+"""Bytes of a message in one frame. Between 256 KiB and 4 MiB the speed of a gRPC stream hardly changes; gRPC
+holds several frames of each client in memory, so the smallest of these keeps many clients cheap."""
 
 MAX_FRAME_BYTES = 4 * 1024 * 1024
-"""Bytes of one gRPC message, gRPC's own default for receiving: room for four times CHUNK_BYTES, and
+"""Bytes of one gRPC message, gRPC's own default for receiving: room for sixteen times CHUNK_BYTES, and
 for a hello that names MAX_HELD_ARRAYS arrays."""
 
 MAX_HELD_ARRAYS = 65_536

@@ -11,9 +11,8 @@ from __future__ import annotations
 import collections
 from collections.abc import Iterable, Iterator
 
-from federation.wire import codec, frames, transfers
+from federation.wire import codec, frames, limits, transfers
 from federation.wire import hanse_pb2 as pb
-from federation.wire import limits
 
 Frame = pb.TransferBegin | frames.Chunk
 
@@ -34,8 +33,8 @@ class Outbox:
     """Messages on their way to one receiver.
 
     Law: every message put is offered on each new link until it is received, in the order of putting.
-    Law: a receiver that goes on where it was is not offered again what it has: neither what it confirmed, nor what
-        came before the message that it names.
+    Law: a receiver that goes on where it was is not offered again what it has: neither what it confirmed,
+    nor what came before the message that it names.
     """
 
     def __init__(self, *, receiver_holds: bool) -> None:

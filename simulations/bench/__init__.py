@@ -1,1 +1,1 @@
-"""`python -m simulations.bench`: what Hanse costs, beside stock Flower and the bare channel, on one machine."""
+"""`python -m simulations.bench`: what Hanse costs, beside stock Flower and the bare channel."""

@@ -1,9 +1,10 @@
 """The bare channel: the bytes of a round over grpc.aio with mutual TLS, and nothing else.
 
-Why it exists: it is the floor under every host of federated learning in this language and on this machine. One server
-process and two client processes, as in a federation; a round sends each client the model to train, takes a model
-back, and sends the model again to be evaluated, which is what a host does that keeps nothing. Chunks are raw bytes of
-one MiB: no protobuf, no checksum, no disk. Models, apps and rounds' rules are not known here.
+Why it exists: it is the floor under every host of federated learning in this language and on this machine.
+One server process and two client processes, as in a federation; a round sends each client the model to
+train, takes a model back, and sends the model again to be evaluated, which is what a host does that keeps
+nothing. Chunks are raw bytes of one MiB: no protobuf, no checksum, no disk. Models, apps and rounds' rules
+are not known here.
 
     python -m simulations.bench.channel server CONFIG.json     prints a line of JSON for each round
     python -m simulations.bench.channel client CONFIG.json
@@ -15,7 +16,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from federation.wire import limits
 import grpc  # isort: skip  # after federation.trust, which decides what TLS gRPC speaks
 import grpc.aio  # isort: skip
 
+CHUNK_BYTES = 1024 * 1024
 METHOD = "/bench.Channel/Session"
 OPTIONS = (
     ("grpc.max_receive_message_length", limits.MAX_FRAME_BYTES),
@@ -64,8 +66,8 @@ class _Server:
 
 async def _send(write: Any, data: bytes) -> None:
     view = memoryview(data)
-    for offset in range(0, len(view), limits.CHUNK_BYTES):
-        await write(bytes(view[offset : offset + limits.CHUNK_BYTES]))
+    for offset in range(0, len(view), CHUNK_BYTES):
+        await write(bytes(view[offset : offset + CHUNK_BYTES]))
 
 
 async def _receive(stream: AsyncIterator[bytes], length: int) -> None:
@@ -73,8 +75,8 @@ async def _receive(stream: AsyncIterator[bytes], length: int) -> None:
         length -= len(await anext(stream))
 
 
-async def serve(config: dict[str, Any]) -> None:
-    """Serve until every client has had its rounds; writes the port to `config["port_file"]`."""
+async def serve(config: dict[str, Any], announce: Callable[[int], object]) -> None:
+    """Serve until every client has had its rounds; `announce` is told the port."""
     server = grpc.aio.server(options=OPTIONS)
     sessions = _Server(config["clients"], config["rounds"], config["model_bytes"])
     handler = grpc.stream_stream_rpc_method_handler(sessions.session)
@@ -82,7 +84,7 @@ async def serve(config: dict[str, Any]) -> None:
     own = credentials.CredentialDirectory(Path(config["credentials"]))
     port = server.add_secure_port("127.0.0.1:0", own.server_credentials())
     await server.start()
-    Path(config["port_file"]).write_text(str(port), encoding="ascii")
+    announce(port)
     await sessions.done.wait()
     await server.stop(1.0)
 
@@ -119,4 +121,8 @@ async def take_part(config: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     settings = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
-    asyncio.run(serve(settings) if sys.argv[1] == "server" else take_part(settings))
+    port_file = Path(settings["port_file"])
+    if sys.argv[1] == "server":
+        asyncio.run(serve(settings, lambda port: port_file.write_text(str(port), encoding="ascii")))
+    else:
+        asyncio.run(take_part(settings))

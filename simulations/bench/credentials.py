@@ -5,7 +5,7 @@ Hanse's own processes enrol as ever and need nothing from here.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import ipaddress
 import secrets
 from pathlib import Path
@@ -18,7 +18,7 @@ from federation.trust import certificates, credentials, keys
 from federation.trust import identity as identities
 
 TRUST_DOMAIN = "bench.local"
-_LIFETIME = datetime.timedelta(days=1)
+_LIFETIME = dt.timedelta(days=1)
 
 
 class Authority:
@@ -29,7 +29,7 @@ class Authority:
         self._authority = certificate_authority.create(
             TRUST_DOMAIN,
             keys.generate(),
-            now=datetime.datetime.now(datetime.UTC),
+            now=dt.datetime.now(dt.UTC),
             lifetime=_LIFETIME,
             serial=_serial(),
         )
@@ -44,8 +44,8 @@ class Authority:
         return self._write(directory, identities.CoordinatorIdentity(TRUST_DOMAIN), dns_names)
 
     def loopback_files(self, directory: Path) -> None:
-        """Write ca.crt, tls.crt and tls.key for a server on localhost and 127.0.0.1, as stock Flower wants them."""
-        key, now = keys.generate(), datetime.datetime.now(datetime.UTC)
+        """Write ca.crt, tls.crt and tls.key for a server on localhost, as stock Flower wants them."""
+        key, now = keys.generate(), dt.datetime.now(dt.UTC)
         names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         certificate = (
             x509.CertificateBuilder()
@@ -53,11 +53,12 @@ class Authority:
             .issuer_name(self._authority.certificate.subject)
             .public_key(key.public_key())
             .serial_number(_serial())
-            .not_valid_before(now - datetime.timedelta(minutes=5))
+            .not_valid_before(now - dt.timedelta(minutes=5))
             .not_valid_after(now + _LIFETIME / 2)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._authority.key.public_key()), critical=False
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._authority.key.public_key()),
+                critical=False,
             )
             .sign(self._authority.key, hashes.SHA256())
         )
@@ -79,7 +80,7 @@ class Authority:
             self._authority,
             keys.request(key, identity),
             identity,
-            now=datetime.datetime.now(datetime.UTC),
+            now=dt.datetime.now(dt.UTC),
             lifetime=_LIFETIME,
             serial=_serial(),
             dns_names=dns_names,

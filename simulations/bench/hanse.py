@@ -1,13 +1,14 @@
 """Measuring Hanse: `hanse simulate` on a directory made for the purpose, as a user would run it.
 
-Coordinator, aggregator, edge agents and clients are real processes joined by enrollment over mutual TLS; each client
-is a process and a session with a certificate of its own. Rounds are timed by the app, memory by the kernel.
+Coordinator, aggregator, edge agents and clients are real processes joined by enrollment over mutual TLS;
+each client is a process and a session with a certificate of its own. Rounds are timed by the app, memory by
+the kernel.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
+import datetime as dt
 import json
 import shutil
 import subprocess
@@ -70,10 +71,12 @@ def hospitals(directory: Path, *, timeout_seconds: float = 120.0) -> Run:
     began = time.time()
     report = _simulate(HOSPITALS, directory / "run", timeout_seconds)
     log = (directory / "run" / "logs" / "aggregator.log").read_text(encoding="utf-8")
-    first = next((line for line in map(json.loads, log.splitlines()) if line["event"] == "server app starts"), None)
+    first = next(
+        (line for line in map(json.loads, log.splitlines()) if line["event"] == "server app starts"), None
+    )
     if first is None:
         raise BenchError("the aggregator's log does not say when the ServerApp started")
-    started = datetime.datetime.fromisoformat(first["timestamp"]).timestamp()
+    started = dt.datetime.fromisoformat(first["timestamp"]).timestamp()
     return Run([], started - began, report["seconds"]["rounds"], report["peakMemoryBytes"])
 
 
@@ -113,7 +116,8 @@ def write_scenario(directory: Path, timings: Path, *, clients: int, model_bytes:
             edge / "edge.yaml",
             [
                 _resource("EdgeDataset", "nothing", "hanse", dataset),
-                _resource("ConfigMap", "nothing", "hanse") | {"apiVersion": "v1", "data": {"note": "no data"}},
+                _resource("ConfigMap", "nothing", "hanse")
+                | {"apiVersion": "v1", "data": {"note": "no data"}},
                 _resource("EdgePolicy", "bench", "hanse", {"rules": [rule]}),
             ],
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import importlib.metadata
 import os
 import platform
@@ -12,7 +12,7 @@ from pathlib import Path
 PACKAGES = ("flwr", "grpcio", "numpy", "protobuf", "ray")
 
 
-def describe(now: datetime.datetime) -> dict[str, str]:
+def describe(now: dt.datetime) -> dict[str, str]:
     """Machine, versions and date, in words; what cannot be found out is left out."""
     found = {
         "date": f"{now:%Y-%m-%d %H:%M} UTC",

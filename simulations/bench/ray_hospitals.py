@@ -1,7 +1,8 @@
-"""The hospitals on Flower's own simulation engine, in a process of its own: `python ray_hospitals.py CONFIG.json`.
+"""The hospitals on Flower's own simulation engine, in a process of its own: `python ray_hospitals.py
+CONFIG.json`.
 
-The app runs unmodified. Started from Python, the engine knows neither its run config nor its data: a client mod and
-a ServerApp around the app's own put both into the context. Imports nothing of Hanse.
+The app runs unmodified. Started from Python, the engine knows neither its run config nor its data: a client
+mod and a ServerApp around the app's own put both into the context. Imports nothing of Hanse.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from flwr.serverapp import Grid, ServerApp, strategy
 config = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
 sys.path.insert(0, config["app"])
 
-DEFAULTS = tomllib.loads(Path(config["app"], "pyproject.toml").read_text(encoding="utf-8"))["tool"]["flwr"]["app"]["config"]
+DEFAULTS = tomllib.loads(Path(config["app"], "pyproject.toml").read_text(encoding="utf-8"))["tool"]["flwr"][
+    "app"
+]["config"]
 RUN_CONFIG = DEFAULTS | {"num-server-rounds": config["rounds"]}
 FILES = sorted(Path(config["edges"]).glob("*/data/*.csv"))
 
@@ -43,7 +46,11 @@ def timed(cls: Any) -> None:
 
     def aggregate_evaluate(self: Any, server_round: int, replies: Any) -> Any:
         metrics = aggregate(self, server_round, replies)
-        line = {"round": server_round, "seconds": time.perf_counter() - self.bench_began, "replies": len(replies)}
+        line = {
+            "round": server_round,
+            "seconds": time.perf_counter() - self.bench_began,
+            "replies": len(replies),
+        }
         with Path(config["timings"]).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         return metrics
@@ -53,7 +60,7 @@ def timed(cls: Any) -> None:
 
 def main() -> None:
     """Run the app in the engine."""
-    from heart import client_app, server_app  # type: ignore[import-not-found]  # the app's directory is on the path
+    from heart import client_app, server_app  # type: ignore[import-not-found]  # on sys.path
 
     timed(strategy.FedAvg)
     client_app.app._mods.append(hospital)

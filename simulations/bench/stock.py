@@ -1,8 +1,9 @@
-"""Measuring stock Flower: the very app that Hanse runs, on flower-superlink, two flower-supernode and `flwr run`.
+"""Measuring stock Flower: the very app that Hanse runs, on flower-superlink, two flower-supernode and `flwr
+run`.
 
-As Flower's documentation starts them: TLS with server certificates (client certificates it does not take), processes
-for apps started by Flower itself. Telemetry is off, dependencies are not installed, FLWR_HOME and the app's copy are
-temporary. The simulation engine runs the hospitals on Ray, four simulated clients.
+As Flower's documentation starts them: TLS with server certificates (client certificates it does not take),
+processes for apps started by Flower itself. Telemetry is off, dependencies are not installed, FLWR_HOME and
+the app's copy are temporary. The simulation engine runs the hospitals on Ray, four simulated clients.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from simulations.bench.hanse import APP, ARRAYS, HOSPITALS, BenchError
 START_SECONDS = 90.0
 
 
-def no_op(directory: Path, *, model_bytes: int, rounds: int, timeout_seconds: float) -> list[dict[str, float]]:
+def no_op(
+    directory: Path, *, model_bytes: int, rounds: int, timeout_seconds: float
+) -> list[dict[str, float]]:
     """Run the app that trains nothing with two clients; returns what it wrote about its rounds.
 
     A run that is not done in time gives the rounds that it has done, at least two.
@@ -53,7 +56,9 @@ def no_op(directory: Path, *, model_bytes: int, rounds: int, timeout_seconds: fl
         group.wait_until(lambda: _listens(port, authority), "flower-superlink", START_SECONDS)
         for number in (1, 2):
             link = ["--superlink", f"localhost:{port}", "--root-certificates", authority]
-            group.start(f"supernode-{number}", [_tool("flower-supernode"), *link, "--port", str(_free_port()), *tls])
+            group.start(
+                f"supernode-{number}", [_tool("flower-supernode"), *link, "--port", str(_free_port()), *tls]
+            )
         config = f"num-server-rounds={rounds} array-count={ARRAYS} array-bytes={model_bytes // ARRAYS}"
         run = [_tool("flwr"), "run", str(directory / "app"), "bench", "--stream", "--run-config"]
         group.start("run", [*run, f"{config} timings-file={json.dumps(str(timings))}"])
@@ -99,7 +104,11 @@ def hospitals(directory: Path, *, rounds: int, timeout_seconds: float) -> list[d
 
 def environment(home: Path) -> Mapping[str, str]:
     """The environment of a process of stock Flower: nothing of Hanse in it, no telemetry."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "GRPC_SSL_CIPHER_SUITES")}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("PYTHONPATH", "GRPC_SSL_CIPHER_SUITES")
+    }
     tools = str(Path(sys.executable).parent)
     return kept | {
         "FLWR_HOME": str(home),

@@ -83,6 +83,8 @@ CASES = (
     Case("iterables", "iterables"),
     Case("legacy-numpy", "legacy_numpy"),
     Case("legacy-client", "legacy_client"),
+    Case("legacy-cid", "legacy_cid"),
+    Case("privacy", "privacy"),
     Case("secure-aggregation", "secure_aggregation"),
     Case("override-start", "override_start"),
     Case(

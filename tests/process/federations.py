@@ -148,7 +148,8 @@ def train(message, context):
             return reply
         case "garbage":
             reply = answer(message, values, examples)
-            reply.content["arrays"]["weights"] = Array("float32", (4, 3), "numpy.ndarray", b"\\x93NUMPY" + b"x" * 90)
+            data = b"\\x93NUMPY" + b"x" * 90
+            reply.content["arrays"]["weights"] = Array("float32", (4, 3), "numpy.ndarray", data)
             return reply
         case "pickle":
             reply = answer(message, values, examples)
@@ -180,7 +181,7 @@ class Federation:
     client_app: str = CLIENT_APP
     pyproject: str = PYPROJECT
     policies: Mapping[str, list[Mapping[str, Any]] | None] = dataclasses.field(default_factory=dict)
-    """By edge: the rules of its policy; None for no policy at all. Other edges allow everything in NAMESPACE."""
+    """By edge: the rules of its policy; None for no policy at all. Other edges allow all of NAMESPACE."""
 
     def write(self, directory: Path) -> Path:
         """Write it below `directory`, which is returned."""

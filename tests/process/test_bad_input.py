@@ -172,7 +172,7 @@ def _refused(run: running.Run, words: list[str]) -> None:
 
 NOT_A_COMPONENT = pytest.mark.xfail(
     strict=True,
-    reason="federation/apps/probe.py sees that the attribute is there, not that it is a ClientApp; the run then fails",
+    reason="federation/apps/probe.py sees that the attribute is there, not what it is; the run then fails",
 )
 
 

@@ -1,4 +1,4 @@
-"""`hanse simulate simulations/hospitals` from end to end: two runs, one as JSON and one as text with --keep."""
+"""`hanse simulate simulations/hospitals` end to end: two runs, one as JSON, one as text with --keep."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def test_hanse_logs_shows_them(runs: Runs) -> None:
 
 
 def test_text_output_tells_the_story(runs: Runs) -> None:
-    """Plain lines where there is no terminal: the steps, the rounds, the curve, the model, the next command."""
+    """Plain lines where there is no terminal: the rounds, the curve, the model, the next command."""
     text = runs.as_text.stdout
 
     assert "\x1b" not in text

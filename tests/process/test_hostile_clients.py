@@ -20,7 +20,7 @@ MAXIMUM_UPDATE_BYTES = 1_000_000
 
 FORGOTTEN = pytest.mark.xfail(
     strict=True,
-    reason="coordinator/planning/status.py: when the training ends, every cluster's reason and message give way"
+    reason="coordinator/planning/status.py: at the training's end every cluster's reason and message give way"
     " to 'It took part until the training ended.', so what was wrong with its replies is lost",
 )
 
@@ -117,7 +117,7 @@ def test_refused_numbers(behaviour: str, numbers: running.Run) -> None:
 
 @pytest.mark.xfail(
     strict=True,
-    reason="coordinator/aggregation/checks.py looks at no metric but the example count, although NotFinite promises it",
+    reason="coordinator/aggregation/checks.py: of the metrics only the example count is checked",
 )
 def test_metric_that_is_not_finite(numbers: running.Run) -> None:
     """A reply whose metric is NaN is refused, so that one edge does not spoil the federation's metrics."""
@@ -182,7 +182,7 @@ def test_ended_processes(behaviour: str, failures: running.Run) -> None:
 
 
 def test_client_logs_have_what_the_app_printed(failures: running.Run) -> None:
-    """print() in a ClientApp and its traceback are in the edge's client log; the ServerApp's in the aggregator's."""
+    """What a ClientApp prints and its traceback are in its log; a ServerApp's in the aggregator's."""
     logs = Path(failures.report["results"]) / "logs"
 
     assert "training round 1" in (logs / "raises.client.log").read_text()

@@ -20,7 +20,7 @@ LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
 
 
 def _scenario(tmp_path: Path) -> tuple[Path, Path]:
-    """Two edges that work on their first round for longer than any test; and where they say that they began."""
+    """Two edges that train for longer than any test runs, and where they say that they began."""
     signals = tmp_path / "signals"
     signals.mkdir()
     edges = {name: {"behaviour": "pause", "seconds": 600} for name in ("edge-1", "edge-2")}
@@ -51,7 +51,7 @@ STAGES = [_at_start, _while_joining, _in_mid_round]
 def test_interrupted(
     number: signal.Signals, stage: Callable[[running.Run, Path], None], start, tmp_path: Path
 ) -> None:
-    """One sentence, an exit code that says so, and no process, socket or file is left when the command returns."""
+    """One sentence, an exit code that says so, and no process, socket or file is left afterwards."""
     scenario, signals = _scenario(tmp_path)
     run = start("simulate", scenario)
     stage(run, signals)
@@ -97,7 +97,7 @@ def test_killed(stage: Callable[[running.Run, Path], None], start, tmp_path: Pat
 
 
 def test_while_it_runs(start, tmp_path: Path) -> None:
-    """Keys are private from their first moment in use, ports are on loopback only, results are not in the way."""
+    """Keys are private, ports are on loopback only and speak TLS only, no argument holds a secret."""
     scenario, signals = _scenario(tmp_path)
     run = start("simulate", scenario)
     _in_mid_round(run, signals)

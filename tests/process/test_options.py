@@ -31,7 +31,8 @@ def test_more_edges_and_a_setting(tmp_path: Path) -> None:
     edges = {"edge-1": partition, "edge-2": partition | {"partition-id": 1}}
     client = federations.CLIENT_APP.replace(
         '    print(f"training round',
-        "    print(\"partition\", context.node_config['partition-id'], 'of', context.node_config['num-partitions'])\n"
+        "    part = context.node_config\n"
+        "    print(\"partition\", part['partition-id'], 'of', part['num-partitions'])\n"
         '    print(f"training round',
     )
     federations.Federation(edges, client_app=client).write(tmp_path / "scenario")
@@ -63,7 +64,7 @@ def test_fewer_edges(tmp_path: Path) -> None:
 
 def test_timeout(tmp_path: Path) -> None:
     """After --timeout the command ends: exit code 1, TimedOut, where it stood, and nothing is left."""
-    edges = dict.fromkeys(("edge-1", "edge-2"), {"behaviour": "hangs"})
+    edges = {name: {"behaviour": "hangs"} for name in ("edge-1", "edge-2")}
     federations.Federation(edges, _spec(deadline_seconds=600)).write(tmp_path / "scenario")
 
     run = running.simulate(tmp_path, tmp_path / "scenario", "--timeout", 12)
@@ -123,7 +124,6 @@ def test_drill_that_comes_too_late(tmp_path: Path) -> None:
 def test_policies(tmp_path: Path) -> None:
     """No policy: Refused, NoPolicy. A policy that denies: its owner's words. The others go on."""
     others_only = federations.allow_all() | {"name": "letters-only", "datasets": ["letters"]}
-    few_rounds = federations.allow_all() | {"name": "short", "limits": {"rounds": 1}}
     federations.Federation(
         federations.honest(5),
         _spec(),
@@ -133,7 +133,6 @@ def test_policies(tmp_path: Path) -> None:
             "edge-5": [federations.allow_all() | {"effect": "Deny", "name": "not-here"}],
         },
     ).write(tmp_path / "scenario")
-    del few_rounds
 
     run = running.simulate(tmp_path, tmp_path / "scenario")
 
@@ -153,7 +152,7 @@ def test_policies(tmp_path: Path) -> None:
 
 
 def test_policies_that_break_the_quorum(tmp_path: Path) -> None:
-    """When too few edges allow it, the command ends with the refusals in its words; it does not wait for ever."""
+    """When too few edges allow it, the command ends with the refusals in its words; it never hangs."""
     federations.Federation(federations.honest(2), _spec(), policies={"edge-2": None}).write(
         tmp_path / "scenario"
     )
@@ -172,7 +171,7 @@ def test_keep_after_ctrl_c(start, tmp_path: Path) -> None:
     signals.mkdir()
     spec = _spec(deadline_seconds=600)
     spec["app"] = {"source": {"path": "app"}, "runConfig": {"signals": str(signals)}}
-    edges = dict.fromkeys(("edge-1", "edge-2"), {"behaviour": "pause", "seconds": 600})
+    edges = {name: {"behaviour": "pause", "seconds": 600} for name in ("edge-1", "edge-2")}
     scenario = federations.Federation(edges, spec).write(tmp_path / "scenario")
     kept = tmp_path / "kept"
     run = start("simulate", scenario, "--keep", kept)
@@ -191,7 +190,7 @@ def test_keep_after_ctrl_c(start, tmp_path: Path) -> None:
     assert "earlier run" in after.stderr
 
 
-def test_unwritable_keep_directory_is_private_to_the_user(tmp_path: Path) -> None:
+def test_kept_state_is_private(tmp_path: Path) -> None:
     """The results are readable as the umask says; the processes' state below them is the user's alone."""
     federations.Federation(federations.honest(2), _spec(rounds=1)).write(tmp_path / "scenario")
 
@@ -199,7 +198,7 @@ def test_unwritable_keep_directory_is_private_to_the_user(tmp_path: Path) -> Non
 
     assert run.process.returncode == 0, run.told()
     assert running.mode(tmp_path / "kept" / "state") == 0o700
-    keys = list((path for path in run.key_files()))
+    keys = list(run.key_files())
     assert keys
     for key in keys:
         assert running.mode(key) == 0o600, key

@@ -1,7 +1,7 @@
 """What runs beside the data, if there were any.
 
-Training changes one value of each array: what comes back is another model, as after any training, so that no side can
-do without sending, hashing or reading it. Evaluating looks at nothing.
+Training changes one value of each array: what comes back is another model, as after any training, so that
+no side can do without sending, hashing or reading it. Evaluating looks at nothing.
 """
 
 import time

@@ -1,7 +1,8 @@
 """What runs at the hub: FedAvg, with a stopwatch in it.
 
-After each round a line of JSON goes to `timings-file`: the round, when it began (unix seconds), how long it took from
-the first line of configure_train to the last of aggregate_evaluate, and how much of that the app itself took.
+After each round a line of JSON goes to `timings-file`: the round, when it began (unix seconds), how long it
+took from the first line of configure_train to the last of aggregate_evaluate, and how much of that the app
+itself took.
 """
 
 import json

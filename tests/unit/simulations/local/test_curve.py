@@ -20,7 +20,7 @@ def test_too_few_points(points: list[tuple[int, float]]) -> None:
 
 
 def test_drawing() -> None:
-    """The highest value fills its column, the lowest has one eighth; both are labelled, and so are the rounds."""
+    """The highest value fills its column, the lowest has one eighth; both are labelled."""
     lines = curve.terminal("accuracy", [(1, 0.0), (2, 0.5), (3, 1.0)], height=2).splitlines()
 
     assert lines == [

@@ -20,7 +20,8 @@ def child():
         "import subprocess, sys, os\n"
         "held = bytearray(50_000_000); del held\n"
         "inner = subprocess.Popen([sys.executable, '-c', \"print('up', flush=True); input()\"],"
-        " env={**os.environ, 'HANSE_PROCESS': 'probe.inner'}, stdin=subprocess.PIPE, stdout=subprocess.PIPE)\n"
+        " env={**os.environ, 'HANSE_PROCESS': 'probe.inner'},"
+        " stdin=subprocess.PIPE, stdout=subprocess.PIPE)\n"
         "inner.stdout.readline(); print('up', flush=True); input(); inner.communicate(b'\\n')\n"
     )
     process = subprocess.Popen(

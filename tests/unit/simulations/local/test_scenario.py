@@ -62,7 +62,7 @@ def test_two_trainings(directory: Path) -> None:
     other["metadata"]["name"] = "other"
     federations.write_yaml(directory / "other.yaml", other)
 
-    with pytest.raises(SimulationError, match="exactly one FederatedTraining, found .*other"):
+    with pytest.raises(SimulationError, match=r"exactly one FederatedTraining, found .*other"):
         scenario.read(directory)
 
 
@@ -179,7 +179,7 @@ def test_names_of_copies_are_distinct(number: int) -> None:
 
 def test_copies_do_not_take_an_edges_name(tmp_path: Path) -> None:
     """An edge that is called as a copy would be keeps its name; the copy gets another."""
-    federations.Federation(dict.fromkeys(["a", "a-2"], {})).write(tmp_path / "scenario")
+    federations.Federation({name: {} for name in ("a", "a-2")}).write(tmp_path / "scenario")
 
     plan = scenario.with_edges(scenario.read(tmp_path / "scenario"), 4)
 
@@ -189,7 +189,7 @@ def test_copies_do_not_take_an_edges_name(tmp_path: Path) -> None:
 
 
 def test_written_manifests_read_back(directory: Path, tmp_path: Path, rng: random.Random) -> None:
-    """What is written for the hub and for an edge is what was read, but for the app's path, which is absolute."""
+    """What is written for the hub and an edge is what was read; the app's path becomes absolute."""
     plan = scenario.read(directory)
     edge = rng.choice(plan.edges)
     scenario.write_hub(plan, tmp_path / "hub.yaml")
