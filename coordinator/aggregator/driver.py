@@ -139,6 +139,8 @@ class Driver:
         """A whole reply arrived and was checked, or was refused at its header."""
         self._arrived.setdefault((reply.message_id, node), reply)
         self.handle(events.ReplyArrived(reply.message_id, node, reply.verdict, self._clock()))
+        if (missed := self._missed.get(node)) and missed.message_id == reply.message_id:
+            del self._missed[node]
 
     def awaits(self, message_id: str, node: int) -> bool:
         """Whether a reply of this node to this message would still be looked at."""

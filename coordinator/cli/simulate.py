@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import math
 import os
 import secrets
 import signal
@@ -16,7 +15,7 @@ import typer
 from rich.console import Console
 
 from coordinator import config as coordinator_config
-from coordinator.cli import output
+from coordinator.cli import output, summary
 from coordinator.issuing import tokens
 from federation.api.errors import ManifestError
 from simulations.local import curve, engine, preflight, results, scenario, view
@@ -76,7 +75,7 @@ def simulate(
             if quiet:
                 typer.echo(outcome.to_json())
             else:
-                _summary(console, outcome)
+                summary.show(console, outcome, directory)
             _draw(outcome, where)  # last: it takes a second, and nobody needs to wait for it
     except (SimulationError, ManifestError) as error:
         output.refuse(str(error))
@@ -114,69 +113,6 @@ def _new_run(plan: scenario.Scenario) -> Path:
 
 
 def _draw(outcome: results.Outcome, where: Path) -> None:
-    series = curves(outcome)
+    series = summary.curves(outcome)
     if series:
         curve.picture(where / results.CURVE_FILE, outcome.training, series)
-
-
-def curves(outcome: results.Outcome) -> dict[str, list[tuple[int, float]]]:
-    """The metrics that were measured on data, by name, as (round, value) in round order."""
-    phases = {entry["phase"] for entry in outcome.metrics}
-    phase = next((name for name in ("ServerEvaluate", "Evaluate", "Train") if name in phases), None)
-    series: dict[str, list[tuple[int, float]]] = {}
-    for entry in sorted(outcome.metrics, key=lambda entry: entry["round"]):
-        if entry["phase"] == phase:
-            for name, value in entry["values"].items():
-                if value is not None and math.isfinite(value):  # a gap, where an app measured NaN
-                    series.setdefault(name, []).append((entry["round"], value))
-    return dict(sorted(series.items())[:4])
-
-
-def _summary(console: Console, outcome: results.Outcome) -> None:
-    """What to remember of the run, and what to try next."""
-    style = "bold green" if outcome.succeeded else "bold red"
-    console.print()
-    console.print(f"{outcome.training}: {outcome.state}", style=style, highlight=False)
-    if outcome.message:
-        console.print(outcome.message, highlight=False, markup=False)
-    for name, points in curves(outcome).items():
-        if name.startswith(("acc", "auc")) or len(curves(outcome)) == 1:
-            console.print()
-            console.print(curve.terminal(name, points), highlight=False, markup=False)
-            break
-    last = {name: points[-1][1] for name, points in curves(outcome).items()}
-    if last:
-        console.print(
-            "\nlast round   " + "  ".join(f"{name} {value:.4f}" for name, value in last.items()),
-            highlight=False,
-        )
-    seconds = outcome.seconds
-    console.print(
-        f"time         {seconds['start']:.1f} s to the first round, "
-        f"{seconds['rounds']:.1f} s for {outcome.rounds} rounds",
-        highlight=False,
-    )
-    moved = outcome.bytes
-    console.print(
-        f"travelled    {view.format_bytes(moved['down'])} to the edges, "
-        f"{view.format_bytes(moved['up'])} back; no row of data",
-        highlight=False,
-    )
-    if outcome.model:
-        console.print(f"model        {outcome.model['path']}", highlight=False, soft_wrap=True)
-        console.print(f"sha256       {outcome.model['sha256']}", highlight=False, soft_wrap=True)
-    console.print(
-        f"results      {outcome.results} (card.json, curve.png, report.json, logs/)",
-        highlight=False,
-        soft_wrap=True,
-    )
-    if outcome.succeeded:
-        victim = outcome.clusters[-1]["name"] if outcome.clusters else "EDGE"
-        console.print(
-            f"\nnext         hanse simulate DIR --drill {victim}@3   kill an edge in the middle and watch",
-            highlight=False,
-        )
-    else:
-        console.print(
-            f"\nnext         hanse logs {outcome.results} --tail 20", highlight=False, soft_wrap=True
-        )

@@ -18,6 +18,7 @@ from federation.apps import config as app_config
 from federation.apps import errors as app_errors
 from federation.api import reasons
 from federation.flower import host, node_ids
+from federation.flower import messages as flower_messages
 from federation.telemetry import logs
 from federation.trust import credentials, tls
 from edge_agent.client import config as client_config
@@ -64,7 +65,11 @@ def run(config: client_config.ClientConfig) -> int:
         answer = answering.answer(item)
         if answer.traceback_tail:
             exchange.tell(answer.traceback_tail)
-        exchange.reply(answer.reply, item.metadata.message_id)
+        try:
+            exchange.reply(answer.reply, item.metadata.message_id)
+        except flower_messages.MessageNotRepresentable as error:
+            log.error("reply cannot be sent", detail=str(error))
+            exchange.reply(answering.unsendable(item, error), item.metadata.message_id)
     log.info("training over", reason=item.reason, detail=item.message)
     return 1 if item.failed else 0
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import random
 import threading
 from collections.abc import Callable, Iterable
@@ -97,6 +98,7 @@ class ExchangeLink:
         self._wake = asyncio.Event()
         self._failure: pb.ClientFailure | None = None
         self._retry_seconds = FIRST_RETRY_SECONDS
+        self._conversation: asyncio.Task[End] | None = None
         self._thread = threading.Thread(target=self._run_thread, name="exchange", daemon=True)
 
     def start(self) -> None:
@@ -118,12 +120,21 @@ class ExchangeLink:
         """
         reply_id = outbox.reply_id(message_id)
         outgoing = flower_messages.to_wire(reply, reply_id)
-        self._loop.call_soon_threadsafe(self._put, outgoing)
+        self._post(self._put, outgoing)
 
     def tell(self, lines: Iterable[str]) -> None:
         """Send lines of the log; those written while the link is down are lost."""
         frame = pb.ClientFrame(log=pb.LogLines(lines=lines))
-        self._loop.call_soon_threadsafe(self._say, frame)
+        self._post(self._say, frame)
+
+    def stop(self) -> None:
+        """End the conversation without a word, as if the process had died; the aggregator waits for it a while."""
+        self._post(lambda: self._conversation and self._conversation.cancel())
+
+    def _post(self, call: Callable[..., object], *arguments: object) -> None:
+        # A loop that is closed belongs to a conversation that is over: nobody waits for what would be said.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(call, *arguments)
 
     def _put(self, outgoing: codec.OutgoingMessage) -> None:
         self._outbox.put(outgoing)
@@ -138,10 +149,15 @@ class ExchangeLink:
     def _run_thread(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
-            end = self._loop.run_until_complete(self._converse())
+            self._conversation = self._loop.create_task(self._converse())
+            end = self._loop.run_until_complete(self._conversation)
+        except asyncio.CancelledError:
+            end = End("Stopped", "the client was stopped")
         except Exception as error:  # a bug of ours must not leave the process waiting for ever
             log.exception("link failed")
             end = End("InternalError", f"the client's link failed: {error}", failed=True)
+        finally:
+            self._loop.close()
         self._on_end(end)
 
     async def _converse(self) -> End:

@@ -41,8 +41,8 @@ class Worker:
         """Return the app's reply to a message, or an error reply if it has none.
 
         Errors: an exception of the app becomes Flower's code 2 with its type and text, as in Flower itself;
-        an app that calls `exit` or returns something that is not a reply becomes code 8 or 2. Nothing is
-        raised.
+        an app that calls `exit` or returns something that is no reply to this message becomes code 8 or 2.
+        Nothing is raised but a KeyboardInterrupt.
         State:  what the app put into `context.state` is kept, also after an exception.
         """
         try:
@@ -51,14 +51,25 @@ class Worker:
             return self._failed(
                 message, host.ERROR_APP_CRASHED, f"the ClientApp called exit({exit_call.code})"
             )
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a user's app may raise anything; all of it is one reply
             # The form of the reason is Flower's own: apps and strategies read it.
             return self._failed(message, host.ERROR_APP_RAISED, f"{type(error)}:<'{error}'>")
         if not isinstance(reply, Message):
             asked = message.metadata.message_type
             reason = f"the ClientApp returned {type(reply).__name__} to a {asked} message, not a Message"
             return Answer(_error(message, host.ERROR_APP_RAISED, reason))
+        answered = reply.metadata.reply_to_message_id
+        if answered != message.metadata.message_id:
+            reason = f"the ClientApp answered message {answered!r} instead of {message.metadata.message_id!r}"
+            return Answer(_error(message, host.ERROR_APP_RAISED, reason))
         return Answer(reply)
+
+    @staticmethod
+    def unsendable(message: Message, error: Exception) -> Message:
+        """The reply in place of one that cannot be sent."""
+        return _error(message, host.ERROR_APP_RAISED, f"{type(error)}:<'{error}'>")
 
     def _failed(self, message: Message, code: int, reason: str) -> Answer:
         lines = traceback.format_exc().rstrip().splitlines()

@@ -11,6 +11,7 @@ only; all are judged on the same held-out rows. Nothing is random.
 import argparse
 import pathlib
 import sys
+import tomllib
 
 import numpy as np
 from rich.console import Console
@@ -22,7 +23,9 @@ sys.path.insert(0, str(HERE / "app"))
 from heart import data, model  # noqa: E402 - the app is not an installed package
 
 HOSPITALS = ("cleveland", "budapest", "zurich", "long-beach")
-ROUNDS, STEPS, LEARNING_RATE, WEIGHT_DECAY = 20, 10, 0.3, 0.01  # the defaults of app/pyproject.toml
+CONFIG = tomllib.loads((HERE / "app" / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
+ROUNDS, STEPS = CONFIG["num-server-rounds"], CONFIG["local-steps"]
+LEARNING_RATE, WEIGHT_DECAY = CONFIG["learning-rate"], CONFIG["weight-decay"]
 PREVALENCE = "always answer the commoner"
 
 

@@ -29,7 +29,12 @@ START_SECONDS = 60.0
 
 STOP_SECONDS = 5.0
 LINK_GRACE_SECONDS = 5.0
+SETTLE_SECONDS = 3.0
+"""An edge that has just connected offers nothing for a moment; what still keeps the quorum away after this
+long will go on doing so."""
+
 MEMORY_INTERVAL_SECONDS = 0.25
+_HOPELESS = frozenset({"QuorumNotReached", "NoSuchDataset", "NoClusterSelected"})
 _FINAL_PHASES = frozenset({"Completed", "Failed", "Suspended"})
 
 
@@ -196,21 +201,19 @@ class Simulation:
     # -- following the training ------------------------------------------------------------------
 
     async def _follow(self, coordinator: processes.Child) -> results.Outcome:
-        timed_out = False
+        timed_out = hopeless = False
         try:
             async with asyncio.timeout(self._options.timeout_seconds):
-                async for status in self._statuses(coordinator):
-                    self._take(status)
-                    if status.get("phase") in _FINAL_PHASES:
-                        break
-                else:
-                    raise _died(coordinator)
+                hopeless = await self._read_to_the_end(coordinator)
         except TimeoutError:
             timed_out = True
         self._ended = time.monotonic()
         outcome = results.outcome_of(
             self._plan.title, self._status, list(self._metrics.values()), self._seconds()
         )
+        if hopeless:
+            # On a cluster it would go on waiting; here nobody else can come.
+            outcome.state = "Failed"
         if timed_out:
             waited = f"after {self._options.timeout_seconds:g} s the training was still {outcome.state}"
             outcome.state, outcome.reason = "TimedOut", "Timeout"
@@ -220,6 +223,25 @@ class Simulation:
                 late = f"--drill {drill.edge}@{drill.round} came too late, the training was over before"
                 outcome.message = f"{outcome.message}; {late}" if outcome.message else late
         return outcome
+
+    async def _read_to_the_end(self, coordinator: processes.Child) -> bool:
+        """Take every status until a final one; returns whether there is none because the quorum cannot come."""
+        statuses = self._statuses(coordinator)
+        while self._status.get("phase") not in _FINAL_PHASES:
+            try:
+                async with asyncio.timeout(SETTLE_SECONDS if self._is_hopeless() else None):
+                    status = await anext(statuses, None)
+            except TimeoutError:
+                return True
+            if status is None:
+                raise _died(coordinator)
+            self._take(status)
+        return False
+
+    def _is_hopeless(self) -> bool:
+        """Whether, with the edges as they are, the quorum cannot be reached."""
+        conditions = {entry["type"]: entry["reason"] for entry in self._status.get("conditions", [])}
+        return conditions.get("QuorumReached") in _HOPELESS and self._status.get("phase") in ("Pending", "Waiting")
 
     async def _statuses(self, coordinator: processes.Child) -> AsyncIterator[dict[str, Any]]:
         """The training's status at each change, as the coordinator publishes it."""

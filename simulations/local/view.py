@@ -166,7 +166,7 @@ def running_message(status: Mapping[str, Any]) -> str:
     conditions = {condition["type"]: condition for condition in status.get("conditions", [])}
     for kind in ("Failed", "Completed", "Running", "QuorumReached", "Accepted"):
         condition = conditions.get(kind)
-        if condition and (condition["status"] == "True" or kind in ("Running", "QuorumReached")):
+        if condition and (condition["status"] == "True" or kind == "QuorumReached"):
             message: str = condition.get("message", "")
             if message:
                 return message.splitlines()[0]

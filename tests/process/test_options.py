@@ -204,3 +204,19 @@ def test_kept_state_is_private(tmp_path: Path) -> None:
         assert running.mode(key) == 0o600, key
         assert running.mode(key.parent) == 0o700, key.parent
     assert json.loads((tmp_path / "kept" / "report.json").read_text())["state"] == "Completed"
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="coordinator/aggregation/rounds.py: the first clients are waited for only round.deadlineSeconds",
+)
+def test_slow_import_is_no_slow_round(tmp_path: Path) -> None:
+    """A round's deadline is for replies: an app that imports for longer (as torch does) still takes part."""
+    client_app = "import time\n\ntime.sleep(4)\n" + federations.CLIENT_APP
+    federations.Federation(
+        federations.honest(2), _spec(rounds=1, deadline_seconds=2), client_app=client_app
+    ).write(tmp_path / "scenario")
+
+    run = running.simulate(tmp_path, tmp_path / "scenario")
+
+    assert run.report["state"] == "Completed", run.report["message"]

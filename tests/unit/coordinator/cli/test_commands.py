@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from typer import testing
 
-from coordinator.cli import main, simulate
+from coordinator.cli import main, simulate, summary
 from simulations.local import engine, results
 from simulations.local.errors import SimulationFailed
 from tests.process import federations
@@ -61,10 +61,10 @@ def test_help(command: list[str]) -> None:
 
 def test_curves_take_the_best_measurement() -> None:
     """The server's evaluation before the clients', the clients' before training; in round order."""
-    assert simulate.curves(outcome()) == {"accuracy": [(1, 0.25), (2, 0.5)], "loss": [(1, 1.0), (2, 0.5)]}
+    assert summary.curves(outcome()) == {"accuracy": [(1, 0.25), (2, 0.5)], "loss": [(1, 1.0), (2, 0.5)]}
     server = {"round": 1, "phase": "ServerEvaluate", "values": {"auc": 0.5}}
-    assert simulate.curves(outcome(metrics=[*outcome().metrics, server])) == {"auc": [(1, 0.5)]}
-    assert simulate.curves(outcome(metrics=[])) == {}
+    assert summary.curves(outcome(metrics=[*outcome().metrics, server])) == {"auc": [(1, 0.5)]}
+    assert summary.curves(outcome(metrics=[])) == {}
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
@@ -75,12 +75,12 @@ def test_curves_leave_gaps(value: float | None) -> None:
         {"round": 2, "phase": "Train", "values": {"loss": 1.0}},
     ]
 
-    assert simulate.curves(outcome(metrics=metrics)) == {"loss": [(2, 1.0)]}
+    assert summary.curves(outcome(metrics=metrics)) == {"loss": [(2, 1.0)]}
 
 
 def test_summary(capsys: pytest.CaptureFixture[str]) -> None:
     """State, curve, last metrics, time, bytes, model and the next command."""
-    simulate._summary(Console(width=120), outcome())
+    summary.show(Console(width=120), outcome(), Path("here"))
     text = capsys.readouterr().out
 
     wanted = ("lab/tiny: Completed", "accuracy 0.5000", "4.0 s to the first round", "2.0 kB to the edges")
@@ -91,14 +91,14 @@ def test_summary(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("changes", [{"metrics": []}, {"clusters": []}, {"model": None}, {"message": ""}])
 def test_summary_of_less(changes: dict[str, object], capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever is missing, the rest is told."""
-    simulate._summary(Console(width=120), outcome(**changes))
+    summary.show(Console(width=120), outcome(**changes), Path("here"))
 
     assert "lab/tiny: Completed" in capsys.readouterr().out
 
 
 def test_summary_of_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
     """The sentence as it is, markup or not, and the command that shows the logs."""
-    simulate._summary(Console(width=120), outcome(state="Failed", message="raised [/x]", model=None))
+    summary.show(Console(width=120), outcome(state="Failed", message="raised [/x]", model=None), Path("here"))
     text = capsys.readouterr().out
 
     assert "raised [/x]" in text

@@ -1,0 +1,73 @@
+"""What `hanse simulate` says at the end: how it went, where things are, and what to try next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+from simulations.local import curve, results, view
+
+_SHOWN_METRICS = 4
+_LABEL_WIDTH = 13
+
+
+def curves(outcome: results.Outcome) -> dict[str, list[tuple[int, float]]]:
+    """The metrics that were measured on data, by name, as (round, value) in round order."""
+    phases = {entry["phase"] for entry in outcome.metrics}
+    phase = next((name for name in ("ServerEvaluate", "Evaluate", "Train") if name in phases), None)
+    series: dict[str, list[tuple[int, float]]] = {}
+    for entry in sorted(outcome.metrics, key=lambda entry: entry["round"]):
+        if entry["phase"] == phase:
+            for name, value in entry["values"].items():
+                if value is not None and math.isfinite(value):  # a gap, where an app measured NaN
+                    series.setdefault(name, []).append((entry["round"], value))
+    return dict(sorted(series.items())[:_SHOWN_METRICS])
+
+
+def show(console: Console, outcome: results.Outcome, directory: Path) -> None:
+    """Print the summary of a run of the scenario in `directory`."""
+    console.print()
+    style = "bold green" if outcome.succeeded else "bold red"
+    console.print(f"{outcome.training}: {outcome.state}", style=style, highlight=False, markup=False)
+    if outcome.message:
+        console.print(outcome.message, highlight=False, markup=False)
+    series = curves(outcome)
+    drawn = next((name for name in series if name.startswith(("acc", "auc"))), next(iter(series), None))
+    if drawn is not None:
+        console.print()
+        console.print(curve.terminal(drawn, series[drawn]), highlight=False, markup=False)
+    console.print()
+    for label, text in _lines(outcome, series, directory):
+        console.print(f"{label:<{_LABEL_WIDTH}}{text}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _lines(
+    outcome: results.Outcome, series: dict[str, list[tuple[int, float]]], directory: Path
+) -> Iterator[tuple[str, str]]:
+    if series:
+        yield "last round", "  ".join(f"{name} {points[-1][1]:.4f}" for name, points in series.items())
+    seconds, moved = outcome.seconds, outcome.bytes
+    if outcome.rounds:
+        rounds = f"{seconds['rounds']:.1f} s for {outcome.rounds} rounds"
+        yield "time", f"{seconds['start']:.1f} s to the first round, {rounds}"
+        down, up = view.format_bytes(moved["down"]), view.format_bytes(moved["up"])
+        yield "travelled", f"{down} to the edges, {up} back; no row of data"
+    else:
+        yield "time", f"{seconds['total']:.1f} s, without a round"
+    if outcome.model:
+        yield "model", outcome.model["path"]
+        yield "sha256", outcome.model["sha256"]
+        yield "results", f"{outcome.results} ({results.CARD_FILE}, {results.CURVE_FILE}, report.json, logs/)"
+    else:
+        yield "results", f"{outcome.results} (report.json, logs/)"
+    yield "", ""
+    if not outcome.succeeded:
+        yield "next", f"hanse logs {outcome.results} --tail 20"
+        return
+    if (directory / "report.py").exists():
+        yield "next", f"python {directory / 'report.py'}    what each edge gains by taking part"
+    if outcome.clusters:
+        yield "or", f"hanse simulate {directory} --drill {outcome.clusters[-1]['name']}@3    kill an edge"

@@ -1,0 +1,288 @@
+"""One training's exchange, both ends in one process: real gRPC, real mutual TLS, real rounds.
+
+    with Federation(tmp_path) as federation:
+        federation.expect("zurich", "geneva")
+        federation.client("zurich", answer)          # a function of message and context, on a thread of its own
+        federation.client("geneva", answer)
+        federation.started()
+        replies = federation.grid.send_and_receive(...)
+
+The aggregator's half runs on an event loop in a thread, as in the real process; the test is the ServerApp.
+What it leaves out is the hub: tests say who is expected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import itertools
+import queue
+import random
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from federation.flower import host, node_ids  # first: it switches Flower's telemetry off
+from federation.trust import authorisation, credentials, interceptors
+from federation.trust import identity as identities
+
+from coordinator.aggregation import checks, events, rounds
+from coordinator.aggregator import driver as driver_module
+from coordinator.aggregator import exchange, grid, verification
+from coordinator.aggregator import progress as progress_module
+from edge_agent.client import link, worker
+from federation.wire import frames
+from federation.wire import hanse_pb2 as pb
+from federation.wire import limits as wire_limits
+from flwr.app import Context, Message
+from flwr.supercore.task_identity import TaskIdentity
+from tests.fakes import certificates
+
+import grpc.aio  # isort: skip  # after federation.trust
+
+NAMESPACE, NAME = "demo", "hospitals"
+DOMAIN = certificates.TRUST_DOMAIN
+SERVER_NAME = identities.AggregatorIdentity(DOMAIN, NAMESPACE, NAME).server_name
+RUN_ID = node_ids.run_id(NAMESPACE, NAME)
+LIMIT_SECONDS = 60
+"""No test waits so long unless it has failed."""
+
+LIMITS = checks.Limits(maximum_update_bytes=2**30, maximum_examples=10**6)
+RULES = events.RoundRules(link_grace_seconds=3600, start_grace_seconds=3600)
+
+Answer = Callable[[Message, Context], Message]
+Result = TypeVar("Result")
+
+
+def node(cluster: str) -> int:
+    """The node id of a cluster."""
+    return node_ids.node_id(NAMESPACE, NAME, cluster)
+
+
+def identity(cluster: str, training: str = NAME) -> identities.ClientIdentity:
+    """The identity of a cluster's client."""
+    return identities.ClientIdentity(DOMAIN, cluster, NAMESPACE, training, "heart")
+
+
+@contextlib.contextmanager
+def server_process() -> Iterator[None]:
+    """Be the process of the ServerApp: Flower keeps the identity of a task process-wide."""
+    before = (TaskIdentity._run_id, TaskIdentity._node_id, TaskIdentity._task_id)
+    host.prepare_process(RUN_ID, host.SERVER_NODE_ID)
+    try:
+        yield
+    finally:
+        TaskIdentity._run_id, TaskIdentity._node_id, TaskIdentity._task_id = before
+
+
+class Client:
+    """A client process but for the process: its link, and a thread for the app."""
+
+    def __init__(
+        self, address: str, own: credentials.CredentialDirectory, cluster: str, answer: Answer | None
+    ) -> None:
+        self.credentials = own
+        self.ended: concurrent.futures.Future[link.End] = concurrent.futures.Future()
+        self._inbox: queue.Queue[Message | None] = queue.Queue()
+        self.link = link.ExchangeLink(
+            address,
+            SERVER_NAME,
+            own,
+            on_message=self._inbox.put,
+            on_end=self._end,
+            rng=random.Random(cluster),
+        )
+        context = host.make_context(RUN_ID, node(cluster), {}, {})
+        self._worker = worker.Worker(answer, context)  # type: ignore[arg-type]  # a function is called as an app is
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> Self:
+        self.link.start()
+        self._thread.start()
+        return self
+
+    def end(self) -> link.End:
+        """Wait until the conversation is over."""
+        return self.ended.result(LIMIT_SECONDS)
+
+    def vanish(self) -> None:
+        """End without a word."""
+        self.link.stop()
+        self.end()
+
+    def join(self) -> None:
+        self.link.stop()
+        self.link.join()
+        self._thread.join()
+
+    def _end(self, end: link.End) -> None:
+        self.ended.set_result(end)
+        self._inbox.put(None)
+
+    def _run(self) -> None:
+        while (message := self._inbox.get()) is not None:
+            answer = self._worker.answer(message)
+            if answer.traceback_tail:
+                self.link.tell(answer.traceback_tail)
+            self.link.reply(answer.reply, message.metadata.message_id)
+
+
+class Federation:
+    """A training's aggregator without a hub, and its clients."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        rules: events.RoundRules = RULES,
+        limits: checks.Limits = LIMITS,
+        message_limits: wire_limits.MessageLimits = wire_limits.DEFAULT_MESSAGE_LIMITS,
+    ) -> None:
+        self.directory = directory
+        self._rules, self._limits, self._message_limits = rules, limits, message_limits
+        self.authority = certificates.Authority()
+        self.progress = progress_module.Progress()
+        self.clients: list[Client] = []
+        self._numbers = itertools.count()
+        self._changed = threading.Condition()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run_loop, name="exchange-under-test", daemon=True)
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(server_process())
+        self._thread.start()
+        self.call(self._open())
+        self.grid = grid.HanseGrid(
+            self.driver, self.progress, run=host.make_run(RUN_ID), prefix="t", spool_directory=self.directory
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.call(self._close())
+            for client in self.clients:
+                client.join()
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+            self._stack.close()
+
+    # -- the aggregator --------------------------------------------------------------------------
+
+    def _run_loop(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    async def _open(self) -> None:
+        machine = rounds.RoundMachine(f"{NAMESPACE}/{NAME}", self._rules, self._loop.time())
+        self.driver = driver_module.Driver(
+            machine, self.progress, loop=self._loop, clock=self._loop.time, on_change=self._notify
+        )
+        self.exchange = exchange.Exchange(
+            self.driver,
+            self.progress,
+            verification.Verifier(self._limits),
+            node_of=node,
+            run_id=RUN_ID,
+            spool_directory=self.directory,
+            message_limits=self._message_limits,
+        )
+        self.guard = interceptors.Guard(authorisation.exchange_scope(DOMAIN, NAMESPACE, NAME))
+        aggregator = identities.AggregatorIdentity(DOMAIN, NAMESPACE, NAME)
+        self.credentials = self.authority.server(aggregator).directory(self.directory / "aggregator")
+        self._server = grpc.aio.server(interceptors=[self.guard])
+        self.exchange.add_to_server(self._server)
+        self.port = self._server.add_secure_port("127.0.0.1:0", self.credentials.server_credentials())
+        self.address = f"127.0.0.1:{self.port}"
+        await self._server.start()
+
+    async def _close(self) -> None:
+        self.driver.close("TrainingEnded", "the test is over")
+        await self._server.stop(0.5)
+
+    def call(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Run a coroutine on the aggregator's event loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(LIMIT_SECONDS)
+
+    def on_loop(self, work: Callable[[], Result]) -> Result:
+        """Call a function on the aggregator's event loop."""
+
+        async def run() -> Result:
+            return work()
+
+        return self.call(run())
+
+    # -- who takes part --------------------------------------------------------------------------
+
+    def expect(self, *clusters: str) -> None:
+        """Put these clusters, and no others, on the roster."""
+        members = tuple(events.Member(node(name), name) for name in clusters)
+
+        def tell() -> None:
+            self.exchange.expect(clusters)
+            self.driver.handle(events.RosterChanged(members, self.driver.now()))
+
+        self.on_loop(tell)
+
+    def handle(self, *happened: events.Event) -> None:
+        """Tell the driver what happened."""
+        self.on_loop(lambda: self.driver.handle(*happened))
+
+    def client(
+        self,
+        cluster: str,
+        answer: Answer | None = None,
+        *,
+        address: str | None = None,
+        who: identities.ClientIdentity | None = None,
+        refuse: tuple[str, str] | None = None,
+    ) -> Client:
+        """Start a client of a cluster."""
+        own = self.credentials_of(who or identity(cluster))
+        client = Client(address or self.address, own, cluster, answer)
+        if refuse is not None:
+            client.link.refuse(*refuse)
+        self.clients.append(client)
+        return client.start()
+
+    def credentials_of(self, who: identities.Identity) -> credentials.CredentialDirectory:
+        """Credentials in a directory of their own."""
+        return self.authority.issue(who).directory(self.directory / f"client-{next(self._numbers)}")
+
+    def started(self) -> None:
+        """Wait until the app may start."""
+        self.driver.app_may_start.result(LIMIT_SECONDS)
+
+    # -- what is to be seen ----------------------------------------------------------------------
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something holds; looked at whenever the driver has handled an event."""
+        with self._changed:
+            assert self._changed.wait_for(holds, LIMIT_SECONDS), self.progress.report()
+
+    def seen(self, cluster: str) -> pb.ClusterProgress:
+        """What status says of a cluster."""
+        found = [entry for entry in self.progress.report().clusters if entry.cluster == cluster]
+        return found[0] if found else pb.ClusterProgress()
+
+    def until_state(self, cluster: str, state: str) -> None:
+        """Wait until status shows the cluster in this state."""
+        self.until(lambda: self.seen(cluster).state == state)
+
+    @contextlib.asynccontextmanager
+    async def session(self, own: credentials.CredentialDirectory) -> Any:
+        """A session by hand, on the aggregator's event loop."""
+        async with own.channel(self.address, SERVER_NAME) as channel:
+            call = channel.stream_stream(
+                link.METHOD, request_serializer=frames.serialise, response_deserializer=frames.aggregator_frame
+            )()
+            yield call
+            call.cancel()
