@@ -110,4 +110,5 @@ def _assignment(wanted: desired.Assignment) -> pb.Assignment:
         resource_limits=dict(wanted.resource_limits),
         resource_requests=dict(wanted.resource_requests),
         privacy_json=json.dumps(dict(wanted.privacy), sort_keys=True),
+        maximum_restarts=wanted.maximum_restarts,
     )

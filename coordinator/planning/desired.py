@@ -33,6 +33,10 @@ ACTIVE = frozenset({Stage.STARTING, Stage.RUNNING})
 """Stages in which the aggregator is wanted."""
 
 
+DEFAULT_MAXIMUM_RESTARTS = 3
+"""The schema's own default, for a spec that was written without it."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Assignment:
     """What one cluster is asked to do; the field names are the wire's."""
@@ -51,6 +55,7 @@ class Assignment:
     resource_limits: Mapping[str, str]
     resource_requests: Mapping[str, str]
     privacy: Mapping[str, Any]
+    maximum_restarts: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,6 +282,7 @@ def _assignment(snap: snapshot.Snapshot, stage: Stage) -> Assignment:
         resource_limits={key: str(value) for key, value in (resources.get("limits") or {}).items()},
         resource_requests={key: str(value) for key, value in (resources.get("requests") or {}).items()},
         privacy=spec.get("privacy") or {},
+        maximum_restarts=int(client.get("maximumRestarts", DEFAULT_MAXIMUM_RESTARTS)),
     )
 
 

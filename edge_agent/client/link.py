@@ -157,6 +157,8 @@ class ExchangeLink:
             log.exception("link failed")
             end = End("InternalError", f"the client's link failed: {error}", failed=True)
         finally:
+            if left := asyncio.all_tasks(self._loop):  # gRPC's own; they end by themselves
+                self._loop.run_until_complete(asyncio.wait(left, timeout=WHY_SECONDS))
             self._loop.close()
         self._on_end(end)
 

@@ -23,6 +23,7 @@ ASSIGNMENT = desired.Assignment(
     resource_limits={},
     resource_requests={},
     privacy={},
+    maximum_restarts=3,
 )
 RULES = desired.RoundRules(1, "0", 60.0, "Discard")
 
