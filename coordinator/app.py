@@ -32,7 +32,7 @@ from coordinator.clients import authority, bundles, members
 from coordinator.gateway import control, enrollment, links, progress
 from coordinator.planning import snapshot
 from federation.api import manifests, meta, training
-from federation.runtime import lifeline, processes
+from federation.runtime import hardening, lifeline, processes
 from federation.runtime import port as runtimes
 from federation.store import memory
 from federation.telemetry import logs
@@ -53,6 +53,17 @@ SERVER_OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
     # Two hubs on one port is a mistake that must be seen.
     ("grpc.so_reuseport", 0),
+    # An agent has one session, an aggregator another; beside them a few short calls.
+    ("grpc.max_concurrent_streams", 64),
+)
+
+ENROLLMENT_OPTIONS = (
+    # Anybody may connect here: a token and a certificate request are small, and joining takes a moment.
+    ("grpc.max_receive_message_length", 64 * 1024),
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_concurrent_streams", 4),
+    ("grpc.max_connection_idle_ms", 10_000),
+    ("grpc.max_connection_age_ms", 60_000),
 )
 
 GOODBYE_SECONDS = 1.0
@@ -119,7 +130,7 @@ class Coordinator:
         shelf = bundles.BundleShelf(state / "bundles")
         limits = snapshot.Limits(settings.link_grace_seconds, settings.start_grace_seconds)
         self.agents = links.AgentLinks(self._clock, lambda: self.controller.notify())
-        self.aggregators = links.AggregatorLinks(lambda: self.controller.notify())
+        self.aggregators = links.AggregatorLinks(lambda: self.controller.notify(), self._clock)
         self.control_guard = interceptors.Guard(authorisation.control_scope(settings.trust_domain))
         self.enrollment_guard = interceptors.Guard(authorisation.enrollment_scope(settings.trust_domain))
         self.controller = controller.Controller(
@@ -154,6 +165,7 @@ class Coordinator:
             roll,
             lambda: self.control_address,
             self._utc_now,
+            self.aggregators.find,
         )
         self._control = control.Control(
             hub=settings.hub or settings.trust_domain,
@@ -209,7 +221,8 @@ class Coordinator:
         (self._state / ENDPOINTS).unlink(missing_ok=True)
 
     async def _listen(self, address: str, guard: interceptors.Guard, *, require_clients: bool) -> str:
-        server = grpc.aio.server(interceptors=[guard], options=SERVER_OPTIONS)
+        options = SERVER_OPTIONS if require_clients else ENROLLMENT_OPTIONS
+        server = grpc.aio.server(interceptors=[guard], options=options)
         pb_grpc.add_EnrollmentServicer_to_server(self._enrollment, server)
         if require_clients:
             pb_grpc.add_ControlServicer_to_server(self._control, server)
@@ -244,6 +257,10 @@ class Coordinator:
         return datetime.fromtimestamp(self._clock(), UTC)
 
 
+MAXIMUM_WAITING_LINES = 10_000
+"""Changes that wait for a slow reader before log lines are left out; an edge may write as fast as it likes."""
+
+
 class Publisher:
     """Writes JSON lines to standard output from the loop, and gives up for good once nobody reads them."""
 
@@ -257,6 +274,8 @@ class Publisher:
         """Take one change; it is written soon, in order."""
         if not self._read:
             return
+        if change["type"] == "LOG" and len(self._lines) >= MAXIMUM_WAITING_LINES:
+            return  # the log files have them all
         self._lines.append(json.dumps(change, separators=(",", ":"), ensure_ascii=False))
         self._more.set()
 
@@ -336,6 +355,7 @@ def main(config_path: pathlib.Path) -> int:
     from federation.api import errors
 
     tls.require()
+    hardening.keep_to_oneself()
     try:
         settings = config.CoordinatorConfig.model_validate_json(config_path.read_bytes())
     except (OSError, ValueError) as error:

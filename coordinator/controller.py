@@ -30,6 +30,9 @@ BURST_SECONDS = 0.02
 costs fifty plans a second at most.
 """
 
+RETRY_SECONDS = 5.0
+"""A training that could not be planned is looked at again after so long, even without news."""
+
 STOP_GRACE_SECONDS = 10.0
 """An aggregator that is to stop may finish what it writes; a model was stored before it said so."""
 
@@ -149,6 +152,7 @@ class Controller:
         self._trainings: dict[stores.Key, stores.Resource] = {}
         self._clusters: dict[stores.Key, stores.Resource] = {}
         self._placed: dict[str, frozenset[str]] = {}
+        self._plans: dict[str, tuple[snapshot.Training, desired.Plan]] = {}
         self._asked: set[str] = set()
         self._processes: dict[str, _Process] = {}
         self._ending: set[asyncio.Task[None]] = set()
@@ -189,20 +193,21 @@ class Controller:
         rechecks: list[float] = []
         unwritten = False
         for key in sorted(self._trainings):
-            snap = await self._gather(self._trainings[key])
-            plan = desired.plan(snap)
-            training = snap.training
+            try:
+                training, plan, written = await self._reconcile_training(key)
+            except Exception:
+                # What one training's app or edges said must not end the hub for all the others.
+                _log.exception("training not reconciled", training=f"{key.namespace}/{key.name}")
+                rechecks.append(self._now() + RETRY_SECONDS)
+                known = self._plans.get(self._trainings[key]["metadata"]["uid"])
+                if known is None:
+                    continue
+                training, plan, written = *known, True
             for cluster, assignment in sorted(plan.assignments.items()):
                 wanted.setdefault(cluster, []).append(assignment)
-            placed = frozenset(
-                member.cluster for member in plan.members if member.placed and plan.assignments
-            )
-            self._placed[training.uid] = placed
-            for cluster in placed & running.keys():
+            for cluster in self._placed[training.uid] & running.keys():
                 running[cluster].append({"namespace": training.namespace, "name": training.name})
-            self._aggregators.direct(training.uid, plan.roster, plan.rules, plan.stop)
-            await self._apply_process(training, plan)
-            if not await self._apply_status(key, snap, plan) and plan.stage is desired.Stage.ENDED:
+            if not written and plan.stage is desired.Stage.ENDED:
                 # The last status needs what the edges said; it is not to be dropped before that is written.
                 unwritten = True
             if plan.recheck_at is not None:
@@ -215,6 +220,18 @@ class Controller:
         for cluster, references in running.items():
             await self._apply_trainings(cluster, references)
         return min(rechecks, default=None)
+
+    async def _reconcile_training(self, key: stores.Key) -> tuple[snapshot.Training, desired.Plan, bool]:
+        """Plan one training and apply it, but for the assignments; say whether the status is written."""
+        snap = await self._gather(self._trainings[key])
+        plan = desired.plan(snap)
+        self._plans[snap.training.uid] = snap.training, plan
+        self._placed[snap.training.uid] = frozenset(
+            member.cluster for member in plan.members if member.placed and plan.assignments
+        )
+        self._aggregators.direct(snap.training.uid, plan.roster, plan.rules, plan.stop)
+        await self._apply_process(snap.training, plan)
+        return snap.training, plan, await self._apply_status(key, snap, plan)
 
     async def _gather(self, resource: stores.Resource) -> snapshot.Snapshot:
         training = snapshot.training_of(resource, await self._apps.resolve(resource))
@@ -346,6 +363,7 @@ class Controller:
         """A training was deleted: its assignments go with the next reconcile, its aggregator now."""
         self._apps.forget(uid)
         self._placed.pop(uid, None)
+        self._plans.pop(uid, None)
         process = self._processes.pop(uid, None)
         self._aggregators.forget(uid)
         if process is not None:

@@ -150,7 +150,8 @@ class Agent:
             namespace=assignment.namespace,
             training=assignment.name,
             dataset=assignment.dataset,
-            app_digest=assignment.app_digest,
+            # Of an installed app the hub can claim any digest: only a bundle's is compared with the bytes.
+            app_digest=assignment.app_digest if assignment.from_bundle else "",
             image=assignment.image,
             strategy=assignment.strategy,
             rounds=assignment.rounds,

@@ -27,7 +27,7 @@ from edge_agent import agent as agents
 from edge_agent import credentials, offers, resources, tasks, workloads
 from edge_agent import link as links
 from edge_agent.client import config as client_config
-from federation.runtime import lifeline, processes
+from federation.runtime import hardening, lifeline, processes
 from federation.telemetry import logs
 from federation.trust import credentials as trust
 from federation.trust import identity as identities
@@ -84,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logs.configure("edge-agent", config.log_level)
     logs.bind(cluster=config.cluster)
     tls.require()
+    hardening.keep_to_oneself()
     return asyncio.run(run(config))
 
 

@@ -14,6 +14,8 @@ from federation.wire import hanse_pb2
 
 DEFAULT_MAXIMUM_RESTARTS = 3
 
+# gRPC would dial unix:PATH and other schemes too, here, beside the data.
+_ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253}):[0-9]{1,5}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -73,11 +75,13 @@ def from_wire(message: hanse_pb2.Assignment) -> Assignment:
         raise InvalidAssignment(
             f"{title}: app digest {message.app_digest[:100]!r} is not sha256: and 64 hexadecimal digits"
         )
+    if message.aggregator_address and not _ADDRESS.fullmatch(message.aggregator_address):
+        raise InvalidAssignment(f"{title}: {message.aggregator_address[:100]!r} is no host:port")
     for field, text in (("run_config_json", message.run_config_json), ("privacy_json", message.privacy_json)):
         try:
             if text and not isinstance(json.loads(text), dict):
                 raise InvalidAssignment(f"{title}: {field} is no JSON object")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidAssignment(f"{title}: {field} is not JSON: {error}") from error
     return Assignment(
         uid=message.uid,

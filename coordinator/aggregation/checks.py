@@ -104,7 +104,11 @@ def check_header(
         for entry in entries:
             if problem := _check_claim(entry):
                 return problem
-    if kind is not events.Kind.TRAIN or not any(sent.values()):
+    if kind is not events.Kind.TRAIN:
+        return None
+    if problem := _check_metrics(metrics):
+        return problem
+    if not any(sent.values()):
         return None
     if not any(received.values()):
         return _refused(
@@ -314,6 +318,16 @@ def _check_examples(metrics: Mapping[str, object], limits: Limits) -> events.Ref
     else:
         return None
     return _refused(UpdateViolation.EXAMPLE_COUNT_INVALID, problem)
+
+
+def _check_metrics(metrics: Mapping[str, object]) -> events.Refused | None:
+    """Check that a Train reply's metrics are finite: strategies weigh updates by them, so NaN would spread."""
+    for name, value in metrics.items():
+        for number in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                text = f"metric {name} is {number}; a train reply's metrics must be finite"
+                return _refused(UpdateViolation.NOT_FINITE, text)
+    return None
 
 
 def _check_structure(

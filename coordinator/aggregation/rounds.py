@@ -258,8 +258,13 @@ class RoundMachine(batches.Batches):
             return None
         if self._quorum_since is not None:
             return self._quorum_since + self._rules.start_grace_seconds
-        deadline = self._rules.deadline_seconds
+        deadline = self._start_deadline
         return None if deadline is None else self._opened_at + deadline
+
+    @property
+    def _start_deadline(self) -> float | None:
+        own = self._rules.start_deadline_seconds
+        return self._rules.deadline_seconds if own is None else own
 
     # -- Which nodes the app sees -----------------------------------------------------------------
 
@@ -324,7 +329,7 @@ class RoundMachine(batches.Batches):
         gate = self._gate_time()
         if gate is not None and gate <= self._now:
             self._look_at_gate()
-            deadline = self._rules.deadline_seconds
+            deadline = self._start_deadline
             if self._run is transitions.Run.GATHERING and self._quorum_since is None and deadline is not None:
                 self._fail_start(deadline)
 

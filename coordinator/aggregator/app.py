@@ -22,7 +22,7 @@ from flwr.serverapp import ServerApp
 
 from coordinator.aggregator import config as aggregator_config
 from coordinator.aggregator import driver as driver_module
-from coordinator.aggregator import grid, model, server_apps, service, terms, watcher
+from coordinator.aggregator import grid, legacy, model, server_apps, service, terms, watcher
 from coordinator.aggregator import progress as progress_module
 from coordinator.clients import blobs
 from federation.api import reasons, training
@@ -94,6 +94,9 @@ class Aggregator:
         try:
             self._service.driver.app_may_start.result()
             self._service.changed()
+            if host.is_legacy(app) and terms.asks_for_quorum(self._spec):
+                rules = terms.rules_of(self._spec, self._config)
+                self._watcher.judge_fit = legacy.Judge(self._name, rules, self._service.driver.end)
             watch.install(self._watcher)
             log.info("server app starts")
             context = host.make_context(self._run_id, host.SERVER_NODE_ID, {}, run_config)
@@ -107,6 +110,8 @@ class Aggregator:
             message = f"the ServerApp called exit({exit_call.code}) before it returned"
             return Ending(reasons.TrainingReason.SERVER_APP_EXITED, message, _tail())
         except BaseException as error:  # a user's app may raise anything; all of it is one condition
+            if (ended := self._service.driver.over) is not None:  # what it raised follows from that
+                return Ending(ended.reason, ended.message)
             log.exception("server app failed")
             return Ending(reasons.TrainingReason.SERVER_APP_FAILED, self._failure(error), _tail())
         if self._service.driver.over is not None:

@@ -14,7 +14,7 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
 from flwr.app import Message
 
@@ -210,6 +210,11 @@ class Driver:
     def finished(self) -> None:
         """The ServerApp returned."""
         self._call(lambda: self.handle(events.AppFinished(self._clock())))
+
+    def end(self, reason: str, message: str) -> NoReturn:
+        """End the training, for a reason that shows on the app's side. Raises: TrainingOver."""
+        self._call(lambda: self.handle(events.StopAsked(reason, message)))
+        raise TrainingOver(reason, message)
 
     def _call(self, on_loop: Callable[[], Result]) -> Result:
         self._raise_if_over()

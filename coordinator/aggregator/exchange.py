@@ -12,6 +12,7 @@ import asyncio
 import collections
 import contextlib
 import functools
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,12 @@ log = logs.get_logger(__name__)
 
 
 SERVICE = "hanse.v1.Exchange"
+
+HELLO_SECONDS = 10.0
+"""A client says hello as soon as its stream is open; who does not is none of ours."""
+
+LAST_FRAME_SECONDS = 2.0
+"""How long a goodbye waits for a client that reads nothing; then its stream is cut."""
 
 MAXIMUM_TEXT_CHARACTERS = 2000
 """Of what a client says in words. It goes into status, and a report with a client's megabytes in it would not pass."""
@@ -92,7 +99,11 @@ class Exchange(pb_grpc.ExchangeServicer):
         """
         identity = interceptors.peer_identity(context)
         assert isinstance(identity, identities.ClientIdentity)  # the authorisation table lets nobody else in
-        first = await anext(aiter(request_iterator), None)
+        try:
+            async with asyncio.timeout(HELLO_SECONDS):
+                first = await anext(aiter(request_iterator), None)
+        except TimeoutError as error:
+            raise denials.Denied(denials.Reason.BAD_MESSAGE, detail="no hello came in time") from error
         if first is None:
             return
         # Now that it has spoken, it listens: a denial is not lost in its writing.
@@ -114,13 +125,13 @@ class Exchange(pb_grpc.ExchangeServicer):
         if isinstance(agreed, denials.Denial):
             raise denials.Denied(agreed)
         client = self._client(identity.cluster)
-        session = _Session(client, context.write)
+        session = _Session(client, context.write, self._is_awaited)
         client.replace(session, first.hello)
         await session.welcome(agreed, self._run_id)
         self._driver.connected(client.node, session)
         reader = asyncio.create_task(self._read(client, session, request_iterator))
         try:
-            await session.write_until(reader)
+            await session.serve(reader)
             if reader.done():
                 reader.result()
         finally:
@@ -137,6 +148,9 @@ class Exchange(pb_grpc.ExchangeServicer):
                 cluster, node, self._limits, self._spool_directory, self._progress
             )
         return self._clients[cluster]
+
+    def _is_awaited(self, message_id: str, node: int) -> bool:
+        return self._driver.awaits(message_id, node)
 
     def _failed_to_load(self, cluster: str, failure: pb.ClientFailure) -> None:
         known = {reason.value for reason in reasons.ClusterReason}
@@ -208,15 +222,21 @@ class Exchange(pb_grpc.ExchangeServicer):
         """Refuse what the header alone shows to be unacceptable, before its arrays take time and room."""
         answered = outbox.answered_by(header.message_id)
         refused: events.Refused | None
+        if answered is not None and client.outbox.received(pb.TransferReceived(transfer_id=answered)):
+            self._driver.delivered(answered)  # who answers a message has it, whether or not it says so
         if answered != header.reply_to_message_id:
             text = f"{header.message_id[:100]} says that it answers {header.reply_to_message_id[:100]}"
             refused = _unreadable(client, text)
         else:
             sent = self._driver.outgoing(answered, client.node)
-            if sent is None or header.HasField("error"):
-                return
             try:
-                refused = self._verifier.header(sent.header, header)
+                if sent is None:  # nothing of it is written; the machine says what it was
+                    refused = _unreadable(client, "nobody waits for it any more")
+                else:
+                    # An error reply may carry anything beside its error, which is not looked into.
+                    refused = None if header.HasField("error") else self._verifier.header(sent.header, header)
+                    if header.HasField("error") and header.records:
+                        refused = _unreadable(client, "it has both an error and records")
             except Exception as error:
                 log.exception("reply not readable", cluster=client.cluster)
                 refused = _unreadable(client, error)
@@ -258,6 +278,7 @@ class Exchange(pb_grpc.ExchangeServicer):
         """The reply as the app sees it. Whose it is and what it answers is not the client's to say."""
         header.source_node_id, header.destination_node_id = client.node, host.SERVER_NODE_ID
         header.run_id = self._run_id
+        header.created_at, header.ttl_seconds = time.time(), max(sent.ttl_seconds, 1.0)
         header.message_type, header.group_id = sent.message_type, sent.group_id
         return flower_messages.to_flower(header, reply.array_of)
 
@@ -269,7 +290,7 @@ class Exchange(pb_grpc.ExchangeServicer):
         message_id = outbox.answered_by(client.transfer_id)
         client.reply = None
         if message_id is None or isinstance(error, transfers.TransferNotBegun):
-            if client.refused_transfer == client.transfer_id:
+            if client.transfer_id and client.refused_transfer == client.transfer_id:
                 return  # the rest of a transfer that was refused at its beginning
             raise denials.Denied(denials.Reason.BAD_MESSAGE, detail=str(error))
         too_large = isinstance(
@@ -337,9 +358,16 @@ class _Client:
 class _Session:
     """One open stream; implements driver.Session."""
 
-    def __init__(self, client: _Client, write: Callable[[pb.AggregatorFrame | frames.Chunk], Any]) -> None:
+    def __init__(
+        self,
+        client: _Client,
+        write: Callable[[pb.AggregatorFrame | frames.Chunk], Any],
+        is_awaited: Callable[[str, int], bool],
+    ) -> None:
         self._client = client
         self._write = write
+        self._is_awaited = is_awaited
+        self._ended = asyncio.Event()
         self._control: collections.deque[pb.AggregatorFrame] = collections.deque()
         self._wake = asyncio.Event()
         self._leaving = False
@@ -359,6 +387,7 @@ class _Session:
 
     def send(self, message_id: str, message: codec.OutgoingMessage) -> None:
         del message_id  # it stands in the message's header
+        self._client.outbox.keep_only(lambda waiting: self._is_awaited(waiting, self._client.node))
         self._client.outbox.put(message)
         self._wake.set()
 
@@ -369,6 +398,7 @@ class _Session:
 
     def goodbye(self, reason: str, message: str) -> None:
         self._leaving = True
+        self._end_soon()
         self.control(pb.AggregatorFrame(goodbye=pb.Goodbye(reason=reason, message=message)))
 
     def control(self, frame: pb.AggregatorFrame) -> None:
@@ -382,6 +412,22 @@ class _Session:
             self.open = False
             self._client.outbox.link_lost()
             self._wake.set()
+            self._end_soon()
+
+    def _end_soon(self) -> None:
+        asyncio.get_running_loop().call_later(LAST_FRAME_SECONDS, self._ended.set)
+
+    async def serve(self, reader: asyncio.Task[None]) -> None:
+        """Write as `write_until` does; a client that reads nothing cannot keep an ended session open."""
+        tasks = [asyncio.create_task(self.write_until(reader)), asyncio.create_task(self._ended.wait())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done:
+            task.result()
 
     async def write_until(self, reader: asyncio.Task[None]) -> None:
         """Write frames until goodbye is said, the reader ends, or another session takes over."""

@@ -16,6 +16,12 @@ from coordinator.aggregation import instructions
 from federation.api import reasons
 from federation.wire import hanse_pb2 as pb
 
+MAXIMUM_TEXT_CHARACTERS = 2000
+MAXIMUM_LINE_CHARACTERS = 400
+MAXIMUM_METRICS = 64
+MAXIMUM_NAME_CHARACTERS = 128
+"""A report goes into one frame and then into status: what apps and clients say in it is bounded."""
+
 LOG_LINES = 20
 """Kept of each client: the end of a traceback and what led to it."""
 
@@ -52,7 +58,7 @@ class _Cluster:
         counts = state == reasons.ClusterState.REPORTED
         if not reason and self.reason in _LASTING and not (counts and phase == self.wrong_in):
             return
-        self.reason, self.message = reason, message
+        self.reason, self.message = reason, message[:MAXIMUM_TEXT_CHARACTERS]
         self.wrong_in = phase if reason in _LASTING else ""
 
     def sentence(self) -> str:
@@ -111,7 +117,9 @@ class Progress:
     def client_log(self, cluster: str, lines: Iterable[str]) -> None:
         """The last lines that a client wrote; a traceback stands there."""
         with self._lock:
-            self._clusters.setdefault(cluster, _Cluster()).log.extend(lines)
+            self._clusters.setdefault(cluster, _Cluster()).log.extend(
+                line[:MAXIMUM_LINE_CHARACTERS] for line in lines
+            )
 
     def spent(self, phase: str, seconds: float) -> None:
         """Seconds that went into a phase."""
@@ -124,8 +132,9 @@ class Progress:
             return
         with self._lock:
             key = (round_number, phase)
-            if self._metrics.get(key) != values:
-                self._metrics[key] = dict(values)
+            kept = {name[:MAXIMUM_NAME_CHARACTERS]: values[name] for name in sorted(values)[:MAXIMUM_METRICS]}
+            if self._metrics.get(key) != kept:
+                self._metrics[key] = kept
                 self._unreported.append(key)
 
     def metrics(self) -> list[dict[str, object]]:

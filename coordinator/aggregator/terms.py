@@ -24,6 +24,7 @@ def rules_of(
         late_replies=events.LateReplies(spec.round.late_replies),
         link_grace_seconds=config.link_grace_seconds,
         start_grace_seconds=config.start_grace_seconds,
+        start_deadline_seconds=max(config.start_deadline_seconds, spec.round.deadline_seconds),
     )
 
 
@@ -36,6 +37,7 @@ def changed_rules(rules: pb.RoundRules, config: aggregator_config.AggregatorConf
         late_replies=events.LateReplies(rules.late_replies or events.LateReplies.DISCARD),
         link_grace_seconds=config.link_grace_seconds,
         start_grace_seconds=config.start_grace_seconds,
+        start_deadline_seconds=max(config.start_deadline_seconds, rules.deadline_seconds),
     )
 
 

@@ -17,12 +17,19 @@ import numpy.typing as npt
 
 from coordinator.aggregation import checks, events
 from coordinator.aggregator import grid, received
+from federation.api import reasons
 from federation.flower import arrays as flower_arrays
 from federation.flower import secagg
 from federation.wire import codec
 from federation.wire import hanse_pb2 as pb
 
 _BLOCK_BYTES = 4 * 1024 * 1024
+
+_MAXIMUM_DIMENSIONS = 64
+"""numpy's own limit. The product of a hundred thousand dimensions would take minutes."""
+
+_MAXIMUM_DTYPE_CHARACTERS = 256
+"""`float32` has seven; numpy parses the longer ones as Python source."""
 
 SourceOf = Callable[[bytes], codec.Buffer | codec.ByteSource]
 """Gives an array's serialised bytes by their digest."""
@@ -39,9 +46,31 @@ class Verifier:
 
     def header(self, sent: pb.MessageHeader, reply: pb.MessageHeader) -> events.Refused | None:
         """Check what the reply's header says, before its arrays have come."""
+        refused = self._bounds(reply) or _other_serialization(sent, reply)
+        if refused is not None:
+            return refused
         later = _undescribed(sent) or _undescribed(reply)
         kind = events.Kind.QUERY if later or _is_free(sent) else grid.kind_of(sent.message_type)
         return checks.check_header(kind, describe(sent), describe(reply), metrics_of(reply), self._limits)
+
+    def _bounds(self, reply: pb.MessageHeader) -> events.Refused | None:
+        """Refuse what would take long to look at, much room, or hide behind another record."""
+        distinct = codec.distinct_entries(reply).values()
+        total = sum(entry.length_bytes for entry in distinct)
+        if total > self._limits.maximum_update_bytes:  # with long bytes in configs, which are read whole
+            text = f"the reply has {total} bytes, at most {self._limits.maximum_update_bytes} are allowed"
+            return events.Refused(reasons.UpdateViolation.TOO_LARGE, f"{text} (spec.updateChecks.maximumUpdateBytes)")
+        for entry in codec.entries_of(reply):
+            if len(entry.shape) > _MAXIMUM_DIMENSIONS or len(entry.dtype) > _MAXIMUM_DTYPE_CHARACTERS:
+                text = f"array {entry.name[:100]} has {len(entry.shape)} dimensions and a type of {len(entry.dtype)} letters"
+                return events.Refused(reasons.UpdateViolation.UNREADABLE, text, entry.name[:100])
+        for record in reply.records:
+            if record.WhichOneof("kind") == "metrics":
+                # Each record by itself: which one a strategy weighs by is not known here.
+                refused = checks.check_header(events.Kind.QUERY, {}, {}, _numbers_of(record.metrics), self._limits)
+                if refused is not None:
+                    return refused
+        return None
 
     async def values(
         self, sent: codec.OutgoingMessage, header: pb.MessageHeader, reply: received.Reply
@@ -148,15 +177,44 @@ def _undescribed(header: pb.MessageHeader) -> bool:
 
 
 def metrics_of(header: pb.MessageHeader) -> dict[str, object]:
-    """The single numbers of a message's metric records, by key."""
+    """The numbers of a message's metric records, single or in lists, by key."""
     found: dict[str, object] = {}
     for record in header.records:
         if record.WhichOneof("kind") == "metrics":
-            for entry in record.metrics.entries:
-                kind = entry.value.WhichOneof("kind")
-                if kind in ("integer", "large_integer", "real", "boolean"):
-                    found[entry.name] = getattr(entry.value, kind)
+            found.update(_numbers_of(record.metrics))
     return found
+
+
+def _numbers_of(metrics: pb.Values) -> dict[str, object]:
+    """The numbers of one metric record; an example count that is none as well, so that it is seen."""
+    found: dict[str, object] = {}
+    for entry in metrics.entries:
+        kind = entry.value.WhichOneof("kind")
+        if kind in ("integer", "large_integer", "real", "boolean"):
+            found[entry.name] = getattr(entry.value, kind)
+        elif kind == "list":
+            found[entry.name] = list(entry.value.list.reals)
+        elif entry.name == checks.EXAMPLES_KEY:
+            found[entry.name] = None
+    return found
+
+
+def _other_serialization(sent: pb.MessageHeader, reply: pb.MessageHeader) -> events.Refused | None:
+    """Refuse an array that was sent in numpy's format and comes back in one that nobody would look into."""
+    numpy_arrays = {
+        entry.name
+        for record in sent.records
+        if record.WhichOneof("kind") == "arrays"
+        for entry in record.arrays.entries
+        if entry.serialization == checks.NUMPY_SERIALIZATION
+    }
+    for record in reply.records:
+        if record.WhichOneof("kind") == "arrays":
+            for entry in record.arrays.entries:
+                if entry.serialization != checks.NUMPY_SERIALIZATION and entry.name in numpy_arrays:
+                    text = f"array {entry.name[:100]} was sent in numpy's format and came back in another"
+                    return events.Refused(reasons.UpdateViolation.UNREADABLE, text, entry.name[:100])
+    return None
 
 
 def _prefix(reply: received.Reply, digest: bytes) -> bytes:
@@ -169,23 +227,35 @@ def _prefix(reply: received.Reply, digest: bytes) -> bytes:
 def _blocks(
     reply: codec.Buffer | codec.ByteSource, sent: codec.Buffer | codec.ByteSource | None
 ) -> Iterator[checks.Block]:
-    """The values of a serialised array, with those of its counterpart if that has the same layout."""
-    layout = _layout(reply)
-    dtype = layout.dtype
-    before: int | None = None
-    if sent is not None and len(sent) == len(reply):
-        sent_layout = _layout(sent)
-        before = sent_layout.start if sent_layout[1:] == layout[1:] else None
-    step = max(1, _BLOCK_BYTES // max(1, dtype.itemsize)) * dtype.itemsize
-    position = layout.start
-    while position < len(reply):
-        length = min(step, len(reply) - position)
-        values = _read(reply, position, length, dtype)
-        other = None
-        if before is not None and sent is not None:
-            other = _read(sent, position - layout.start + before, length, dtype)
-        yield values, other
-        position += length
+    """The values of a serialised array, with those of its counterpart if that has the same type and shape.
+
+    However the two files are laid out (a longer header, Fortran's order), equal elements stand side by side.
+    """
+    start, dtype, fortran, shape = _layout(reply)
+    before: Callable[[int, int], npt.NDArray[Any]] | None = None
+    if sent is not None:
+        sent_start, sent_dtype, sent_fortran, sent_shape = _layout(sent)
+        if (sent_dtype, sent_shape) == (dtype, shape):
+            if sent_fortran == fortran:
+                before = functools.partial(_elements, sent, sent_start, dtype)
+            else:  # rare, and then one array is read whole
+                ordered = _read(sent, sent_start, len(sent) - sent_start, dtype)
+                turned = ordered.reshape(shape, order="F" if sent_fortran else "C").ravel("F" if fortran else "C")
+
+                def before(first: int, last: int) -> npt.NDArray[Any]:
+                    return turned[first:last]
+
+    count = (len(reply) - start) // max(1, dtype.itemsize)
+    step = max(1, _BLOCK_BYTES // max(1, dtype.itemsize))
+    for first in range(0, count, step):
+        last = min(first + step, count)
+        yield _elements(reply, start, dtype, first, last), None if before is None else before(first, last)
+
+
+def _elements(
+    source: codec.Buffer | codec.ByteSource, start: int, dtype: np.dtype[Any], first: int, last: int
+) -> npt.NDArray[Any]:
+    return _read(source, start + first * dtype.itemsize, (last - first) * dtype.itemsize, dtype)
 
 
 class _Layout(NamedTuple):

@@ -5,12 +5,12 @@ keeps what the training needs of them. It changes nothing that the app sees."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flwr.app import ArrayRecord
 
-from coordinator.aggregator import metrics
+from coordinator.aggregator import driver, metrics
 from coordinator.aggregator import progress as progress_module
 
 
@@ -28,6 +28,8 @@ class Watcher:
         self.strategy_runs = False
         """Whether a strategy's `start` has been called."""
         self._aggregates = False
+        self.judge_fit: Callable[[int, int, Sequence[object]], None] | None = None
+        """Called with round, number of results and failures of a fit of Flower's older API; may raise."""
 
     def started(self, strategy: object, num_rounds: int) -> None:
         """A strategy begins."""
@@ -39,6 +41,14 @@ class Watcher:
         """The app sends arrays; they count as the model only while no strategy has aggregated any."""
         if not self._aggregates:
             self.arrays, self.round = arrays, self._progress.current_round
+
+    def fit_collected(self, server_round: int, results: Sequence[object], failures: Sequence[object]) -> None:
+        """The answers of a round of the older API are there. Its server takes a TrainingOver for a failed client."""
+        for failure in failures:
+            if isinstance(failure, driver.TrainingOver):
+                raise driver.TrainingOver(failure.reason, failure.message)
+        if self.judge_fit is not None:
+            self.judge_fit(server_round, len(results), failures)
 
     def train_aggregated(
         self, server_round: int, arrays: ArrayRecord | None, values: Mapping[str, Any] | None

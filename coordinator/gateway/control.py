@@ -8,11 +8,12 @@ wants goes out. This module refuses to decide which cluster takes part in what.
 from __future__ import annotations
 
 import asyncio
+import pathlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from coordinator.clients import authority, bundles, members
-from coordinator.gateway import links, sessions, translate
+from coordinator.gateway import enrollment, links, sessions, translate
 from coordinator.planning import desired, snapshot
 from federation.api import cluster as api
 from federation.api import reasons
@@ -41,6 +42,12 @@ MISSED_HEARTBEATS = 3
 HEARTBEAT_WRITE_SECONDS = 30.0
 """A status write for every heartbeat of every edge would be most of the store's work and tell nobody
 anything."""
+
+
+def _read_chunk(path: pathlib.Path, start: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(BUNDLE_CHUNK_BYTES)
 
 
 class Control(pb_grpc.ControlServicer):
@@ -89,7 +96,9 @@ class Control(pb_grpc.ControlServicer):
                 protocol=version, heartbeat_interval_seconds=self._heartbeat_seconds, hub=self._hub
             )
             await context.write(pb.HubMessage(welcome=welcome))
-            await sessions.either(self._read(name, requests), self._write(link, context))
+            await sessions.either(
+                self._read(name, requests), self._write(link, context), sessions.over(link.ending)
+            )
         except sessions.SilentError as error:
             reason = Reason.HEARTBEAT_MISSED
             message = f"Heartbeats are missing: {error}. Its agent connects again; if not, look at its log."
@@ -131,12 +140,13 @@ class Control(pb_grpc.ControlServicer):
         path = self._shelf.path(request.digest) if request.digest in assigned else None
         if path is None:
             raise denials.Denied(denials.Reason.UNKNOWN_BUNDLE, digest=request.digest[:80], cluster=name)
-        data = await asyncio.to_thread(path.read_bytes)
-        if request.offset > len(data):
-            detail = f"the bundle has {len(data)} bytes, offset {request.offset} is beyond"
+        size = path.stat().st_size
+        if request.offset > size:
+            detail = f"the bundle has {size} bytes, offset {request.offset} is beyond"
             raise denials.Denied(denials.Reason.BAD_MESSAGE, detail=detail)
-        for start in range(request.offset, len(data), BUNDLE_CHUNK_BYTES):
-            await context.write(pb.BundleChunk(data=data[start : start + BUNDLE_CHUNK_BYTES]))
+        # Chunk by chunk from the disk: one that asks many times and reads nothing costs a chunk each time.
+        for start in range(request.offset, size, BUNDLE_CHUNK_BYTES):
+            await context.write(pb.BundleChunk(data=await asyncio.to_thread(_read_chunk, path, start)))
 
     async def _member(self, context: Any) -> str:
         identity = interceptors.peer_identity(context)
@@ -167,7 +177,7 @@ class Control(pb_grpc.ControlServicer):
                         await self._roll.update(name, self._heard)
                 case "log":
                     if any(entry.uid == message.log.uid for entry in self._registry.assigned(name)):
-                        self._on_log(message.log.uid, f"client/{name}", message.log.lines)
+                        self._on_log(message.log.uid, f"client/{name}", translate.lines(message.log.lines))
                 case _:  # a second hello, or something of a newer agent
                     raise denials.Denied(denials.Reason.BAD_MESSAGE, detail="unexpected message in a session")
 
@@ -190,7 +200,7 @@ class Control(pb_grpc.ControlServicer):
 
     async def _opened(self, name: str, agent_version: str, version: int) -> None:
         def change(status: members.Status) -> None:
-            status["agent"] = {"version": agent_version[:128] or "unknown", "protocol": version}
+            status["agent"] = {"version": translate.text(agent_version, 128) or "unknown", "protocol": version}
             self._heard(status)
             self._roll.set_condition(
                 status,
@@ -218,9 +228,9 @@ class Control(pb_grpc.ControlServicer):
                 raise denials.Denied(denials.Reason.BAD_MESSAGE, detail="a data set's name is no DNS label")
             listed[entry.name] = {"name": entry.name}
             if entry.HasField("examples"):
-                listed[entry.name]["examples"] = entry.examples
+                listed[entry.name]["examples"] = translate.big_count(entry.examples)
             if entry.labels:
-                listed[entry.name]["labels"] = dict(entry.labels)
+                listed[entry.name]["labels"] = enrollment.checked_labels(dict(entry.labels))
 
         def change(status: members.Status) -> None:
             status["datasets"] = [listed[dataset] for dataset in sorted(listed)]

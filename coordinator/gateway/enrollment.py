@@ -6,6 +6,7 @@ This module refuses to know what members do; it hands out certificates and write
 
 from __future__ import annotations
 
+import asyncio
 import json
 import pathlib
 from collections.abc import Awaitable, Callable, Iterable
@@ -15,10 +16,11 @@ from typing import Any, TypeVar
 import pydantic
 
 from coordinator.clients import authority, members
-from coordinator.issuing import tokens
+from coordinator.issuing import certificate_authority, tokens
 from coordinator.planning import snapshot
 from federation.api import cluster as api
 from federation.api import meta, reasons
+from federation.runtime import processes
 from federation.telemetry import logs
 from federation.trust import certificates, interceptors
 from federation.trust import identity as identities
@@ -75,10 +77,7 @@ class TokenShelf:
         )  # fmt: skip
 
     def _save(self) -> None:
-        partial = self._path.with_name(f".{self._path.name}.partial")
-        partial.write_text(json.dumps(self._used))
-        partial.chmod(0o600)
-        partial.replace(self._path)
+        processes.write_private_file(self._path, json.dumps(self._used).encode())
 
 
 class Enrollment(pb_grpc.EnrollmentServicer):
@@ -91,10 +90,14 @@ class Enrollment(pb_grpc.EnrollmentServicer):
         roll: members.Members,
         control_address: Callable[[], str],
         now: Callable[[], datetime],
+        running: Callable[[str, str, float], object] = lambda namespace, name, issued_at: None,
     ) -> None:
+        """Wire it; `running(namespace, name, issued_at)` raises Denied for an aggregator that is not wanted."""
         self._shelf = shelf
         self._issuer = issuer
         self._roll = roll
+        self._joining = asyncio.Lock()
+        self._running = running
         self._control_address = control_address
         self._now = now
 
@@ -105,9 +108,11 @@ class Enrollment(pb_grpc.EnrollmentServicer):
             identity = identities.ClusterIdentity(self._issuer.trust_domain, name)
         except identities.InvalidIdentity as error:
             raise denials.Denied(denials.Reason.CLUSTER_NAME_INVALID, detail=str(error)) from error
-        labels = _labels(dict(request.labels))
+        labels = checked_labels(dict(request.labels))
         used = self._shelf.redeem(request.token, name, self._now())
-        chain = await self._or_give_back(used, self._admit(used, identity, request, labels))
+        # One at a time: of two tokens for one new name, the second finds the name taken.
+        async with self._joining:
+            chain = await self._or_give_back(used, self._admit(used, identity, request, labels))
         _log.info("cluster joined", cluster=name, token_id=used.token_id, peer=identity.uri)
         return pb.JoinReply(
             certificate=pb.CertificateReply(chain_pem=chain, trust_bundle_pem=self._issuer.bundle_pem),
@@ -118,12 +123,20 @@ class Enrollment(pb_grpc.EnrollmentServicer):
     async def Renew(self, request: pb.RenewRequest, context: Any) -> pb.CertificateReply:
         """Sign a new certificate for the identity that calls."""
         identity = interceptors.peer_identity(context)
-        chain = self._issuer.issue(request.csr_pem, identity)
         if isinstance(identity, identities.ClusterIdentity):
-            if await self._roll.find(identity.cluster) is None:
+            member = await self._roll.find(identity.cluster)
+            if member is None:
                 raise denials.Denied(
                     denials.Reason.UNKNOWN_IDENTITY, detail=f"{identity.cluster} is no member"
                 )
+            if member["spec"].get("acceptance") == api.Acceptance.EXPELLED:
+                raise denials.Denied(denials.Reason.EXPELLED, cluster=identity.cluster)
+        elif isinstance(identity, identities.AggregatorIdentity):
+            caller = interceptors.peer(context)
+            assert caller is not None  # it has an identity
+            self._running(identity.namespace, identity.training, issued_at(caller))
+        chain = self._issuer.issue(request.csr_pem, identity)
+        if isinstance(identity, identities.ClusterIdentity):
             await self._roll.update(identity.cluster, lambda status: self._certificate(status, chain))
         _log.info("certificate renewed", peer=identity.uri)
         return pb.CertificateReply(chain_pem=chain, trust_bundle_pem=self._issuer.bundle_pem)
@@ -187,7 +200,13 @@ class Enrollment(pb_grpc.EnrollmentServicer):
         )
 
 
-def _labels(labels: dict[str, str]) -> dict[str, str]:
+def issued_at(summary: certificates.Summary) -> float:
+    """When a certificate of ours was issued, unix seconds: it is good from a little earlier."""
+    return (summary.not_before + certificate_authority.CLOCK_SKEW).timestamp()
+
+
+def checked_labels(labels: dict[str, str]) -> dict[str, str]:
+    """Return labels that are of Kubernetes' form and number. Raises: Denied(BAD_MESSAGE)."""
     try:
         return _LABELS.validate_python(labels)
     except pydantic.ValidationError as error:

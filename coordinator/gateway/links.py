@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from coordinator.planning import desired, progress, snapshot
@@ -27,12 +28,14 @@ class Link:
     def __init__(self, name: str) -> None:
         self.name = name
         self.news = asyncio.Event()
+        self.ending = asyncio.Event()
         self.goodbye: denials.Denial | None = None
 
     def end(self, reason: denials.Denial) -> None:
         """Let the session say goodbye and end."""
         if self.goodbye is None:
             self.goodbye = reason
+        self.ending.set()
         self.news.set()
 
 
@@ -131,6 +134,7 @@ class AgentLinks:
 @dataclasses.dataclass
 class _Aggregator:
     uid: str
+    expected_at: float = 0.0
     link: Link | None = None
     address: str = ""
     server_name: str = ""
@@ -144,14 +148,15 @@ class _Aggregator:
 class AggregatorLinks:
     """The sessions of aggregators, by namespace and name of their training."""
 
-    def __init__(self, on_change: OnChange) -> None:
-        """Start with none expected."""
+    def __init__(self, on_change: OnChange, now: Now = lambda: 0.0) -> None:
+        """Start with none expected; `now` is unix seconds."""
         self._on_change = on_change
+        self._now = now
         self._known: dict[tuple[str, str], _Aggregator] = {}
 
     def expect(self, uid: str, namespace: str, name: str) -> None:
         """An aggregator of this training is being started; forget what an earlier one said."""
-        self._known[namespace, name] = _Aggregator(uid)
+        self._known[namespace, name] = _Aggregator(uid, expected_at=self._now())
 
     def forget(self, uid: str) -> None:
         """No aggregator of this training is expected any more."""
@@ -160,12 +165,22 @@ class AggregatorLinks:
             if entry.link is not None:
                 entry.link.end(denials.denial(denials.Reason.TRAINING_ENDED, training="/".join(key)))
 
-    def find(self, namespace: str, name: str) -> _Aggregator:
-        """Return the expected aggregator. Raises: Denied(UNKNOWN_TRAINING)."""
+    def find(self, namespace: str, name: str, issued_at: float | None = None) -> _Aggregator:
+        """Return the expected aggregator.
+
+        issued_at: when the caller's certificate was issued, unix seconds. One from before this aggregator
+        was wanted is of an earlier training of the same name, whose app may have kept the key.
+        Raises: Denied(UNKNOWN_TRAINING, REVOKED).
+        """
         try:
-            return self._known[namespace, name]
+            entry = self._known[namespace, name]
         except KeyError:
             raise denials.Denied(denials.Reason.UNKNOWN_TRAINING, training=f"{namespace}/{name}") from None
+        if issued_at is not None and issued_at < math.floor(entry.expected_at):
+            raise denials.Denied(
+                denials.Reason.REVOKED, identity=f"the aggregator of an earlier {namespace}/{name}"
+            )
+        return entry
 
     def open(self, entry: _Aggregator, address: str, server_name: str) -> Link:
         """Begin a session; an older one is told to end."""

@@ -6,10 +6,11 @@ finds it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from coordinator.gateway import links, sessions, translate
+from coordinator.gateway import enrollment, links, sessions, translate
 from federation.telemetry import logs
 from federation.trust import identity as identities
 from federation.trust import interceptors
@@ -21,6 +22,9 @@ _log = logs.get_logger(__name__)
 
 AGGREGATOR = "aggregator"
 """Whose log lines these are; those of clients come as client/CLUSTER."""
+
+_ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253}):[0-9]{1,5}")
+"""host:port and nothing else: gRPC would also dial unix:PATH and other schemes, at the edge."""
 
 SILENCE_SECONDS = 24 * 3600.0
 """An aggregator reports changes only; its process's end is seen by the runtime, not by silence here."""
@@ -38,11 +42,13 @@ class Progress(pb_grpc.ProgressServicer):
     async def Session(self, requests: AsyncIterator[pb.AggregatorMessage], context: Any) -> None:
         """One aggregator, until either side ends it."""
         identity = interceptors.peer_identity(context)
+        caller = interceptors.peer(context)
         if not isinstance(identity, identities.AggregatorIdentity):
             raise denials.Denied(denials.Reason.NOT_AUTHORISED, identity=identity.uri, method="Progress")
-        entry = self._registry.find(identity.namespace, identity.training)
+        issued_at = None if caller is None else enrollment.issued_at(caller)
+        entry = self._registry.find(identity.namespace, identity.training, issued_at)
         first = await sessions.hello(requests)
-        if first.WhichOneof("body") != "hello" or not first.hello.exchange_address:
+        if first.WhichOneof("body") != "hello" or not _ADDRESS.fullmatch(first.hello.exchange_address):
             raise denials.Denied(
                 denials.Reason.BAD_MESSAGE, detail="the first message is no hello with an address"
             )
@@ -50,12 +56,14 @@ class Progress(pb_grpc.ProgressServicer):
         if isinstance(version, denials.Denial):
             raise denials.Denied(version)
         await context.write(pb.AggregatorDirective(welcome=pb.AggregatorWelcome(protocol=version)))
-        server_name = first.hello.server_name or identity.server_name
-        link = self._registry.open(entry, first.hello.exchange_address, server_name)
+        # Clients are told the name in its certificate, whatever name it says: they meet it or nobody.
+        link = self._registry.open(entry, first.hello.exchange_address, identity.server_name)
         training = f"{identity.namespace}/{identity.training}"
         _log.info("aggregator connected", training=training, address=first.hello.exchange_address)
         try:
-            await sessions.either(self._read(entry, requests), self._write(entry, link, context))
+            await sessions.either(
+                self._read(entry, requests), self._write(entry, link, context), sessions.over(link.ending)
+            )
         finally:
             self._registry.close(entry, link)
             _log.info("aggregator disconnected", training=training)
@@ -68,7 +76,7 @@ class Progress(pb_grpc.ProgressServicer):
                 case "finished":
                     self._registry.finish(entry, translate.finished(message.finished))
                 case "log":
-                    self._on_log(entry.uid, AGGREGATOR, message.log.lines)
+                    self._on_log(entry.uid, AGGREGATOR, translate.lines(message.log.lines))
                 case _:
                     raise denials.Denied(denials.Reason.BAD_MESSAGE, detail="unexpected message in a session")
 

@@ -14,6 +14,9 @@ from federation.wire import denials
 HELLO_SECONDS = 10.0
 """A caller that is through the handshake sends its hello at once; who does not is not one of ours."""
 
+GOODBYE_SECONDS = 2.0
+"""So long a goodbye waits to be read."""
+
 _T = TypeVar("_T")
 
 
@@ -39,6 +42,12 @@ async def hello(requests: AsyncIterator[_T], deadline_seconds: float = HELLO_SEC
     if first is None:
         raise denials.Denied(denials.Reason.BAD_MESSAGE, detail="the stream ended before a hello")
     return first
+
+
+async def over(ending: asyncio.Event, grace_seconds: float = GOODBYE_SECONDS) -> None:
+    """Wait until a session is to end and has had its time: a peer that reads nothing keeps none open."""
+    await ending.wait()
+    await asyncio.sleep(grace_seconds)
 
 
 async def either(*works: Awaitable[None]) -> None:

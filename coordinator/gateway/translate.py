@@ -1,12 +1,69 @@
-"""Between the planner's values and the wire's messages. It refuses to decide anything."""
+"""Between the planner's values and the wire's messages. It refuses to decide anything.
+
+What comes in is bounded here, once: edges and aggregators (which run an app's code) are known, not trusted,
+and what they say goes into status, which has a schema, and onto people's terminals.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Iterable, Sequence
 
 from coordinator.planning import desired, snapshot
+from federation.api import meta, training
 from federation.wire import hanse_pb2 as pb
+
+MAXIMUM_TEXT_CHARACTERS = 4096
+MAXIMUM_LINES = 200
+MAXIMUM_LINE_CHARACTERS = 2000
+MAXIMUM_NAMES = 64
+"""Metrics of one phase: as many as status holds."""
+MAXIMUM_NAME_CHARACTERS = 128
+MAXIMUM_PHASES = 32
+
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9]{0,127}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_COUNT = 2**31 - 1
+_BIG_COUNT = 2**62
+_LATEST = 253_402_300_799.0  # the last second of the year 9999, which is as far as dates go
+_PHASES = frozenset(phase.value for phase in training.MetricPhase)
+
+
+def text(raw: str, characters: int = MAXIMUM_TEXT_CHARACTERS) -> str:
+    """Return foreign text without what a terminal would obey, and no longer than it may be; lines stay."""
+    return "".join(
+        character if character.isprintable() or character == "\n" else " " for character in raw[:characters]
+    )
+
+
+def lines(raw: Iterable[str]) -> tuple[str, ...]:
+    """Return the last of foreign log lines, each cut."""
+    return tuple(text(line, MAXIMUM_LINE_CHARACTERS) for line in list(raw)[-MAXIMUM_LINES:])
+
+
+def word(raw: str) -> str:
+    """Return a CamelCase reason, or nothing if it is none."""
+    return raw if _WORD.fullmatch(raw) else ""
+
+
+def big_count(raw: int) -> int:
+    """Return a count as status may hold it."""
+    return min(raw, _BIG_COUNT)
+
+
+def _count(raw: int) -> int:
+    return min(raw, _COUNT)
+
+
+def _moment(raw: float) -> float:
+    """Unix seconds that are a date, else 0, which stands for none."""
+    return raw if 0 < raw <= _LATEST else 0.0
+
+
+def _name(raw: str) -> str:
+    return text(raw, MAXIMUM_NAME_CHARACTERS).replace("\n", " ")
 
 
 def assignments(wanted: Sequence[desired.Assignment]) -> pb.Assignments:
@@ -20,51 +77,62 @@ def report(status: pb.AssignmentStatus) -> snapshot.Report:
         name = pb.AssignmentState.Name(status.state).removeprefix("ASSIGNMENT_STATE_")
     except ValueError:  # a state of a newer agent
         name = "UNSPECIFIED"
-    return snapshot.Report(name, status.reason, status.message, tuple(status.log_tail))
+    return snapshot.Report(name, word(status.reason), text(status.message), lines(status.log_tail))
 
 
 def progress(message: pb.ProgressReport) -> tuple[snapshot.Progress, list[snapshot.RoundMetrics]]:
     """An aggregator's picture, and the metrics that are new in it."""
     clusters = {
         entry.cluster: snapshot.ClusterProgress(
-            state=entry.state,
-            reason=entry.reason,
-            message=entry.message,
-            round=entry.round,
-            examples=entry.examples if entry.HasField("examples") else None,
-            last_update_at=entry.last_update_at,
-            bytes_sent=entry.bytes_sent,
-            bytes_received=entry.bytes_received,
+            state=word(entry.state),
+            reason=word(entry.reason),
+            message=text(entry.message),
+            round=_count(entry.round),
+            examples=big_count(entry.examples) if entry.HasField("examples") else None,
+            last_update_at=_moment(entry.last_update_at),
+            bytes_sent=big_count(entry.bytes_sent),
+            bytes_received=big_count(entry.bytes_received),
         )
-        for entry in message.clusters
+        for entry in message.clusters[: training.MAXIMUM_CLUSTERS]
     }
     metrics = [
-        snapshot.RoundMetrics(entry.round, entry.phase, dict(entry.values)) for entry in message.metrics
+        snapshot.RoundMetrics(
+            _count(entry.round),
+            entry.phase,
+            {_name(name): entry.values[name] for name in sorted(entry.values)[:MAXIMUM_NAMES]},
+        )
+        for entry in message.metrics
+        if entry.phase in _PHASES
     ]
     picture = snapshot.Progress(
-        round=message.round,
-        rounds_total=message.rounds_total,
-        phase=message.phase,
-        message=message.message,
-        round_started_at=message.round_started_at,
+        round=_count(message.round),
+        rounds_total=_count(message.rounds_total),
+        phase=word(message.phase),
+        message=text(message.message),
+        round_started_at=_moment(message.round_started_at),
         clusters=clusters,
-        bytes_sent=message.bytes_sent,
-        bytes_received=message.bytes_received,
-        phase_seconds=dict(message.phase_seconds),
+        bytes_sent=big_count(message.bytes_sent),
+        bytes_received=big_count(message.bytes_received),
+        phase_seconds={
+            _name(name): message.phase_seconds[name]
+            for name in sorted(message.phase_seconds)[:MAXIMUM_PHASES]
+            if math.isfinite(message.phase_seconds[name]) and 0 <= message.phase_seconds[name] < 1e15
+        },
     )
     return picture, metrics
 
 
 def finished(message: pb.TrainingFinished) -> snapshot.Finished:
-    """How the training ended."""
+    """How the training ended. A model without a checksum is none."""
+    stored = _SHA256.fullmatch(message.model_sha256) is not None
     return snapshot.Finished(
         message.succeeded,
-        message.reason,
-        message.message,
-        message.model_uri,
-        message.model_sha256,
-        message.model_round,
-        tuple(message.log_tail),
+        word(message.reason),
+        text(message.message),
+        text(message.model_uri, meta.MAXIMUM_URI_CHARACTERS).replace("\n", " ") if stored else "",
+        message.model_sha256 if stored else "",
+        _count(message.model_round),
+        lines(message.log_tail),
     )
 
 

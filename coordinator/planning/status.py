@@ -227,15 +227,16 @@ def _round_sentence(current: snapshot.Progress) -> str:
 
 
 def _cluster(member: selection.Membership, snap: snapshot.Snapshot, plan: desired.Plan) -> dict[str, Any]:
-    state = member.state
-    message = member.message
+    state, reason, message = member.state, member.reason, member.message
     report = snap.reports.get(member.cluster)
     known = snap.aggregator.progress.clusters.get(member.cluster)
     if plan.stage is desired.Stage.ENDED and member.agreed and state not in _FINAL:
-        state, message = (State.COMPLETED, "It took part until the training ended.")
+        # What was wrong with its last update stays to be read after the end.
+        state, reason = State.COMPLETED, known.reason if known else ""
+        message = known.message if known and reason else "It took part until the training ended."
     entry: dict[str, Any] = {"name": member.cluster, "state": str(state)}
-    if member.reason and state is member.state:
-        entry["reason"] = str(member.reason)
+    if reason:
+        entry["reason"] = str(reason)
     if state is State.FAILED and report is not None and report.log_tail:
         message = "\n".join((message, *report.log_tail))
     if message:

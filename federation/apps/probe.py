@@ -36,9 +36,10 @@ class ImportFailure:
     module: str
     reason: str
     missing: str = ""
+    imported: bool = False  # it imports, and is something else than it should be
 
     def __str__(self) -> str:
-        return f"{self.reference} does not import: {self.reason}"
+        return f"{self.reference} {'is not usable' if self.imported else 'does not import'}: {self.reason}"
 
 
 def check(
@@ -46,12 +47,14 @@ def check(
     references: Sequence[str],
     *,
     limit_seconds: float,
+    kinds: Mapping[str, str] | None = None,
     python: str = sys.executable,
     environment: Mapping[str, str] | None = None,
 ) -> ImportFailure | None:
     """Import each reference in one child process; return the first that fails, None if all load.
 
-    `directory` goes first on the child's path, as Flower does. The call blocks for at most
+    `directory` goes first on the child's path, as Flower does. `kinds` names, for some references, the Flower
+    class that they must be an instance of (ClientApp, ServerApp). The call blocks for at most
     `limit_seconds` and a moment; nothing that the child started in its group outlives it.
     """
     if not references:
@@ -67,7 +70,7 @@ def check(
             "federation.apps.probe",
             str(directory.resolve()),
             str(answer),
-            *references,
+            *(f"{reference}={(kinds or {}).get(reference, '')}" for reference in references),
         ]
         child = subprocess.Popen(
             command,
@@ -126,13 +129,18 @@ def main(arguments: Sequence[str]) -> int:
     """Import the references one by one and write what happened; the child's whole life."""
     directory, answer, references = arguments[0], pathlib.Path(arguments[1]), arguments[2:]
     sys.path.insert(0, directory)
-    for loaded, reference in enumerate(references):
+    for loaded, wanted in enumerate(references):
+        reference, _, kind = wanted.partition("=")
         _write(answer, {"loaded": loaded})
         module, _, attributes = reference.partition(":")
         try:
             value = importlib.import_module(module)
             for attribute in attributes.split("."):
                 value = getattr(value, attribute)
+            if kind and not _is_a(value, kind):
+                reason = f"it is a {type(value).__name__}, not a {kind}"
+                _write(answer, {**_failure(reference, reason), "imported": True})
+                return 1
         except SystemExit as error:
             _write(answer, _failure(reference, f"it calls exit({error.code!r}) while importing"))
             return 1
@@ -142,6 +150,13 @@ def main(arguments: Sequence[str]) -> int:
             return 1
     _write(answer, {"loaded": len(references)})
     return 0
+
+
+def _is_a(value: object, kind: str) -> bool:
+    """Whether a value is an instance of one of Flower's classes, by name: nothing of Flower is imported here."""
+    return any(
+        cls.__name__ == kind and cls.__module__.partition(".")[0] == "flwr" for cls in type(value).__mro__
+    )
 
 
 def _failure(reference: str, reason: str) -> dict[str, str]:

@@ -5,6 +5,9 @@ classes that exist and those that an app defines later. The wrappers tell an obs
 very objects that the strategy made, and its exceptions. Only the outermost call counts: `super()` calls
 and a strategy inside a differential-privacy wrapper do not tell of themselves. What an observer does
 with what it hears is not known here; if it raises, the app sees that exception.
+
+One thing is changed: Flower's older server hands results over in the order of a set. Here they are put into
+the order of node ids, as replies are everywhere, so that an average has the same last bit each time.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import functools
 import inspect
 import io
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from flwr.app import Array, ArrayRecord
@@ -35,6 +38,10 @@ class Observer(Protocol):
 
         An app's own `start` may call Flower's with the number; then this is called again with it.
         """
+        ...
+
+    def fit_collected(self, server_round: int, results: Sequence[Any], failures: Sequence[Any]) -> None:
+        """Hear of the answers to a legacy strategy's fit before they are aggregated, as the strategy gets them."""
         ...
 
     def train_aggregated(
@@ -100,6 +107,13 @@ _REPORTS: Final[Mapping[type, Mapping[str, Report]]] = {
     },
 }
 _WATCHED: Final = "__hanse_watched__"
+_LEGACY_AGGREGATE: Final = ("server_round", "results", "failures")
+
+
+def _node_id(result: Any) -> int:
+    return int(getattr(result[0], "node_id", 0)) if isinstance(result, tuple) else 0
+
+
 
 
 def arrays_of(parameters: Parameters) -> ArrayRecord:
@@ -152,7 +166,7 @@ class Watch:
         for name, report in _REPORTS[base].items():
             method = _method_to_wrap(base, cls, name)
             if method is not None:
-                self._replace(cls, name, self._reporting(name, method, report))
+                self._replace(cls, name, self._reporting(name, method, report, base is LegacyStrategy))
         if base is Strategy and (method := _method_to_wrap(base, cls, "start")) is not None:
             self._replace(cls, "start", self._starting(method))
 
@@ -169,11 +183,17 @@ class Watch:
 
         self._undo.append(undo)
 
-    def _reporting(self, kind: str, method: Callable[..., Any], report: Report) -> Callable[..., Any]:
+    def _reporting(
+        self, kind: str, method: Callable[..., Any], report: Report, of_older_api: bool
+    ) -> Callable[..., Any]:
+        legacy = of_older_api and kind.startswith("aggregate_")
+
         @functools.wraps(method)
         def reporting(*args: Any, **kwargs: Any) -> Any:
             outermost = self._enter(kind)
             try:
+                if outermost and legacy:
+                    self._collected(kind, args, kwargs)
                 result = method(*args, **kwargs)
             finally:
                 self._leave(kind)
@@ -184,6 +204,16 @@ class Watch:
 
         setattr(reporting, _WATCHED, True)
         return reporting
+
+    def _collected(self, kind: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = (*args[1:], *(kwargs[name] for name in _LEGACY_AGGREGATE if name in kwargs))
+        if len(given) != len(_LEGACY_AGGREGATE):
+            return  # the method raises what the app would see anyway
+        server_round, results, failures = given
+        if isinstance(results, list):
+            results.sort(key=_node_id)
+        if kind == "aggregate_fit":
+            self._observer.fit_collected(server_round, results, failures)
 
     def _starting(self, method: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(method)

@@ -9,7 +9,7 @@ message means, is not known here.
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from federation.wire import codec, frames, limits, transfers
 from federation.wire import hanse_pb2 as pb
@@ -71,6 +71,11 @@ class Outbox:
         self._received[message_id] = None
         while len(self._received) > limits.REMEMBERED_TRANSFERS:
             self._received.popitem(last=False)
+
+    def keep_only(self, wanted: Callable[[str], bool]) -> None:
+        """Forget the messages that nobody waits for any more, so that a silent receiver costs no memory."""
+        for message_id in [message_id for message_id in self._waiting if not wanted(message_id)]:
+            self.drop(message_id)
 
     def drop(self, message_id: str) -> None:
         """Forget a message that nobody waits for any more, unless it is under way."""

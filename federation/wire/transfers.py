@@ -141,8 +141,8 @@ class Incoming:
         """
         partial, self._partial = self._partial, None
         self._linked = True
-        if not frame.transfer_id:
-            raise TransferIdInvalid(frame.transfer_id, "")
+        if not 0 < len(frame.transfer_id) <= wire_limits.MAX_ID_CHARACTERS:
+            raise TransferIdInvalid(frame.transfer_id[:40], "")
         if frame.total_bytes > self._limits.message_bytes:
             raise codec.MessageTooLarge(self._limits.message_bytes, frame.total_bytes)
         if frame.offset > frame.total_bytes:
@@ -251,8 +251,13 @@ class Outgoing:
             transfer_id=self.transfer_id, total_bytes=self.total_bytes, offset=self.offset
         )
 
-    def chunks(self, chunk_bytes: int = wire_limits.CHUNK_BYTES) -> Iterator[frames.Chunk]:
-        """Yield the chunks that follow `begin`, until the end or until the message is received."""
+    def chunks(self, chunk_bytes: int | None = None) -> Iterator[frames.Chunk]:
+        """Yield the chunks that follow `begin`, until the end or until the message is received.
+
+        chunk_bytes: how long they are; None: as limits.chunk_bytes says.
+        """
+        if chunk_bytes is None:
+            chunk_bytes = wire_limits.chunk_bytes(self.total_bytes)
         for data in self._message.chunks(self._held, self.offset, chunk_bytes):
             if self.done:
                 return

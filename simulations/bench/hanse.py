@@ -71,13 +71,15 @@ def hospitals(directory: Path, *, timeout_seconds: float = 120.0) -> Run:
     began = time.time()
     report = _simulate(HOSPITALS, directory / "run", timeout_seconds)
     log = (directory / "run" / "logs" / "aggregator.log").read_text(encoding="utf-8")
-    first = next(
-        (line for line in map(json.loads, log.splitlines()) if line["event"] == "server app starts"), None
-    )
-    if first is None:
-        raise BenchError("the aggregator's log does not say when the ServerApp started")
-    started = dt.datetime.fromisoformat(first["timestamp"]).timestamp()
-    return Run([], started - began, report["seconds"]["rounds"], report["peakMemoryBytes"])
+    said = {line["event"]: line["timestamp"] for line in map(json.loads, log.splitlines())}
+    try:
+        started, ended = (
+            dt.datetime.fromisoformat(said[event]).timestamp()
+            for event in ("server app starts", "training finished")
+        )
+    except KeyError as error:
+        raise BenchError(f"the aggregator's log does not say {error}") from None
+    return Run([], started - began, ended - started, report["peakMemoryBytes"])
 
 
 def write_scenario(directory: Path, timings: Path, *, clients: int, model_bytes: int, rounds: int) -> None:

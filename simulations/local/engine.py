@@ -240,8 +240,14 @@ class Simulation:
 
     def _is_hopeless(self) -> bool:
         """Whether, with the edges as they are, the quorum cannot be reached."""
+        here = {c["name"] for c in self._status.get("clusters", []) if c.get("reason") != "NotConnected"}
+        if len(here) < len(self._plan.edges):
+            return False
         conditions = {entry["type"]: entry["reason"] for entry in self._status.get("conditions", [])}
-        return conditions.get("QuorumReached") in _HOPELESS and self._status.get("phase") in ("Pending", "Waiting")
+        return conditions.get("QuorumReached") in _HOPELESS and self._status.get("phase") in (
+            "Pending",
+            "Waiting",
+        )
 
     async def _statuses(self, coordinator: processes.Child) -> AsyncIterator[dict[str, Any]]:
         """The training's status at each change, as the coordinator publishes it."""

@@ -73,14 +73,16 @@ def _check_app(scenario: Scenario) -> None:
                     f"{scenario.title}: spec.app.source: a simulation takes the app from path or from image; "
                     "configMap and oci need a cluster"
                 )
-            references = [reference for reference in (image.client_app, image.server_app) if reference]
+            kinds = {image.client_app: "ClientApp"}
+            if image.server_app:
+                kinds[image.server_app] = "ServerApp"
             directory = scenario.directory
         else:
             described = app_config.load(directory)
             app_config.merge(described.defaults, spec.app.run_config)
-            references = [app_config.client_app(described)]
+            kinds = {app_config.client_app(described): "ClientApp"}
             if described.server_app:
-                references.append(described.server_app)
+                kinds[described.server_app] = "ServerApp"
             elif spec.strategy is None:
                 raise SimulationError(
                     f"{scenario.title}: the app has no ServerApp and the training names no strategy; "
@@ -88,7 +90,7 @@ def _check_app(scenario: Scenario) -> None:
                 )
     except app_errors.AppError as error:
         raise SimulationError(f"{scenario.title}: {error}") from error
-    failure = probe.check(directory, references, limit_seconds=IMPORT_LIMIT_SECONDS)
+    failure = probe.check(directory, list(kinds), kinds=kinds, limit_seconds=IMPORT_LIMIT_SECONDS)
     if failure is not None:
         hint = f"; install {failure.missing.partition('.')[0]} or mend the import" if failure.missing else ""
         raise SimulationError(f"{scenario.title}: module {failure.module} of the app: {failure}{hint}")

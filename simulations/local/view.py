@@ -65,7 +65,7 @@ class Lines:
 
     def start(self, text: str) -> None:
         """Print a step."""
-        self._console.print(text, highlight=False, markup=False)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def status(self, status: Mapping[str, Any]) -> None:
         """Print what differs from the last status: clusters by state and reason, and finished rounds."""
@@ -73,13 +73,12 @@ class Lines:
             # Training and Reported alternate many times a second; only what lasts is worth a line.
             state = "Training" if cluster["state"] in ("Reported", "Ready") else cluster["state"]
             now = (state, cluster.get("reason", ""))
-            if self._clusters.get(cluster["name"]) != now:
-                self._clusters[cluster["name"]] = now
-                self.start(
-                    " ".join(
-                        part for part in (f"{cluster['name']}:", *now, cluster.get("message", "")) if part
-                    )
-                )
+            name = cluster["name"]
+            if now[1] == "NotConnected" and name not in self._clusters:
+                continue  # it has not come yet: that is how every simulation begins
+            if self._clusters.get(name) != now:
+                self._clusters[name] = now
+                self.start(" ".join(part for part in (f"{name}:", *now, cluster.get("message", "")) if part))
         for entry in status.get("metrics", []):
             key = (entry["round"], entry["phase"])
             if entry["phase"] != "Train" and key > self._round:

@@ -37,11 +37,14 @@ clientapp = "tiny.client_app:app"
 [tool.flwr.app.config]
 rounds = 2
 fraction-evaluate = 1.0
+wait-for = 0
 signals = ""
 """
 
 SERVER_APP = '''
-"""Federated averaging of two small arrays."""
+"""Federated averaging of two small arrays, once there are as many nodes as the run config says."""
+
+import time
 
 import numpy as np
 from flwr.app import Array, ArrayRecord
@@ -55,6 +58,8 @@ app = ServerApp()
 def main(grid, context):
     print("the ServerApp says hello")
     start = {"weights": np.zeros((4, 3), np.float32), "bias": np.zeros(3, np.float32)}
+    while len(list(grid.get_node_ids())) < int(context.run_config["wait-for"]):
+        time.sleep(0.1)
     fraction = context.run_config["fraction-evaluate"]
     FedAvg(fraction_evaluate=fraction, min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1).start(
         grid=grid,

@@ -170,16 +170,7 @@ def _refused(run: running.Run, words: list[str]) -> None:
     assert not (run.place / "hanse-runs").exists() or not list((run.place / "hanse-runs").iterdir())
 
 
-NOT_A_COMPONENT = pytest.mark.xfail(
-    strict=True,
-    reason="federation/apps/probe.py sees that the attribute is there, not what it is; the run then fails",
-)
-
-
-@pytest.mark.parametrize(
-    "case",
-    [pytest.param(case, marks=NOT_A_COMPONENT) if case == "not a component" else case for case in CASES],
-)
+@pytest.mark.parametrize("case", CASES)
 def test_bad_input(case: str, start, tmp_path: Path) -> None:
     """One sentence that names what is wrong, exit code 2, no process and no file."""
     change, words, arguments = CASES[case]

@@ -223,7 +223,7 @@ def test_text_output_tells_the_story(runs: Runs) -> None:
     assert "cardiology/hospitals: Completed" in text
     assert "█" in text
     assert "model.safetensors" in text
-    assert "hanse simulate DIR --drill" in text
+    assert f"hanse simulate {running.ROOT}/simulations/hospitals --drill" in text
 
 
 def test_nothing_is_left(runs: Runs) -> None:

@@ -18,12 +18,6 @@ pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 MAXIMUM_UPDATE_BYTES = 1_000_000
 
-FORGOTTEN = pytest.mark.xfail(
-    strict=True,
-    reason="coordinator/planning/status.py: at the training's end every cluster's reason and message give way"
-    " to 'It took part until the training ended.', so what was wrong with its replies is lost",
-)
-
 # behaviour: (violation, what else the message says)
 REFUSED_TENSORS = {
     "nan": ("NotFinite", "weights"),
@@ -56,7 +50,9 @@ ENDED = {"exits-hard": "exit code 4", "segfaults": "SIGSEGV"}
 def _run(tmp_path_factory: pytest.TempPathFactory, behaviours: list[str], **spec: object) -> running.Run:
     place = tmp_path_factory.mktemp("hostile")
     edges = federations.honest(2) | {name: {"behaviour": name} for name in behaviours}
-    federations.Federation(edges, spec).write(place / "scenario")
+    # All are there from the first round, however long they took to start.
+    app = {"source": {"path": "app"}, "runConfig": {"wait-for": len(edges)}}
+    federations.Federation(edges, {"app": app, **spec}).write(place / "scenario")
     return running.simulate(place, place / "scenario")
 
 
@@ -79,7 +75,12 @@ def numbers(tmp_path_factory: pytest.TempPathFactory) -> running.Run:
 def failures(tmp_path_factory: pytest.TempPathFactory) -> running.Run:
     """A run with one edge for each way to raise or to end, and messages of at most 64 KiB."""
     behaviours = [name for name in (*FAILED, *ENDED) if name != "pickle"]
-    return _run(tmp_path_factory, [*behaviours, "large"], communication={"maximumMessageBytes": 65536})
+    return _run(
+        tmp_path_factory,
+        [*behaviours, "large"],
+        communication={"maximumMessageBytes": 65536},
+        client={"maximumRestarts": 0},
+    )
 
 
 HONEST_MODEL = {"weights": np.full((4, 3), 2, np.float32), "bias": np.full(3, 2, np.float32)}
@@ -101,24 +102,18 @@ def test_the_others_go_on(which: str, request: pytest.FixtureRequest) -> None:
     run.assert_nothing_left()
 
 
-@FORGOTTEN
 @pytest.mark.parametrize("behaviour", REFUSED_TENSORS)
 def test_refused_tensors(behaviour: str, tensors: running.Run) -> None:
     """The edge's entry says UpdateRefused, the violation, and the tensor."""
     _assert_refused(tensors, behaviour, *REFUSED_TENSORS[behaviour])
 
 
-@FORGOTTEN
 @pytest.mark.parametrize("behaviour", REFUSED_NUMBERS)
 def test_refused_numbers(behaviour: str, numbers: running.Run) -> None:
     """The edge's entry says UpdateRefused, the violation, and the number or tensor."""
     _assert_refused(numbers, behaviour, *REFUSED_NUMBERS[behaviour])
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="coordinator/aggregation/checks.py: of the metrics only the example count is checked",
-)
 def test_metric_that_is_not_finite(numbers: running.Run) -> None:
     """A reply whose metric is NaN is refused, so that one edge does not spoil the federation's metrics."""
     losses = [entry["values"]["loss"] for entry in numbers.report["metrics"] if entry["phase"] == "Train"]
@@ -145,13 +140,11 @@ def test_reports_are_strict_json(numbers: running.Run) -> None:
     json.loads((Path(numbers.report["results"]) / "card.json").read_text(), parse_constant=refuse)
 
 
-@FORGOTTEN
 def test_message_above_the_limit(failures: running.Run) -> None:
     """A reply above communication.maximumMessageBytes is refused like one above the update's limit."""
     _assert_refused(failures, "large", "TooLarge", "65536")
 
 
-@FORGOTTEN
 @pytest.mark.parametrize("behaviour", FAILED)
 def test_failed_apps(behaviour: str, request: pytest.FixtureRequest) -> None:
     """The edge's entry says ClientAppFailed, with what the app did."""
@@ -162,7 +155,6 @@ def test_failed_apps(behaviour: str, request: pytest.FixtureRequest) -> None:
     assert FAILED[behaviour] in entry["message"], entry
 
 
-@FORGOTTEN
 def test_traceback_is_kept(failures: running.Run) -> None:
     """The message ends with the last lines of the traceback: file, line of code, exception."""
     lines = failures.cluster("raises")["message"].splitlines()
@@ -195,8 +187,8 @@ def stuck(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """A run in which one of three edges never answers its second message."""
     place = tmp_path_factory.mktemp("stuck")
     edges = federations.honest(2) | {"stuck": {"behaviour": request.param, "from-round": 2}}
-    app = {"source": {"path": "app"}, "runConfig": {"fraction-evaluate": 0.0}}
-    spec = {"app": app, "round": {"deadlineSeconds": 8}}
+    app = {"source": {"path": "app"}, "runConfig": {"fraction-evaluate": 0.0, "wait-for": 3}}
+    spec = {"app": app, "round": {"deadlineSeconds": 15}}
     federations.Federation(edges, spec).write(place / "scenario")
     return running.simulate(place, place / "scenario")
 
@@ -208,7 +200,6 @@ def test_others_of_a_hanging_client(stuck: running.Run) -> None:
     stuck.assert_nothing_left()
 
 
-@FORGOTTEN
 def test_hanging_client(stuck: running.Run) -> None:
     """The edge's entry says that its reply did not come in time."""
     entry = stuck.cluster("stuck")

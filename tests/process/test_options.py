@@ -206,10 +206,6 @@ def test_kept_state_is_private(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "kept" / "report.json").read_text())["state"] == "Completed"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="coordinator/aggregation/rounds.py: the first clients are waited for only round.deadlineSeconds",
-)
 def test_slow_import_is_no_slow_round(tmp_path: Path) -> None:
     """A round's deadline is for replies: an app that imports for longer (as torch does) still takes part."""
     client_app = "import time\n\ntime.sleep(4)\n" + federations.CLIENT_APP

@@ -82,3 +82,14 @@ def test_the_package_does_not_import_flower() -> None:
     )
     root = pathlib.Path(probe.__file__).resolve().parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+def test_something_else_than_a_component(app: pathlib.Path) -> None:
+    """What imports and is no ClientApp is told apart from what does not import."""
+    failure = probe.check(
+        app, ["threads:app"], kinds={"threads:app": "ClientApp"}, limit_seconds=LIMIT_SECONDS
+    )
+
+    assert failure is not None
+    assert str(failure).startswith("threads:app is not usable: it is a ")
+    assert str(failure).endswith(", not a ClientApp")

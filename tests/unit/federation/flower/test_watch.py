@@ -33,6 +33,9 @@ class Recorder:
     def started(self, strategy: object, num_rounds: int) -> None:
         self.starts.append((strategy, num_rounds))
 
+    def fit_collected(self, server_round: int, results: Any, failures: Any) -> None:
+        self.collected.append((server_round, [proxy.node_id for proxy, _ in results], list(failures)))
+
     def train_aggregated(self, server_round: int, arrays: ArrayRecord | None, metrics: Any) -> None:
         self.trained.append((server_round, arrays, metrics))
 
