@@ -39,8 +39,8 @@ from federation.telemetry import logs
 from federation.trust import authorisation, credentials, interceptors, rotation
 from federation.trust import identity as identities
 from federation.wire import denials
-from federation.wire import limits as wire_limits
 from federation.wire import hanse_pb2_grpc as pb_grpc
+from federation.wire import limits as wire_limits
 
 _log = logs.get_logger(__name__)
 
@@ -258,7 +258,7 @@ class Coordinator:
 
 
 MAXIMUM_WAITING_LINES = 10_000
-"""Changes that wait for a slow reader before log lines are left out; an edge may write as fast as it likes."""
+"""Changes that wait for a slow reader before log lines are left out; an edge writes as fast as it likes."""
 
 
 class Publisher:

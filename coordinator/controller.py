@@ -102,8 +102,8 @@ class Apps(Protocol):
         ...
 
 
-Launch = Callable[[snapshot.Training], Coroutine[Any, Any, runtimes.Workload]]
-"""Writes the aggregator's credentials and returns the workload that runs it."""
+Launch = Callable[[snapshot.Training, int], Coroutine[Any, Any, runtimes.Workload]]
+"""Writes the aggregator's credentials and returns the workload that runs it, for so many clusters."""
 
 Revoke = Callable[[frozenset[str]], object]
 """Puts the whole set of expelled clusters in force and cuts their streams."""
@@ -266,19 +266,20 @@ class Controller:
         process = self._processes.get(training.uid)
         if plan.aggregator_wanted:
             if process is None:
-                await self._start(training)
+                await self._start(training, plan)
             elif process.suspended and process.exit is not None:
                 self._drop(process)
-                await self._start(training)
+                await self._start(training, plan)
         elif process is not None and process.winding_down is None:
             process.suspended = plan.stage is desired.Stage.SUSPENDED
             self._wind_down(process, self._stop_grace_seconds)
 
-    async def _start(self, training: snapshot.Training) -> None:
+    async def _start(self, training: snapshot.Training, plan: desired.Plan) -> None:
         process = self._processes[training.uid] = _Process(training.uid)
         self._aggregators.expect(training.uid, training.namespace, training.name)
         try:
-            await self._runtime.start(await self._launch(training))
+            clusters = sum(member.placed for member in plan.members)
+            await self._runtime.start(await self._launch(training, clusters))
         except (runtimes.RuntimeFailure, OSError) as error:
             process.exit = snapshot.Exit(f"it could not be started, {error}")
         _log.info("aggregator started", training=f"{training.namespace}/{training.name}", uid=training.uid)

@@ -34,13 +34,17 @@ class Launcher:
     limits: snapshot.Limits
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
-    async def launch(self, training: snapshot.Training) -> runtimes.Workload:
-        """Write the credentials of a training's aggregator and return its workload. Raises: OSError."""
+    async def launch(self, training: snapshot.Training, clusters: int) -> runtimes.Workload:
+        """Write the credentials of a training's aggregator and return its workload.
+
+        clusters: how many take part as things stand; more may come later.
+        Raises: OSError.
+        """
         home = self.directory / training.namespace / training.name
         identity = identities.AggregatorIdentity(self.issuer.trust_domain, training.namespace, training.name)
         credentials = home / "credentials"
         await asyncio.to_thread(self.issuer.equip, credentials, identity)
-        written = self._config(training, home, credentials)
+        written = self._config(training, clusters, home, credentials)
         server = (training.spec.get("server") or {}).get("resources") or {}
         return runtimes.Workload(
             name=controller.workload_name(training.uid),
@@ -55,7 +59,7 @@ class Launcher:
         )
 
     def _config(
-        self, training: snapshot.Training, home: pathlib.Path, credentials: pathlib.Path
+        self, training: snapshot.Training, clusters: int, home: pathlib.Path, credentials: pathlib.Path
     ) -> config.AggregatorConfig:
         app = training.app
         assert isinstance(app, snapshot.App)
@@ -76,6 +80,7 @@ class Launcher:
             trust_domain=self.issuer.trust_domain,
             listen_address=self.listen_address,
             work_directory=home / "work",
+            expected_clusters=max(clusters, 1),
             link_grace_seconds=self.limits.link_grace_seconds,
             start_grace_seconds=self.limits.start_grace_seconds,
             model_store=(training.spec.get("model") or {}).get("store") or self.model_store,

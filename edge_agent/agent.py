@@ -150,8 +150,7 @@ class Agent:
             namespace=assignment.namespace,
             training=assignment.name,
             dataset=assignment.dataset,
-            # Of an installed app the hub can claim any digest: only a bundle's is compared with the bytes.
-            app_digest=assignment.app_digest if assignment.from_bundle else "",
+            app_digest=assignment.proven_digest,
             image=assignment.image,
             strategy=assignment.strategy,
             rounds=assignment.rounds,

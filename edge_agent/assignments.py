@@ -56,6 +56,11 @@ class Assignment:
         return self.client_app is None
 
     @property
+    def proven_digest(self) -> str:
+        """The digest that the app's bytes must have; empty for an installed app, whatever the hub says."""
+        return self.app_digest if self.from_bundle else ""
+
+    @property
     def training(self) -> str:
         """NAMESPACE/NAME, as people write it."""
         return f"{self.namespace}/{self.name}"

@@ -269,7 +269,8 @@ class RoundMachine(batches.Batches):
     # -- Which nodes the app sees -----------------------------------------------------------------
 
     def _nodes_asked(self) -> None:
-        if not self._live or self._open_waiting:
+        # An app whose first question comes while a batch of another thread is open needs an answer too.
+        if not self._live or (self._open_waiting and self._visible):
             return
         seen = {node.node for node in self._nodes.values() if node.reachable}
         if not self._fresh_list_due:

@@ -49,6 +49,8 @@ class AggregatorConfig(pydantic.BaseModel):
 
     work_directory: Path
     """The training's own volume: unpacked app, spool, journal."""
+    expected_clusters: Annotated[int, pydantic.Field(ge=1)] = 1
+    """How many clusters take part at the start; memory for their connections is divided by it."""
     model_store: str
     """An fsspec URL; the model goes to <store>/<namespace>/<name>/<round>/."""
     link_grace_seconds: Annotated[float, pydantic.Field(ge=0)] = 30.0

@@ -88,7 +88,8 @@ class Driver:
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         """The clock counts seconds from anywhere; the wall clock gives unix seconds, for deadlines of the
-        app."""
+        app.
+        """
         self._machine = machine
         self._progress = progress
         self._loop = loop
@@ -169,7 +170,8 @@ class Driver:
         round_number: int | None,
     ) -> concurrent.futures.Future[list[Message]]:
         """Send a batch. The future is done when the batch is closed (only if `waits`), or raises
-        TrainingOver."""
+        TrainingOver.
+        """
         result: concurrent.futures.Future[list[Message]] = concurrent.futures.Future()
 
         def on_loop() -> None:

@@ -49,7 +49,8 @@ LAST_FRAME_SECONDS = 2.0
 """How long a goodbye waits for a client that reads nothing; then its stream is cut."""
 
 MAXIMUM_TEXT_CHARACTERS = 2000
-"""Of what a client says in words. It goes into status, and a report with a client's megabytes in it would not pass."""
+"""Of what a client says in words. It goes into status, and a report with a client's megabytes in it would not
+pass."""
 
 
 class Exchange(pb_grpc.ExchangeServicer):

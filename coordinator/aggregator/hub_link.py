@@ -55,8 +55,8 @@ class HubLink:
     ) -> None:
         """Take what to say and whom to tell.
 
-        report: gives the picture when asked; asked with True, also what earlier reports carried, which may have been
-            lost with their link. on_directive: is called on the event loop.
+        report: gives the picture when asked; asked with True, also what earlier reports carried, which may
+            have been lost with their link. on_directive: is called on the event loop.
         """
         self._address = address
         self._server_name = server_name

@@ -1,7 +1,7 @@
 """The quorum of a round in Flower's older API.
 
-Why it exists: that API asks clients one by one, so the round machine sees no round to judge. Its strategies are
-handed all answers at once, and there the same rule is applied. Who was asked what is not known here.
+Why it exists: that API asks clients one by one, so the round machine sees no round to judge. Its strategies
+are handed all answers at once, and there the same rule is applied. Who was asked what is not known here.
 """
 
 from __future__ import annotations

@@ -52,9 +52,14 @@ def write(arrays: ArrayRecord, path: Path) -> str:
     Shapes: names, shapes and element types are kept; the order of names does not change the file.
     Errors: ValueError for an array that is not in numpy's format; OSError if the disk refuses.
     """
-    tensors = {name: values(array) for name, array in sorted(arrays.items())}
+    tensors = {name: _plain(values(array)) for name, array in sorted(arrays.items())}
     safetensors.numpy.save_file(tensors, path)
     return sha256_of(path)
+
+
+def _plain(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The same values in C's order and native byte order: safetensors writes the bytes as they lie."""
+    return np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
 
 
 def sha256_of(path: Path) -> str:

@@ -94,15 +94,11 @@ def build(name: str, arguments: Mapping[str, Any]) -> strategies.Strategy:
 
 
 def _initial_arrays(source: str, directory: Path) -> ArrayRecord:
-    if source.endswith(".npz"):
-        with np.load(directory / source, allow_pickle=False) as stored:
-            return ArrayRecord({name: Array(stored[name]) for name in stored.files})
-    if source.endswith(".safetensors"):
-        import safetensors.numpy  # noqa: PLC0415  (only apps that ship such a file need it)
-
-        return ArrayRecord(
-            {name: Array(value) for name, value in safetensors.numpy.load_file(directory / source).items()}
-        )
+    if source.endswith((".npz", ".safetensors")):
+        try:
+            return _stored_arrays(directory / source)
+        except Exception as error:  # whatever a broken file provokes in its reader
+            raise StrategyInvalid(f"spec.strategy.parameters.{INITIAL_ARRAYS}: {source}: {error}") from error
     made = _function(source)()
     if isinstance(made, ArrayRecord):
         return made
@@ -111,6 +107,15 @@ def _initial_arrays(source: str, directory: Path) -> ArrayRecord:
     if isinstance(made, Mapping) and all(isinstance(value, np.ndarray) for value in made.values()):
         return ArrayRecord({name: Array(value) for name, value in made.items()})
     return ArrayRecord(made)
+
+
+def _stored_arrays(file: Path) -> ArrayRecord:
+    if file.suffix == ".npz":
+        with np.load(file, allow_pickle=False) as stored:
+            return ArrayRecord({name: Array(stored[name]) for name in stored.files})
+    import safetensors.numpy
+
+    return ArrayRecord({name: Array(value) for name, value in safetensors.numpy.load_file(file).items()})
 
 
 def _function(reference: str) -> Callable[[], Any]:

@@ -3,7 +3,8 @@ thread.
 
 Why it exists: the ServerApp owns the main thread and blocks it for as long as it likes; meanwhile clients
 come and go, the hub changes its mind, and a certificate has to be renewed. The app's half of the process is
-app.py."""
+app.py.
+"""
 
 from __future__ import annotations
 
@@ -38,23 +39,34 @@ GOODBYE_SECONDS = 2.0
 DELIVERY_SECONDS = 30.0
 """How long the end of the training waits for the coordinator to hear of it."""
 
-RECEIVE_WINDOW_BYTES = 1024 * 1024
-"""What a client may send ahead of what was read. Left to itself, gRPC grows it to many megabytes for each
-client; one is enough for 20 MB/s from a client that is 50 ms away."""
+WINDOWS_BYTES = 8 * 1024 * 1024
+"""What all clients together may send ahead of what was read. Left to itself, gRPC grows each client's window to
+many megabytes, and memory would grow with their number. Eight MiB are 160 MB/s from clients that are 50 ms away,
+about what one aggregator can decrypt, hash and store."""
 
-SERVER_OPTIONS = (
-    ("grpc.max_receive_message_length", wire_limits.MAX_FRAME_BYTES),
-    ("grpc.max_send_message_length", wire_limits.MAX_FRAME_BYTES),
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    ("grpc.http2.max_ping_strikes", 0),
-    ("grpc.so_reuseport", 0),
-    ("grpc.http2.bdp_probe", 0),
-    ("grpc.http2.lookahead_bytes", RECEIVE_WINDOW_BYTES),
-    ("grpc.experimental.tcp_max_read_chunk_size", 256 * 1024),
-)
-"""Frames are bounded, half-open links are noticed, and no other process may take the port."""
+WIDEST_WINDOW_BYTES = 1024 * 1024
+NARROWEST_WINDOW_BYTES = 128 * 1024
+"""One client's share lies between these: 20 MB/s, and 2.5 MB/s at 50 ms."""
+
+
+def server_options(clusters: int) -> list[tuple[str, int]]:
+    """gRPC's options for a server with so many clients.
+
+    Frames are bounded, half-open links are noticed, and no other process may take the port.
+    """
+    window = min(max(WINDOWS_BYTES // clusters, NARROWEST_WINDOW_BYTES), WIDEST_WINDOW_BYTES)
+    return [
+        ("grpc.max_receive_message_length", wire_limits.MAX_FRAME_BYTES),
+        ("grpc.max_send_message_length", wire_limits.MAX_FRAME_BYTES),
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ("grpc.http2.max_ping_strikes", 0),
+        ("grpc.so_reuseport", 0),
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", window),
+        ("grpc.experimental.tcp_max_read_chunk_size", 256 * 1024),
+    ]
 
 
 class Service:
@@ -130,7 +142,9 @@ class Service:
         )
         scope = authorisation.exchange_scope(config.trust_domain, config.namespace, config.name)
         self._guard = interceptors.Guard(scope)
-        self._server = grpc.aio.server(interceptors=[self._guard], options=SERVER_OPTIONS)
+        self._server = grpc.aio.server(
+            interceptors=[self._guard], options=server_options(config.expected_clusters)
+        )
         self._exchange.add_to_server(self._server)
         port = self._server.add_secure_port(config.listen_address, self._credentials.server_credentials())
         await self._server.start()

@@ -1,7 +1,8 @@
 """A training's manifest as the round machine and the update checks want it.
 
 Why it exists: the manifest speaks Kubernetes (camelCase, decimals as strings), the pure cores speak numbers.
-Nothing is decided here."""
+Nothing is decided here.
+"""
 
 from __future__ import annotations
 

@@ -59,15 +59,22 @@ class Verifier:
         total = sum(entry.length_bytes for entry in distinct)
         if total > self._limits.maximum_update_bytes:  # with long bytes in configs, which are read whole
             text = f"the reply has {total} bytes, at most {self._limits.maximum_update_bytes} are allowed"
-            return events.Refused(reasons.UpdateViolation.TOO_LARGE, f"{text} (spec.updateChecks.maximumUpdateBytes)")
+            return events.Refused(
+                reasons.UpdateViolation.TOO_LARGE, f"{text} (spec.updateChecks.maximumUpdateBytes)"
+            )
         for entry in codec.entries_of(reply):
             if len(entry.shape) > _MAXIMUM_DIMENSIONS or len(entry.dtype) > _MAXIMUM_DTYPE_CHARACTERS:
-                text = f"array {entry.name[:100]} has {len(entry.shape)} dimensions and a type of {len(entry.dtype)} letters"
+                text = (
+                    f"array {entry.name[:100]} has {len(entry.shape)} dimensions"
+                    f" and a type of {len(entry.dtype)} letters"
+                )
                 return events.Refused(reasons.UpdateViolation.UNREADABLE, text, entry.name[:100])
         for record in reply.records:
             if record.WhichOneof("kind") == "metrics":
                 # Each record by itself: which one a strategy weighs by is not known here.
-                refused = checks.check_header(events.Kind.QUERY, {}, {}, _numbers_of(record.metrics), self._limits)
+                refused = checks.check_header(
+                    events.Kind.QUERY, {}, {}, _numbers_of(record.metrics), self._limits
+                )
                 if refused is not None:
                     return refused
         return None
@@ -240,7 +247,9 @@ def _blocks(
                 before = functools.partial(_elements, sent, sent_start, dtype)
             else:  # rare, and then one array is read whole
                 ordered = _read(sent, sent_start, len(sent) - sent_start, dtype)
-                turned = ordered.reshape(shape, order="F" if sent_fortran else "C").ravel("F" if fortran else "C")
+                turned = ordered.reshape(shape, order="F" if sent_fortran else "C").ravel(
+                    "F" if fortran else "C"
+                )
 
                 def before(first: int, last: int) -> npt.NDArray[Any]:
                     return turned[first:last]

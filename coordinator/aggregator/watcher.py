@@ -1,7 +1,8 @@
 """What strategies compute, overheard: the newest global arrays for the model, metrics for status.
 
 Why it exists: an app keeps its results to itself. federation/flower/watch.py lets us hear them; this module
-keeps what the training needs of them. It changes nothing that the app sees."""
+keeps what the training needs of them. It changes nothing that the app sees.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ class Watcher:
             self.arrays, self.round = arrays, self._progress.current_round
 
     def fit_collected(self, server_round: int, results: Sequence[object], failures: Sequence[object]) -> None:
-        """The answers of a round of the older API are there. Its server takes a TrainingOver for a failed client."""
+        """A round of the older API has its answers; there, TrainingOver looks like a failed client."""
         for failure in failures:
             if isinstance(failure, driver.TrainingOver):
                 raise driver.TrainingOver(failure.reason, failure.message)

@@ -200,7 +200,10 @@ class Control(pb_grpc.ControlServicer):
 
     async def _opened(self, name: str, agent_version: str, version: int) -> None:
         def change(status: members.Status) -> None:
-            status["agent"] = {"version": translate.text(agent_version, 128) or "unknown", "protocol": version}
+            status["agent"] = {
+                "version": translate.text(agent_version, 128) or "unknown",
+                "protocol": version,
+            }
             self._heard(status)
             self._roll.set_condition(
                 status,

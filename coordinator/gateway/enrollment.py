@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import pathlib
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -32,6 +33,8 @@ _log = logs.get_logger(__name__)
 _T = TypeVar("_T")
 
 _LABELS: pydantic.TypeAdapter[dict[str, str]] = pydantic.TypeAdapter(meta.Labels)
+_LABEL_KEY = re.compile(meta.LABEL_KEY_PATTERN)
+MAXIMUM_KEY_CHARACTERS = 317
 MAXIMUM_VERSION_CHARACTERS = 128
 
 
@@ -92,7 +95,7 @@ class Enrollment(pb_grpc.EnrollmentServicer):
         now: Callable[[], datetime],
         running: Callable[[str, str, float], object] = lambda namespace, name, issued_at: None,
     ) -> None:
-        """Wire it; `running(namespace, name, issued_at)` raises Denied for an aggregator that is not wanted."""
+        """Wire it; `running(namespace, name, issued_at)` raises Denied for an unwanted aggregator."""
         self._shelf = shelf
         self._issuer = issuer
         self._roll = roll
@@ -207,6 +210,8 @@ def issued_at(summary: certificates.Summary) -> float:
 
 def checked_labels(labels: dict[str, str]) -> dict[str, str]:
     """Return labels that are of Kubernetes' form and number. Raises: Denied(BAD_MESSAGE)."""
+    if not all(len(key) <= MAXIMUM_KEY_CHARACTERS and _LABEL_KEY.fullmatch(key) for key in labels):
+        raise denials.Denied(denials.Reason.BAD_MESSAGE, detail="a label's key is not of Kubernetes' form")
     try:
         return _LABELS.validate_python(labels)
     except pydantic.ValidationError as error:

@@ -20,7 +20,7 @@ def main() -> None:
     lifeline.hold()
     tls.require()  # before flwr, which imports grpc
 
-    from edge_agent.client import app, config  # noqa: PLC0415  (the lifeline first: imports take a second)
+    from edge_agent.client import app, config
 
     settings = config.ClientConfig.model_validate_json(arguments.config.read_bytes())
     logs.configure("client", level=settings.log_level)

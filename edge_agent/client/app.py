@@ -14,17 +14,18 @@ import shutil
 import sys
 import threading
 
+from flwr.app import Message
+from flwr.clientapp import ClientApp
+
+from edge_agent.client import config as client_config
+from edge_agent.client import link, worker
+from federation.api import reasons
 from federation.apps import config as app_config
 from federation.apps import errors as app_errors
-from federation.api import reasons
 from federation.flower import host, node_ids
 from federation.flower import messages as flower_messages
 from federation.telemetry import logs
 from federation.trust import credentials, tls
-from edge_agent.client import config as client_config
-from edge_agent.client import link, worker
-from flwr.app import Message
-from flwr.clientapp import ClientApp
 
 log = logs.get_logger(__name__)
 

@@ -128,7 +128,7 @@ class ExchangeLink:
         self._post(self._say, frame)
 
     def stop(self) -> None:
-        """End the conversation without a word, as if the process had died; the aggregator waits for it a while."""
+        """End the conversation without a word, as if the process had died."""
         self._post(lambda: self._conversation and self._conversation.cancel())
 
     def _post(self, call: Callable[..., object], *arguments: object) -> None:
@@ -176,7 +176,10 @@ class ExchangeLink:
                 if denied is not None and not denied.may_retry:
                     return End(denied.reason, denied.message, failed=True)
                 log.warning(
-                    "link lost", code=error.code().name, detail=error.details(), retry_seconds=self._retry_seconds
+                    "link lost",
+                    code=error.code().name,
+                    detail=error.details(),
+                    retry_seconds=self._retry_seconds,
                 )
             except (codec.WireError, asyncio.InvalidStateError, directory.CredentialsUnusable) as error:
                 # An InvalidStateError is what grpc.aio says of a write to a call that has ended.

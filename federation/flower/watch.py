@@ -41,7 +41,7 @@ class Observer(Protocol):
         ...
 
     def fit_collected(self, server_round: int, results: Sequence[Any], failures: Sequence[Any]) -> None:
-        """Hear of the answers to a legacy strategy's fit before they are aggregated, as the strategy gets them."""
+        """Hear of the answers to a legacy strategy's fit, as it gets them, before they are aggregated."""
         ...
 
     def train_aggregated(
@@ -112,8 +112,6 @@ _LEGACY_AGGREGATE: Final = ("server_round", "results", "failures")
 
 def _node_id(result: Any) -> int:
     return int(getattr(result[0], "node_id", 0)) if isinstance(result, tuple) else 0
-
-
 
 
 def arrays_of(parameters: Parameters) -> ArrayRecord:

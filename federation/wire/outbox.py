@@ -84,7 +84,7 @@ class Outbox:
             self._begun.pop(message_id, None)
 
     def link_up(self, receiving: pb.TransferPosition | None, held: Iterable[bytes] = ()) -> None:
-        """A new link: what the receiver announced on it. One that names no transfer has never received any."""
+        """A new link: what the receiver announced on it. One that names no transfer has received none."""
         self._linked = True
         self._held = frozenset(held)
         self._receiving = receiving if receiving is not None and receiving.transfer_id else None
@@ -121,7 +121,7 @@ class Outbox:
     def _begin(self, message: codec.OutgoingMessage) -> None:
         message_id = message.header.message_id
         receiving = self._receiving if self._receiving and self._receiving.transfer_id == message_id else None
-        # A transfer that goes on keeps the arrays that it omitted before the cut: they are part of its stream.
+        # A transfer that goes on keeps the arrays that it omitted before the cut: they are of its stream.
         begun = self._begun.get(message_id) if receiving is not None else None
         if begun is None or receiving is None or receiving.offset > begun.total_bytes:
             begun, receiving = transfers.Outgoing(message, self._held), None

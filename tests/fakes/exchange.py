@@ -2,7 +2,7 @@
 
     with Federation(tmp_path) as federation:
         federation.expect("zurich", "geneva")
-        federation.client("zurich", answer)          # a function of message and context, on a thread of its own
+        federation.client("zurich", answer)     # a function of message and context, on a thread of its own
         federation.client("geneva", answer)
         federation.started()
         replies = federation.grid.send_and_receive(...)
@@ -24,20 +24,21 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from federation.trust import authorisation, credentials, interceptors  # first: it decides what TLS gRPC speaks
-from federation.flower import host, node_ids  # isort: skip  # then this: it switches Flower's telemetry off
-from federation.trust import identity as identities
+from federation.trust import authorisation, credentials, interceptors  # isort: skip  # before gRPC
+from federation.flower import host, node_ids  # isort: skip  # before flwr
+from flwr.app import Array, Context, Message
+from flwr.supercore.task_identity import TaskIdentity
 
 from coordinator.aggregation import checks, events, rounds
 from coordinator.aggregator import driver as driver_module
 from coordinator.aggregator import exchange, grid, verification
 from coordinator.aggregator import progress as progress_module
 from edge_agent.client import link, worker
-from federation.wire import frames
+from federation.flower import messages as flower_messages
+from federation.trust import identity as identities
+from federation.wire import codec, frames
 from federation.wire import hanse_pb2 as pb
 from federation.wire import limits as wire_limits
-from flwr.app import Context, Message
-from flwr.supercore.task_identity import TaskIdentity
 from tests.fakes import certificates
 
 import grpc.aio  # isort: skip  # after federation.trust
@@ -294,7 +295,98 @@ class Federation:
         """A session by hand, on the aggregator's event loop."""
         async with own.channel(self.address, SERVER_NAME) as channel:
             call = channel.stream_stream(
-                link.METHOD, request_serializer=frames.serialise, response_deserializer=frames.aggregator_frame
+                link.METHOD,
+                request_serializer=frames.serialise,
+                response_deserializer=frames.aggregator_frame,
             )()
             yield call
             call.cancel()
+
+
+class Driving:
+    """A driver on an event loop of its own, with sessions that are lists: no channel, no frames."""
+
+    def __init__(self, rules: events.RoundRules = RULES) -> None:
+        self.progress = progress_module.Progress()
+        self._loop = asyncio.new_event_loop()
+        machine = rounds.RoundMachine(f"{NAMESPACE}/{NAME}", rules, 0.0)
+        self.clock = 0.0
+        self.driver = driver_module.Driver(
+            machine, self.progress, loop=self._loop, clock=lambda: self.clock, wall_clock=lambda: 0.0
+        )
+        self.grid = grid.HanseGrid(self.driver, self.progress, run=host.make_run(RUN_ID), prefix="t")
+        self.sessions: dict[str, Session] = {}
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._identity = server_process()
+
+    def __enter__(self) -> Self:
+        self._identity.__enter__()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.on_loop(lambda: self.driver.close("TrainingEnded", "the test is over"))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._identity.__exit__(None, None, None)
+
+    def on_loop(self, work: Callable[[], Result]) -> Result:
+        """Call a function on the driver's event loop."""
+
+        async def run() -> Result:
+            return work()
+
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(LIMIT_SECONDS)
+
+    def join(self, *clusters: str) -> None:
+        """Put clusters on the roster, and connect them."""
+        members = tuple(
+            events.Member(node(name), name) for name in {**self.sessions, **dict.fromkeys(clusters)}
+        )
+        self.on_loop(lambda: self.driver.handle(events.RosterChanged(members, self.clock)))
+        for cluster in clusters:
+            session = self.sessions[cluster] = Session(self, cluster)
+            self.on_loop(lambda s=session, c=cluster: self.driver.connected(node(c), s))
+
+    def reply(self, cluster: str, message_id: str, verdict: events.Verdict | None = None) -> None:
+        """Let the reply to a message arrive. On the event loop only."""
+        sent = self.driver.outgoing(message_id, node(cluster))
+        type_ = sent.header.message_type if sent else "train"
+
+        def build(answered: str) -> Message:
+            return flower_messages.to_flower(
+                pb.MessageHeader(
+                    message_id=f"{message_id}.reply", reply_to_message_id=answered, run_id=RUN_ID,
+                    source_node_id=node(cluster), destination_node_id=1, message_type=type_, has_content=True,
+                    created_at=1.0, ttl_seconds=1.0,
+                ),
+                lambda entry: Array(entry.dtype, tuple(entry.shape), entry.serialization, b""),
+            )  # fmt: skip
+
+        received = driver_module.ReceivedReply(message_id, verdict or events.Accepted(3), build)
+        self.driver.replied(node(cluster), received)
+
+
+class Session:
+    """Writes down what the driver asks of it; replies at once unless it is told to hold back."""
+
+    def __init__(self, driving: Driving, cluster: str) -> None:
+        self._driving, self._cluster = driving, cluster
+        self.sent: list[str] = []
+        self.confirmed: list[str] = []
+        self.goodbyes: list[tuple[str, str]] = []
+        self.holds_back = False
+        self.arrived = threading.Event()
+
+    def send(self, message_id: str, message: codec.OutgoingMessage) -> None:
+        self.sent.append(message_id)
+        self.arrived.set()
+        if not self.holds_back:
+            asyncio.get_running_loop().call_soon(self._driving.reply, self._cluster, message_id)
+
+    def confirm(self, message_id: str) -> None:
+        self.confirmed.append(message_id)
+
+    def goodbye(self, reason: str, message: str) -> None:
+        self.goodbyes.append((reason, message))

@@ -65,7 +65,9 @@ class Rig:
         self.progress = progresses.Progress()
 
     async def __aenter__(self) -> Rig:
-        rules = events.RoundRules(1, deadline_seconds=self.deadline, late_replies=self.late, start_grace_seconds=0.0)
+        rules = events.RoundRules(
+            1, deadline_seconds=self.deadline, late_replies=self.late, start_grace_seconds=0.0
+        )
         machine = rounds.RoundMachine(f"{NAMESPACE}/{NAME}", rules, time.monotonic())
         self.driver = drivers.Driver(machine, self.progress, loop=asyncio.get_running_loop())
         self.exchange = exchange.Exchange(
@@ -223,7 +225,9 @@ def put_array(
     entry.length_bytes = len(data)
 
 
-def answer_to(asked: pb.MessageHeader, change: Change | None = None) -> tuple[pb.MessageHeader, dict[bytes, bytes]]:
+def answer_to(
+    asked: pb.MessageHeader, change: Change | None = None
+) -> tuple[pb.MessageHeader, dict[bytes, bytes]]:
     """An honest reply to a train message, then spoilt by `change`."""
     header = pb.MessageHeader(
         message_id=outbox.reply_id(asked.message_id),
@@ -363,13 +367,29 @@ def megabytes_beside_the_arrays(header: pb.MessageHeader, arrays: dict[bytes, by
 @pytest.mark.parametrize(
     "spoil",
     [
-        twice_the_metric, twice_the_record, twice_the_array, nameless_kind, valueless, list_in_list, text_as_metric,
-        examples_as_list, examples_behind_a_second_record, other_serialisation, pickled_objects, structured, big_endian,
-        not_a_number, nan_beside_the_model, shape_of_many_dimensions, dtype_of_many_fields, more_values_than_shape,
-        fewer_values_than_shape, megabytes_beside_the_arrays,
+        twice_the_metric,
+        twice_the_record,
+        twice_the_array,
+        nameless_kind,
+        valueless,
+        list_in_list,
+        text_as_metric,
+        examples_as_list,
+        examples_behind_a_second_record,
+        other_serialisation,
+        pickled_objects,
+        structured,
+        big_endian,
+        not_a_number,
+        nan_beside_the_model,
+        shape_of_many_dimensions,
+        dtype_of_many_fields,
+        more_values_than_shape,
+        fewer_values_than_shape,
+        megabytes_beside_the_arrays,
     ],
     ids=lambda spoil: spoil.__name__,
-)  # fmt: skip
+)
 async def test_a_spoilt_reply_is_its_senders_error_only(rig: Rig, spoil: Change) -> None:
     """The batch closes with an error reply for the attacker, and quickly."""
     began = time.monotonic()
@@ -428,7 +448,9 @@ async def test_late_replies_are_checked_too(tmp_path: Path, late: events.LateRep
 
 async def test_a_good_late_reply_counts_in_the_next_round(tmp_path: Path) -> None:
     """What NextRound promises still holds."""
-    async with Rig(tmp_path, deadline=LATE_SECONDS, late=events.LateReplies.NEXT_ROUND, maximum_norm=10) as rig:
+    async with Rig(
+        tmp_path, deadline=LATE_SECONDS, late=events.LateReplies.NEXT_ROUND, maximum_norm=10
+    ) as rig:
         good, bad = await rig.peer("budapest"), await rig.peer("zurich")
         first = rig.train("budapest", "zurich")
         asked = await bad.message()
@@ -438,7 +460,9 @@ async def test_a_good_late_reply_counts_in_the_next_round(tmp_path: Path) -> Non
         await asyncio.sleep(0.1)
         second = rig.train("budapest", "zurich")
         await good.send(*answer_to(await good.message()))
-        assert {reply.metadata.src_node_id for reply in await second if reply.has_content()} == set(NODES.values())
+        assert {reply.metadata.src_node_id for reply in await second if reply.has_content()} == set(
+            NODES.values()
+        )
 
 
 def zeros(header: pb.MessageHeader, arrays: dict[bytes, bytes], padding: int, order: str) -> None:
@@ -603,9 +627,8 @@ def test_records_of_a_hostile_header_are_read_in_bounded_time() -> None:
     assert time.monotonic() - began < 1
 
 
-
 async def until(holds: Callable[[], bool]) -> None:
     """Wait for a condition, five seconds at most."""
     async with asyncio.timeout(5):
-        while not holds():
+        while not holds():  # noqa: ASYNC110  (a condition of the server's own)
             await asyncio.sleep(0.01)

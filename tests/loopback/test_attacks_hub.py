@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import ipaddress
-import os
 import pathlib
 import secrets
 import stat
@@ -84,9 +83,7 @@ async def test_two_joins_at_the_same_moment_spend_a_token_once(hub: Hub) -> None
 
 async def test_two_tokens_for_one_name_make_one_member(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even with a store that takes its time, and a member that its operator has described before."""
-    await hub.app.store.create(
-        cluster.EdgeCluster(metadata=meta.ObjectMeta(name="zurich")).manifest()
-    )
+    await hub.app.store.create(cluster.EdgeCluster(metadata=meta.ObjectMeta(name="zurich")).manifest())
     find = hub.app._enrollment._roll.find
 
     async def slow(name: str) -> Any:
@@ -103,7 +100,7 @@ async def test_two_tokens_for_one_name_make_one_member(hub: Hub, monkeypatch: py
 async def test_cluster_names_are_labels(hub: Hub, name: str) -> None:
     """No name that could be a path, another identity or another line is let in; the token stays good."""
     assert await denied(hub.join(name)) is denials.Reason.CLUSTER_NAME_INVALID
-    assert not await hub.app.store.list("EdgeCluster") is None
+    assert await hub.app.store.list("EdgeCluster") is not None
     await hub.join("zurich")
 
 
@@ -121,7 +118,9 @@ async def test_a_request_cannot_ask_for_another_identity(hub: Hub) -> None:
     own = credentials.CredentialDirectory(hub.directory / "own")
     own.write(keys.to_pem(key), reply.certificate.chain_pem, reply.certificate.trust_bundle_pem)
     async with hub.channel(own) as channel:
-        renewed = await pb_grpc.EnrollmentStub(channel).Renew(pb.RenewRequest(csr_pem=keys.request(key, wanted)))
+        renewed = await pb_grpc.EnrollmentStub(channel).Renew(
+            pb.RenewRequest(csr_pem=keys.request(key, wanted))
+        )
     summary = certificates.summarise(renewed.chain_pem)
     assert (summary.identity, summary.dns_names) == (zurich, ())
 
@@ -166,7 +165,7 @@ async def test_what_the_hub_writes_is_its_users_alone(hub: Hub) -> None:
             assert stat.S_IMODE(mode) & 0o077 == 0 or path.parent.lstat().st_mode & 0o077 == 0, path
         elif stat.S_ISREG(mode) and path.suffix in {".key", ".json", ".pem"}:
             assert stat.S_IMODE(mode) & 0o077 == 0, path
-    assert os.stat(hub.directory / "state").st_mode & 0o077 == 0
+    assert (hub.directory / "state").stat().st_mode & 0o077 == 0
 
 
 # -- as an edge -----------------------------------------------------------------------------------
@@ -203,7 +202,7 @@ async def test_labels_of_a_data_set_are_labels(hub: Hub, labels: dict[str, str])
         await agent.hello()
         offered = pb.OfferedDatasets(datasets=[pb.OfferedDataset(name="heart", labels=labels)])
         await agent.call.write(pb.AgentMessage(datasets=offered))
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:  # noqa: PT012
             while True:
                 await agent.read()
         found = denials.from_rpc_error(caught.value)
@@ -219,13 +218,17 @@ async def test_certificates_and_bundles_only_for_what_is_assigned(hub: Hub) -> N
         await agent.assignment()
         csr = keys.request(keys.generate(), identities.ClusterIdentity("hanse.local", "budapest"))
         for namespace, name, dataset in (
-            ("cardiology", "hospitals", "brain"), ("oncology", "hospitals", "heart"), ("cardiology", "other", "heart"),
+            ("cardiology", "hospitals", "brain"),
+            ("oncology", "hospitals", "heart"),
+            ("cardiology", "other", "heart"),
             ("cardiology/hospitals", "", "heart"),
-        ):  # fmt: skip
+        ):
             request = pb.IssueClientCertificateRequest(
                 namespace=namespace, name=name, dataset=dataset, csr_pem=csr
             )
-            assert await denied(agent.stub.IssueClientCertificate(request)) is denials.Reason.UNKNOWN_ASSIGNMENT
+            assert (
+                await denied(agent.stub.IssueClientCertificate(request)) is denials.Reason.UNKNOWN_ASSIGNMENT
+            )
         for digest in ("", "sha256:" + "0" * 64, "../ca/tls.key", "sha256:../../ca/tls.key", "/etc/passwd"):
             fetching = agent.stub.FetchBundle(pb.FetchBundleRequest(digest=digest))
             assert await denied(fetching.read()) is denials.Reason.UNKNOWN_BUNDLE
@@ -239,7 +242,7 @@ async def test_a_replaced_session_ends_though_nobody_reads_it(hub: Hub) -> None:
         for _ in range(5):
             await Agent(channel).hello()
         async with asyncio.timeout(10):
-            while len(hub.app.control_guard.open_calls()) > 1:
+            while len(hub.app.control_guard.open_calls()) > 1:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
 
@@ -247,7 +250,7 @@ async def test_a_replaced_session_ends_though_nobody_reads_it(hub: Hub) -> None:
 
 
 async def test_an_aggregators_words_fit_into_status(hub: Hub) -> None:
-    """No number, name, date or sentence of an aggregator makes a status that the schema refuses, or ends the hub."""
+    """Nothing that an aggregator says makes a status that the schema refuses, or ends the hub."""
     nan, inf = float("nan"), float("inf")
     async with hub.channel(await hub.join("zurich")) as channel:
         agent, uid, own = await agreed(hub, channel)
@@ -256,28 +259,55 @@ async def test_an_aggregators_words_fit_into_status(hub: Hub) -> None:
             await agent.report(uid, pb.ASSIGNMENT_STATE_RUNNING)
             for moment in (nan, inf, 1e300, -1e300):
                 report = pb.ProgressReport(
-                    round=2**32 - 1, rounds_total=2**32 - 1, phase=HUGE, message=HUGE, round_started_at=moment,
+                    round=2**32 - 1,
+                    rounds_total=2**32 - 1,
+                    phase=HUGE,
+                    message=HUGE,
+                    round_started_at=moment,
                     clusters=[
                         pb.ClusterProgress(
-                            cluster="zurich", state=HUGE, reason=HUGE, message=HUGE, round=2**32 - 1,
-                            examples=2**64 - 1, last_update_at=moment, bytes_sent=2**64 - 1, bytes_received=2**64 - 1,
+                            cluster="zurich",
+                            state=HUGE,
+                            reason=HUGE,
+                            message=HUGE,
+                            round=2**32 - 1,
+                            examples=2**64 - 1,
+                            last_update_at=moment,
+                            bytes_sent=2**64 - 1,
+                            bytes_received=2**64 - 1,
                         )
                     ],
                     metrics=[
-                        pb.RoundMetrics(round=2**32 - 1, phase="Train", values={f"m{n}{HUGE[:200]}": nan for n in range(2000)}),
+                        pb.RoundMetrics(
+                            round=2**32 - 1,
+                            phase="Train",
+                            values={f"m{n}{HUGE[:200]}": nan for n in range(2000)},
+                        ),
                         pb.RoundMetrics(round=1, phase=HUGE[:1000], values={"loss": inf}),
                     ],
-                    bytes_sent=2**64 - 1, bytes_received=2**64 - 1,
-                    phase_seconds={"a": nan, "b": -1.0, "c": inf, "d": 1e300, **{f"p{n}": 1.0 for n in range(100)}},
-                )  # fmt: skip
+                    bytes_sent=2**64 - 1,
+                    bytes_received=2**64 - 1,
+                    phase_seconds={
+                        "a": nan,
+                        "b": -1.0,
+                        "c": inf,
+                        "d": 1e300,
+                        **{f"p{n}": 1.0 for n in range(100)},
+                    },
+                )
                 await call.write(pb.AggregatorMessage(report=report))
                 await asyncio.sleep(0.1)
             await hub.until(lambda seen: seen["phase"] == "Running")
             assert_valid(training.FederatedTraining, await stored(hub, gateway.TRAINING))
             finished = pb.TrainingFinished(
-                succeeded=False, reason=HUGE, message=HUGE, model_uri="x" * 5000, model_sha256="../..",
-                model_round=2**32 - 1, log_tail=[HUGE] * 5,
-            )  # fmt: skip
+                succeeded=False,
+                reason=HUGE,
+                message=HUGE,
+                model_uri="x" * 5000,
+                model_sha256="../..",
+                model_round=2**32 - 1,
+                log_tail=[HUGE] * 5,
+            )
             await call.write(pb.AggregatorMessage(finished=finished))
             status = await hub.until(lambda seen: seen["phase"] == "Failed")
             assert "model" not in status
@@ -294,7 +324,9 @@ async def test_an_aggregator_is_met_under_its_own_name(hub: Hub) -> None:
             assert told.aggregator_server_name == "hospitals.cardiology.aggregator.hanse.local"
 
 
-@pytest.mark.parametrize("address", ["", "unix:/run/docker.sock", "dns://8.8.8.8/x:1", "host", "host:1\n", "h" * 300])
+@pytest.mark.parametrize(
+    "address", ["", "unix:/run/docker.sock", "dns://8.8.8.8/x:1", "host", "host:1\n", "h" * 300]
+)
 async def test_an_aggregators_address_is_host_and_port(hub: Hub, address: str) -> None:
     """Nothing else is passed on to edges, where gRPC would dial it."""
     async with hub.channel(await hub.join("zurich")) as channel:
@@ -312,14 +344,18 @@ async def test_the_key_of_an_ended_training_is_good_for_nothing(hub: Hub) -> Non
         assert own.identity() == key
         hub.app.aggregators.forget(uid)
         async with hub.channel(own) as theirs:
-            renewal = pb_grpc.EnrollmentStub(theirs).Renew(pb.RenewRequest(csr_pem=keys.request(keys.generate())))
+            renewal = pb_grpc.EnrollmentStub(theirs).Renew(
+                pb.RenewRequest(csr_pem=keys.request(keys.generate()))
+            )
             assert await denied(renewal) is denials.Reason.UNKNOWN_TRAINING
             # A training of the same name, some seconds later.
             hub.app.aggregators._now = lambda: dt.datetime.now(dt.UTC).timestamp() + 5
             hub.app.aggregators.expect("another", "cardiology", "hospitals")
             session = await progress_session(theirs)
             assert await denied(session.read()) is denials.Reason.REVOKED
-            renewal = pb_grpc.EnrollmentStub(theirs).Renew(pb.RenewRequest(csr_pem=keys.request(keys.generate())))
+            renewal = pb_grpc.EnrollmentStub(theirs).Renew(
+                pb.RenewRequest(csr_pem=keys.request(keys.generate()))
+            )
             assert await denied(renewal) is denials.Reason.REVOKED
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import concurrent.futures
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-
-from tests.fakes import exchange as fakes  # first: it imports trust and flower in their order
 
 import numpy as np
 import pytest
@@ -19,6 +17,7 @@ from coordinator.aggregation import events
 from coordinator.aggregator import driver as driver_module
 from federation.api import reasons
 from federation.flower import host
+from tests.fakes import exchange as fakes
 
 CLUSTERS = ("geneva", "lausanne", "zurich")
 NODES = sorted(fakes.node(cluster) for cluster in CLUSTERS)
@@ -69,6 +68,7 @@ def test_the_aggregate_is_the_same_whatever_the_order_of_arrival(federation: fak
     gates: dict[str, threading.Event] = {}
     federation.expect(*CLUSTERS)
     for index, cluster in enumerate(CLUSTERS):
+
         def answer(message: Message, context: Context, cluster: str = cluster, index: int = index) -> Message:
             assert gates[cluster].wait(fakes.LIMIT_SECONDS)
             return trained(message, 0.1 + index / 3, 7 + index)
@@ -86,7 +86,9 @@ def test_the_aggregate_is_the_same_whatever_the_order_of_arrival(federation: fak
             for cluster in order:
                 gates[cluster].set()
                 federation.until(
-                    lambda c=cluster, n=number: (federation.seen(c).state, federation.seen(c).round) == ("Reported", n)
+                    lambda c=cluster, n=number: (
+                        (federation.seen(c).state, federation.seen(c).round) == ("Reported", n)
+                    )
                 )
             replies = pending.result(fakes.LIMIT_SECONDS)
             assert sources(replies) == NODES
@@ -101,7 +103,9 @@ def test_a_reply_says_what_it_answers(federation: fakes.Federation) -> None:
     federation.expect("zurich")
     federation.client("zurich", adds(1))
     federation.started()
-    message = Message(RecordDict({"arrays": model(1)}), fakes.node("zurich"), "train.mine", group_id="g7", ttl=50)
+    message = Message(
+        RecordDict({"arrays": model(1)}), fakes.node("zurich"), "train.mine", group_id="g7", ttl=50
+    )
     (reply,) = federation.grid.send_and_receive([message])
     metadata = reply.metadata
     assert metadata.reply_to_message_id == message.metadata.message_id
@@ -152,7 +156,10 @@ def test_state_is_kept_between_messages(federation: fakes.Federation) -> None:
 
 @pytest.mark.parametrize(
     "raised, code, text",
-    [(SystemExit(3), host.ERROR_APP_CRASHED, "exit(3)"), (GeneratorExit("x"), host.ERROR_APP_RAISED, "GeneratorExit")],
+    [
+        (SystemExit(3), host.ERROR_APP_CRASHED, "exit(3)"),
+        (GeneratorExit("x"), host.ERROR_APP_RAISED, "GeneratorExit"),
+    ],
 )
 def test_an_app_that_ends_itself_is_an_error_reply(
     federation: fakes.Federation, raised: BaseException, code: int, text: str
@@ -170,28 +177,29 @@ def test_an_app_that_ends_itself_is_an_error_reply(
     assert text in str(reply.error.reason)
 
 
-BAD: list[tuple[str, Callable[[Message], RecordDict], str]] = [
-    ("NotFinite", lambda m: RecordDict({"arrays": model(float("nan"), 1)}), "0"),
-    ("ShapeMismatch", lambda m: RecordDict({"arrays": model(1, 1, size=2)}), "0"),
-    ("DtypeMismatch", lambda m: RecordDict({"arrays": ArrayRecord({"0": Array(np.ones(1)), "1": Array(np.ones(1))})}), "0"),
-    ("MissingArray", lambda m: RecordDict({"arrays": model(1)}), "1"),
-    ("MissingArray", lambda m: RecordDict(), "no arrays"),
-    ("UnexpectedArray", lambda m: RecordDict({"arrays": model(1, 1, 1)}), "2"),
-    ("ExampleCountInvalid", lambda m: RecordDict({"arrays": model(1, 1), "m": MetricRecord({"num-examples": 0})}), "num-examples"),
-    ("NormExceeded", lambda m: RecordDict({"arrays": model(1, 100)}), "norm"),
-    ("TooLarge", lambda m: RecordDict({"arrays": model(1, 1), "more": model(1, size=300_000)}), "maximumUpdateBytes"),
-]  # fmt: skip
+TWO = ArrayRecord({"0": Array(np.ones(1)), "1": Array(np.ones(1))})
+BAD: list[tuple[str, dict[str, ArrayRecord | MetricRecord], str]] = [
+    ("NotFinite", {"arrays": model(float("nan"), 1)}, "0"),
+    ("ShapeMismatch", {"arrays": model(1, 1, size=2)}, "0"),
+    ("DtypeMismatch", {"arrays": TWO}, "0"),
+    ("MissingArray", {"arrays": model(1)}, "1"),
+    ("MissingArray", {}, "no arrays"),
+    ("UnexpectedArray", {"arrays": model(1, 1, 1)}, "2"),
+    ("ExampleCountInvalid", {"arrays": model(1, 1), "m": MetricRecord({"num-examples": 0})}, "num-examples"),
+    ("NormExceeded", {"arrays": model(1, 100)}, "norm"),
+    ("TooLarge", {"arrays": model(1, 1), "more": model(1, size=300_000)}, "maximumUpdateBytes"),
+]
 
 
 def test_refused_updates_name_cluster_tensor_and_reason(tmp_path: Path) -> None:
-    """Each poisoned update ends as an error reply and a named reason; the others go on, and so does its client."""
+    """Each poisoned update ends as an error reply and a named reason; the others and its client go on."""
     limits = fakes.checks.Limits(maximum_update_bytes=1_000_000, maximum_examples=100, maximum_norm=50.0)
     with fakes.Federation(tmp_path, limits=limits) as federation:
         federation.expect("geneva", "zurich")
 
         def poison(message: Message, context: Context) -> Message:
             number = message.content["config"]["case"]  # type: ignore[index]
-            return Message(BAD[int(number)][1](message), reply_to=message)  # type: ignore[call-overload]
+            return Message(RecordDict(dict(BAD[int(number)][1])), reply_to=message)  # type: ignore[call-overload]
 
         federation.client("geneva", poison)
         federation.client("zurich", adds(1))

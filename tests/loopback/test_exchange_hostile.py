@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.fakes import exchange as fakes
-
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
@@ -19,6 +17,7 @@ from federation.flower import messages as flower_messages
 from federation.trust import authorisation, calls, credentials
 from federation.wire import codec, denials, frames, outbox, protocol
 from federation.wire import hanse_pb2 as pb
+from tests.fakes import exchange as fakes
 
 import grpc.aio  # isort: skip  # after federation.trust
 
@@ -32,15 +31,21 @@ def federation(tmp_path: Path) -> Iterator[fakes.Federation]:
         yield made
 
 
-async def denied(federation: fakes.Federation, own: credentials.CredentialDirectory, *said: Any) -> denials.Denial:
+async def denied(
+    federation: fakes.Federation, own: credentials.CredentialDirectory, *said: Any
+) -> denials.Denial:
     """Say some frames and read until the stream is ended; return why."""
     async with federation.session(own) as call:
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
+
+        async def talk() -> None:
             await calls.admitted(call)
             for frame in said:
                 await call.write(frame)
             while await call.read() is not grpc.aio.EOF:
                 pass
+
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await talk()
     found = denials.from_rpc_error(caught.value)
     assert found is not None, caught.value
     return found
@@ -85,7 +90,9 @@ def test_broken_sessions_are_denied_with_their_reason(federation: fakes.Federati
 def test_who_may_not_speak_is_denied_before_it_does(federation: fakes.Federation) -> None:
     """The wrong training and an expelled cluster learn the reason, although they write at once."""
     federation.expect("zurich")
-    federation.on_loop(lambda: federation.guard.revoke(authorisation.Revocations(clusters=frozenset({"basel"}))))
+    federation.on_loop(
+        lambda: federation.guard.revoke(authorisation.Revocations(clusters=frozenset({"basel"})))
+    )
     for who, reason in [
         (fakes.identity("zurich", "other"), denials.Reason.WRONG_TRAINING),
         (fakes.identity("basel"), denials.Reason.EXPELLED),
@@ -118,7 +125,9 @@ def test_an_expelled_client_is_cut_at_once(federation: fakes.Federation) -> None
     federation.expect("zurich")
     client = federation.client("zurich")
     federation.until_state("zurich", "Ready")
-    federation.on_loop(lambda: federation.guard.revoke(authorisation.Revocations(clusters=frozenset({"zurich"}))))
+    federation.on_loop(
+        lambda: federation.guard.revoke(authorisation.Revocations(clusters=frozenset({"zurich"})))
+    )
     end = client.end()
     assert (end.reason, end.failed) == ("Expelled", True)
 
@@ -137,11 +146,12 @@ def test_a_removed_cluster_is_told_why(federation: fakes.Federation) -> None:
 # -- replies that lie --------------------------------------------------------------------------------
 
 
-
 def update(asked: pb.MessageHeader, value: float = 2.0) -> codec.OutgoingMessage:
     """An update as an honest client would send it."""
     message = flower_messages.to_flower(asked, lambda entry: Array(np.zeros(8, np.float32)))
-    content = RecordDict({"arrays": ArrayRecord({"w": Array(np.full(8, value, np.float32))}), "m": MetricRecord({"a": 1})})
+    content = RecordDict(
+        {"arrays": ArrayRecord({"w": Array(np.full(8, value, np.float32))}), "m": MetricRecord({"a": 1})}
+    )
     return flower_messages.to_wire(Message(content, reply_to=message), outbox.reply_id(asked.message_id))
 
 
@@ -227,7 +237,7 @@ LIES: list[tuple[str, Callable[[codec.OutgoingMessage], list[Any]], str]] = [
 
 
 async def lie(federation: fakes.Federation, own: credentials.CredentialDirectory, *tells: Any) -> None:
-    """One session that answers each message with what `tells` makes of an honest reply, and waits to be confirmed."""
+    """One session that answers each message with what `tells` makes of an honest reply."""
     async with federation.session(own) as call:
         await calls.admitted(call)
         await call.write(HELLO)
@@ -261,10 +271,12 @@ def ask(federation: fakes.Federation, *clusters: str) -> dict[str, Message]:
 
 
 def test_lies_are_refused_by_name_and_the_session_goes_on(federation: fakes.Federation) -> None:
-    """Each lie costs its own reply only: not the session, not the round, not the next reply of the same client."""
+    """Each lie costs its own reply only: not the session, not the round, not the client's next reply."""
 
     def honest(message: Message, _: Any) -> Message:
-        return Message(RecordDict({"arrays": ArrayRecord({"w": Array(np.zeros(8, np.float32))})}), reply_to=message)
+        return Message(
+            RecordDict({"arrays": ArrayRecord({"w": Array(np.zeros(8, np.float32))})}), reply_to=message
+        )
 
     federation.expect("geneva", "zurich")
     federation.client("zurich", honest)
@@ -311,7 +323,9 @@ def test_a_client_cannot_answer_for_another(federation: fakes.Federation) -> Non
         async with federation.session(own) as call:
             await calls.admitted(call)
             await call.write(HELLO)
-            for frame in whole(update(pb.MessageHeader(message_id=message_id, message_type="train", run_id=1))):
+            for frame in whole(
+                update(pb.MessageHeader(message_id=message_id, message_type="train", run_id=1))
+            ):
                 await call.write(frame)
             while (frame := await call.read()).WhichOneof("body") != "received":
                 pass
@@ -323,7 +337,9 @@ def test_a_client_cannot_answer_for_another(federation: fakes.Federation) -> Non
     def waits(message: Message, _: Any) -> Message:
         answers.set_result(message.metadata.message_id)
         done.result(fakes.LIMIT_SECONDS)
-        return Message(RecordDict({"arrays": ArrayRecord({"w": Array(np.zeros(8, np.float32))})}), reply_to=message)
+        return Message(
+            RecordDict({"arrays": ArrayRecord({"w": Array(np.zeros(8, np.float32))})}), reply_to=message
+        )
 
     federation.expect("zurich")
     federation.client("zurich", waits)
@@ -350,11 +366,11 @@ def test_megabytes_of_words_do_not_reach_status(federation: fakes.Federation) ->
 
     federation.expect("geneva")
     own = federation.credentials_of(fakes.identity("geneva"))
-    liar = federation.spawn(lie(federation, own, talks))
+    liar = federation.spawn(lie(federation, own, talks, whole))
     federation.started()
-    reply = ask(federation, "geneva")["geneva"]
-    liar.result(fakes.LIMIT_SECONDS)
-    assert reply.error.code == 2
+    assert ask(federation, "geneva")["geneva"].error.code == 2
     seen = federation.seen("geneva")
     assert seen.reason == "ClientAppFailed"
     assert len(seen.message) < 20_000
+    assert ask(federation, "geneva")["geneva"].has_content()
+    liar.result(fakes.LIMIT_SECONDS)

@@ -8,13 +8,12 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.fakes import exchange as fakes
-
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from federation.trust import pinning
+from tests.fakes import exchange as fakes
 from tests.fakes import proxy as proxies
 
 LARGE = 5_000_000
@@ -53,7 +52,9 @@ def ask(federation: fakes.Federation, arrays: ArrayRecord, kind: str = "evaluate
     return reply
 
 
-def test_a_download_that_is_cut_goes_on_where_it_was(federation: fakes.Federation, proxy: proxies.Proxy) -> None:
+def test_a_download_that_is_cut_goes_on_where_it_was(
+    federation: fakes.Federation, proxy: proxies.Proxy
+) -> None:
     """A model of 20 MB, cut at 8 MB: the client gets the same bytes, and few of them twice."""
 
     def digest(message: Message, _: object) -> Message:
@@ -72,7 +73,9 @@ def test_a_download_that_is_cut_goes_on_where_it_was(federation: fakes.Federatio
     assert LARGE_BYTES < proxy.carried["downward"] < 1.3 * LARGE_BYTES
 
 
-def test_an_upload_that_is_cut_goes_on_where_it_was(federation: fakes.Federation, proxy: proxies.Proxy) -> None:
+def test_an_upload_that_is_cut_goes_on_where_it_was(
+    federation: fakes.Federation, proxy: proxies.Proxy
+) -> None:
     """A reply of 20 MB, cut at 8 MB."""
     large = record(LARGE)
     want = large["w"].data
@@ -98,7 +101,9 @@ def test_many_cuts_change_nothing(federation: fakes.Federation, proxy: proxies.P
     for seed in range(4):
         arrays = record(150_000, seed)
         want = arrays["w"].data
-        federation.on_loop(lambda s=seed: proxy.cut_after(downward=150_000 * (s + 1), upward=200_000 * s + 3_000))
+        federation.on_loop(
+            lambda s=seed: proxy.cut_after(downward=150_000 * (s + 1), upward=200_000 * s + 3_000)
+        )
         assert ask(federation, arrays).content["arrays"]["w"].data == want  # type: ignore[union-attr]
     assert proxy.cuts >= 4
 
@@ -147,7 +152,9 @@ def test_a_half_open_link_is_replaced(federation: fakes.Federation, proxy: proxi
     assert reply.content["arrays"]["w"].data == arrays["w"].data  # type: ignore[union-attr]
 
 
-def test_renewed_certificates_leave_open_streams_alone(federation: fakes.Federation, proxy: proxies.Proxy) -> None:
+def test_renewed_certificates_leave_open_streams_alone(
+    federation: fakes.Federation, proxy: proxies.Proxy
+) -> None:
     """Both sides renew; the session goes on, and the next one shows the new certificates."""
     federation.expect("zurich")
     client = federation.client("zurich", echo, address=proxy.address)
@@ -160,10 +167,15 @@ def test_renewed_certificates_leave_open_streams_alone(federation: fakes.Federat
     federation.credentials.write(server.key_pem, server.chain_pem, server.bundle_pem)
     before = federation.on_loop(lambda: {call.peer.serial for call in federation.guard._open if call.peer})
     ask(federation, record(10))
-    assert federation.on_loop(lambda: {call.peer.serial for call in federation.guard._open if call.peer}) == before
+    assert (
+        federation.on_loop(lambda: {call.peer.serial for call in federation.guard._open if call.peer})
+        == before
+    )
 
     federation.after("zurich", proxy.cut)
     ask(federation, record(10))
-    assert federation.on_loop(lambda: {call.peer.serial for call in federation.guard._open if call.peer}) == {own.serial}
+    assert federation.on_loop(lambda: {call.peer.serial for call in federation.guard._open if call.peer}) == {
+        own.serial
+    }
     chain = asyncio.run(asyncio.to_thread(pinning.presented_chain, federation.address, 10.0))
     assert chain[0].serial_number == server.serial

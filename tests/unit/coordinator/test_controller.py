@@ -143,7 +143,8 @@ class Scene:
             stop_grace_seconds=0.0,
         )
 
-    async def _launch(self, training: snapshot.Training) -> runtimes.Workload:
+    async def _launch(self, training: snapshot.Training, clusters: int) -> runtimes.Workload:
+        self.launched_for = clusters
         return runtimes.Workload(
             controller.workload_name(training.uid), ("aggregator",), pathlib.PurePath("/nowhere")
         )

@@ -29,12 +29,13 @@ class Recorder:
         self.trained: list[tuple[int, ArrayRecord | None, Any]] = []
         self.evaluated: list[tuple[int, Any]] = []
         self.server: list[tuple[int, Any]] = []
+        self.collected: list[tuple[int, list[Any], list[Any]]] = []
 
     def started(self, strategy: object, num_rounds: int) -> None:
         self.starts.append((strategy, num_rounds))
 
     def fit_collected(self, server_round: int, results: Any, failures: Any) -> None:
-        self.collected.append((server_round, [proxy.node_id for proxy, _ in results], list(failures)))
+        self.collected.append((server_round, [proxy for proxy, _ in results], list(failures)))
 
     def train_aggregated(self, server_round: int, arrays: ArrayRecord | None, metrics: Any) -> None:
         self.trained.append((server_round, arrays, metrics))

@@ -18,9 +18,7 @@ CHUNK_BYTES = 16
 @pytest.fixture(autouse=True, scope="module")
 def _small_chunks():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            transfers.Outgoing.chunks, "__defaults__", (CHUNK_BYTES,)
-        )
+        patch.setattr(transfers.Outgoing.chunks, "__defaults__", (CHUNK_BYTES,))
         yield
 
 
@@ -45,9 +43,7 @@ class Receiver:
     transfer_id: str = ""
 
     def __post_init__(self) -> None:
-        self.incoming = transfers.Incoming(
-            held=self.held.__contains__, sink_factory=self.sink
-        )
+        self.incoming = transfers.Incoming(held=self.held.__contains__, sink_factory=self.sink)
 
     def sink(self, entry: pb.ArrayEntry) -> codec.Sink:
         self.came[entry.sha256] = data = bytearray()
@@ -138,12 +134,18 @@ EXAMPLE = [[ARRAYS[1]], [ARRAYS[2]], [ARRAYS[1]], [], [ARRAYS[2]]]
 
 
 @given(st.booleans(), contents, st.lists(actions, max_size=40))
-@example(True, EXAMPLE, [("put", 0), ("put", 1), ("produce", 20), ("deliver", 9), ("deliver", 4), ("cut", 0), ("put", 0)])
-@example(True, EXAMPLE, [("put", 0), ("produce", 20), ("deliver", 20), ("confirm", 1), ("cut", 0), ("put", 0)])
+@example(
+    True,
+    EXAMPLE,
+    [("put", 0), ("put", 1), ("produce", 20), ("deliver", 9), ("deliver", 4), ("cut", 0), ("put", 0)],
+)
+@example(
+    True, EXAMPLE, [("put", 0), ("produce", 20), ("deliver", 20), ("confirm", 1), ("cut", 0), ("put", 0)]
+)
 def test_every_message_comes_once_in_order_with_its_bytes(
     holds: bool, arrays: list[list[bytes]], happened: list[tuple[str, int]]
 ) -> None:
-    """Whatever is put, carried, confirmed and cut when: each message is there once, and no byte came twice."""
+    """Whatever is put, carried, confirmed and cut: each message is there once, and no byte came twice."""
     link = Link(holds=holds)
     for what, number in happened:
         match what:
@@ -163,7 +165,9 @@ def test_every_message_comes_once_in_order_with_its_bytes(
     assert link.receiver.got == want
     held: frozenset[bytes] = frozenset()
     for key, sent in link.put.items():
-        assert link.receiver.chunk_bytes[key] == sent.total_bytes(held), "a byte came twice, or a held array came"
+        assert link.receiver.chunk_bytes[key] == sent.total_bytes(held), (
+            "a byte came twice, or a held array came"
+        )
         digests = frozenset(codec.distinct_entries(sent.header))
         if holds and digests:
             held = digests
@@ -193,7 +197,7 @@ def test_a_receiver_that_holds_nothing_is_sent_everything() -> None:
 
 
 def test_a_receiver_that_starts_anew_gets_everything_again() -> None:
-    """A client process that was started again has nothing; what its predecessor confirmed is sent to it too."""
+    """A process that was started again has nothing; what its predecessor confirmed is sent to it too."""
     link = Link(holds=True)
     link.send(message("m-1", [b"m" * 100]))
     link.run()
@@ -205,7 +209,7 @@ def test_a_receiver_that_starts_anew_gets_everything_again() -> None:
 
 
 def test_a_confirmation_in_the_middle_ends_the_transfer() -> None:
-    """A refused reply is confirmed before it has come: the rest of it stays where it is, the next one follows."""
+    """A refused reply is confirmed before it has come: the rest of it is not sent, the next one follows."""
     link = Link(holds=False)
     link.send(message("m-1", [b"m" * 1000]))
     link.send(message("m-2", [b"n" * 10]))
