@@ -80,6 +80,11 @@ class RoundMachine(batches.Batches):
         """Return the node ids that the app may see, ascending. It changes only when NodesAsked is handled."""
         return self._visible
 
+    def cluster(self, node: int) -> str:
+        """Return the name of a node's cluster, as the roster gave it; empty for a node that was never on it."""
+        record = self._nodes.get(node)
+        return record.name if record is not None else ""
+
     @property
     def state(self) -> transitions.Run:
         """Where the training stands."""

@@ -20,6 +20,7 @@ from flwr.app import Message
 
 from coordinator.aggregation import events, instructions, rounds
 from coordinator.aggregator import progress as progress_module
+from federation.api import reasons
 from federation.telemetry import logs
 from federation.wire import codec
 
@@ -86,10 +87,14 @@ class Driver:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         on_change: Callable[[], None] = lambda: None,
+        one_refusal_ends: bool = False,
     ) -> None:
-        """The clock counts seconds from anywhere; the wall clock gives unix seconds, for deadlines of the
-        app.
+        """Take the machine and the clocks.
+
+        clock counts seconds from anywhere; wall_clock gives unix seconds, for deadlines of the app.
+        one_refusal_ends: a refused update ends the training (updateChecks.onViolation is FailTraining).
         """
+        self._one_refusal_ends = one_refusal_ends
         self._machine = machine
         self._progress = progress
         self._loop = loop
@@ -139,7 +144,12 @@ class Driver:
     def replied(self, node: int, reply: ReceivedReply) -> None:
         """A whole reply arrived and was checked, or was refused at its header."""
         self._arrived.setdefault((reply.message_id, node), reply)
+        counted = self.awaits(reply.message_id, node)
         self.handle(events.ReplyArrived(reply.message_id, node, reply.verdict, self._clock()))
+        if counted and self._one_refusal_ends and isinstance(reply.verdict, events.Refused):
+            why = f"{self._machine.cluster(node)}: its update was refused, {reply.verdict.message}"
+            ends = "spec.updateChecks.onViolation is FailTraining"
+            self.handle(events.StopAsked(reasons.TrainingReason.UPDATES_REFUSED, f"{why}; {ends}"))
         if (missed := self._missed.get(node)) and missed.message_id == reply.message_id:
             del self._missed[node]
 

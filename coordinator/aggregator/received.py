@@ -17,6 +17,9 @@ from federation.wire import hanse_pb2 as pb
 IN_MEMORY_BYTES = 16 * 1024
 """Smaller arrays are kept in memory: a bias vector is not worth a read from a file."""
 
+IN_MEMORY_TOTAL_BYTES = 1024 * 1024
+"""Of one reply; beyond that, small arrays go to the file as well."""
+
 
 class Reply:
     """The arrays of one reply, by digest."""
@@ -27,6 +30,7 @@ class Reply:
         self._spool: flower_arrays.SpoolFile | None = None
         self._regions: dict[bytes, flower_arrays.SpoolRegion] = {}
         self._small: dict[bytes, bytearray] = {}
+        self._small_bytes = 0
         self.refused = False
 
     def refuse(self) -> None:
@@ -38,7 +42,9 @@ class Reply:
 
     def sink(self, entry: pb.ArrayEntry) -> codec.Sink:
         """Where the bytes of one array go, in order. Raises OSError if the disk is full."""
-        if entry.length_bytes < IN_MEMORY_BYTES:
+        fits = self._small_bytes + entry.length_bytes <= IN_MEMORY_TOTAL_BYTES
+        if entry.length_bytes < IN_MEMORY_BYTES and fits:
+            self._small_bytes += entry.length_bytes
             small = self._small.setdefault(entry.sha256, bytearray())
 
             def keep(data: memoryview) -> None:

@@ -130,7 +130,13 @@ class Service:
         machine = rounds.RoundMachine(
             f"{config.namespace}/{config.name}", terms.rules_of(spec, config), time.monotonic()
         )
-        self.driver = driver_module.Driver(machine, self._progress, loop=self._loop, on_change=self._tell_hub)
+        self.driver = driver_module.Driver(
+            machine,
+            self._progress,
+            loop=self._loop,
+            on_change=self._tell_hub,
+            one_refusal_ends=spec.update_checks.on_violation is training.OnViolation.FAIL_TRAINING,
+        )
         self._exchange = exchange.Exchange(
             self.driver,
             self._progress,

@@ -35,17 +35,34 @@ def show(
     if not chosen:
         output.refuse(f"--from {name}: no such process; this run has {', '.join(log.stem for log in logs)}")
     for log in chosen:
-        lines = (
-            log.read_text(errors="replace").splitlines()[-tail:]
-            if tail
-            else log.read_text(errors="replace").splitlines()
+        lines = log.read_text(errors="replace").splitlines()
+        for line in lines[-tail:] if tail else lines:
+            if form is output.Output.JSON:
+                typer.echo(json.dumps({"process": log.stem, "line": line}))
+            else:
+                typer.echo(f"{log.stem:>18} | {_readable(line)}")
+
+
+def _readable(line: str) -> str:
+    """A line for people: our own JSON lines as time, level, event and fields; no control characters."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        entry = None
+    if isinstance(entry, dict) and "event" in entry:
+        shown = {key: value for key, value in entry.items() if key not in _SHOWN_OTHERWISE}
+        fields = " ".join(f"{key}={value}" for key, value in shown.items())
+        line = (
+            f"{str(entry.get('timestamp', ''))[11:23]} {entry.get('level', ''):<8} {entry['event']}  {fields}"
         )
-        for line in lines:
-            typer.echo(
-                json.dumps({"process": log.stem, "line": line})
-                if form is output.Output.JSON
-                else f"{log.stem:>18} | {line}"
-            )
+        line += "".join(f"\n{part}" for part in str(entry.get("exception", "")).splitlines())
+    # An app may write anything, also what would steer the terminal.
+    return "".join(character for character in line if character.isprintable() or character in "\n\t")
+
+
+_SHOWN_OTHERWISE = frozenset(
+    {"timestamp", "level", "event", "exception", "logger", "process", "cluster", "training"}
+)
 
 
 def _latest() -> Path:

@@ -129,7 +129,7 @@ def claim(directory: Path) -> Iterator[None]:
     Raises: SimulationError if another run uses it, or if it holds anything.
     """
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except FileExistsError as error:
         raise SimulationError(f"{directory}: is a file; give a directory") from error
     except OSError as error:

@@ -321,3 +321,39 @@ def test_the_end_of_a_training_ends_a_waiting_app(federation: fakes.Federation) 
     assert (caught.value.reason, caught.value.message) == ("Cancelled", "somebody deleted it")
     with pytest.raises(driver_module.TrainingOver):
         federation.grid.get_node_ids()
+
+
+@pytest.mark.parametrize("late, want", [(7.0, 7.0), (float("nan"), 2.0)])
+def test_a_late_reply_counts_in_the_next_round_if_it_is_acceptable(
+    late: float, want: float, tmp_path: Path
+) -> None:
+    """What came too late is checked as any other: poison does not stand in for anything."""
+    rules = events.RoundRules(
+        late_replies=events.LateReplies.NEXT_ROUND, link_grace_seconds=3600, start_grace_seconds=3600
+    )
+    with fakes.Federation(tmp_path, rules=rules) as federation:
+        gate = threading.Event()
+        calls: list[str] = []
+
+        def slow(message: Message, context: Context) -> Message:
+            calls.append(message.metadata.message_id)
+            if len(calls) > 1:
+                return trained(message)
+            assert gate.wait(fakes.LIMIT_SECONDS)
+            return Message(RecordDict({"arrays": model(late)}), reply_to=message)
+
+        federation.expect("geneva", "zurich")
+        federation.client("geneva", slow)
+        federation.client("zurich", adds(1))
+        federation.started()
+        both = ("geneva", "zurich")
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            pending = pool.submit(federation.grid.send_and_receive, messages(model(1), both), timeout=3600)
+            federation.until_state("zurich", "Reported")
+            federation.handle(events.TimePassed(federation.driver.now() + 3601))
+            assert sources(pending.result(fakes.LIMIT_SECONDS)) == [fakes.node("zurich")]
+        gate.set()
+        federation.until(lambda: not federation.driver._missed)
+        replies = federation.grid.send_and_receive(messages(model(1), both))
+        (reply,) = (reply for reply in replies if reply.metadata.src_node_id == fakes.node("geneva"))
+        assert reply.content["arrays"]["0"].numpy() == want  # type: ignore[union-attr]
