@@ -145,13 +145,13 @@ class Driver:
         """A whole reply arrived and was checked, or was refused at its header."""
         self._arrived.setdefault((reply.message_id, node), reply)
         counted = self.awaits(reply.message_id, node)
+        if (missed := self._missed.get(node)) and missed.message_id == reply.message_id:
+            del self._missed[node]
         self.handle(events.ReplyArrived(reply.message_id, node, reply.verdict, self._clock()))
         if counted and self._one_refusal_ends and isinstance(reply.verdict, events.Refused):
             why = f"{self._machine.cluster(node)}: its update was refused, {reply.verdict.message}"
             ends = "spec.updateChecks.onViolation is FailTraining"
             self.handle(events.StopAsked(reasons.TrainingReason.UPDATES_REFUSED, f"{why}; {ends}"))
-        if (missed := self._missed.get(node)) and missed.message_id == reply.message_id:
-            del self._missed[node]
 
     def awaits(self, message_id: str, node: int) -> bool:
         """Whether a reply of this node to this message would still be looked at."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from flwr.app import ArrayRecord, Error, Message, Metadata, RecordDict
 from flwr.app.message.message import make_message
 from flwr.common import GetParametersIns
-from flwr.common.constant import MessageTypeLegacy
+from flwr.common.constant import ErrorCode, MessageTypeLegacy
 from flwr.compat.common import recorddict_compat
 
 GET_PARAMETERS = MessageTypeLegacy.GET_PARAMETERS
@@ -55,3 +55,10 @@ def parameters_in(content: RecordDict) -> ArrayRecord:
     """The arrays in the reply to such a message."""
     parameters = recorddict_compat.recorddict_to_getparametersres(content, keep_input=True).parameters
     return recorddict_compat.parameters_to_arrayrecord(parameters, keep_input=True)
+
+
+def refused(reply: Message, reason: str) -> Message:
+    """An error reply in the place of a reply that cannot be used."""
+    return make_message(
+        _copy(reply.metadata), error=Error(code=ErrorCode.REPLY_MESSAGE_UNAVAILABLE, reason=reason)
+    )
