@@ -16,9 +16,10 @@ from pathlib import Path
 # Before flwr is imported by anything: it would send usage events to its makers.
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 
-import federation.trust  # noqa: F401  (before anything imports grpc: no TLS 1.2)
 import hypothesis
 import pytest
+
+import federation.trust  # noqa: F401  (before anything imports grpc: no TLS 1.2)
 
 IN_CI = os.environ.get("CI") in {"true", "1"}
 SEED = int(os.environ.get("HANSE_TEST_SEED") or (20260101 if IN_CI else secrets.randbelow(2**32)))

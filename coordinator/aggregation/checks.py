@@ -321,7 +321,7 @@ def _check_examples(metrics: Mapping[str, object], limits: Limits) -> events.Ref
 
 
 def _check_metrics(metrics: Mapping[str, object]) -> events.Refused | None:
-    """Check that a Train reply's metrics are finite: strategies weigh updates by them, so NaN would spread."""
+    """Check that a Train reply's metrics are finite: strategies weigh updates by them, and NaN spreads."""
     for name, value in metrics.items():
         for number in value if isinstance(value, list | tuple) else (value,):
             if isinstance(number, float) and not math.isfinite(number):

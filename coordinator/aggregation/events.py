@@ -43,7 +43,8 @@ class RoundRules:
     minimum_fraction: of the clusters asked, 0 to 1, that must give a valid reply to a Train batch.
     deadline_seconds: above 0, of every batch and of every wait for clusters; None: no deadline.
     link_grace_seconds: how long a cluster whose link was cut may stay away before it counts as lost.
-    start_deadline_seconds: how long the start waits for a quorum, since an app may take minutes to import; None: as
+    start_deadline_seconds: how long the start waits for a quorum, since an app may take minutes to import;
+    None: as
         long as a round.
     start_grace_seconds: how long the app's start waits for the other clusters once quorum is connected.
     """

@@ -81,7 +81,7 @@ class RoundMachine(batches.Batches):
         return self._visible
 
     def cluster(self, node: int) -> str:
-        """Return the name of a node's cluster, as the roster gave it; empty for a node that was never on it."""
+        """Return the name of a node's cluster, as the roster gave it; empty for an unknown node."""
         record = self._nodes.get(node)
         return record.name if record is not None else ""
 

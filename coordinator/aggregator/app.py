@@ -22,7 +22,7 @@ from flwr.serverapp import ServerApp
 
 from coordinator.aggregator import config as aggregator_config
 from coordinator.aggregator import driver as driver_module
-from coordinator.aggregator import grid, legacy, model, server_apps, service, terms, watcher
+from coordinator.aggregator import grid, model, quorum, server_apps, service, terms, watcher
 from coordinator.aggregator import progress as progress_module
 from coordinator.clients import blobs
 from federation.api import reasons, training
@@ -94,9 +94,10 @@ class Aggregator:
         try:
             self._service.driver.app_may_start.result()
             self._service.changed()
-            if host.is_legacy(app) and terms.asks_for_quorum(self._spec):
+            if terms.asks_for_quorum(self._spec):
                 rules = terms.rules_of(self._spec, self._config)
-                self._watcher.judge_fit = legacy.Judge(self._name, rules, self._service.driver.end)
+                self._watcher.judge = quorum.Judge(self._name, rules, self._service.driver.end)
+            self._watcher.refused = self._service.refused
             watch.install(self._watcher)
             log.info("server app starts")
             context = host.make_context(self._run_id, host.SERVER_NODE_ID, {}, run_config)

@@ -56,7 +56,8 @@ class AggregatorConfig(pydantic.BaseModel):
     link_grace_seconds: Annotated[float, pydantic.Field(ge=0)] = 30.0
     """How long a round waits for a cluster whose link was cut before it goes on without it."""
     start_deadline_seconds: Annotated[float, pydantic.Field(gt=0)] = 600.0
-    """How long the start waits for a quorum of warm clients; images are pulled and apps imported meanwhile."""
+    """How long the start waits for a quorum of warm clients; images are pulled and apps imported
+    meanwhile."""
     start_grace_seconds: Annotated[float, pydantic.Field(ge=0)] = 10.0
     """How long the start waits for the other clusters once the quorum is connected."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

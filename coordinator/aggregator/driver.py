@@ -153,6 +153,24 @@ class Driver:
             ends = "spec.updateChecks.onViolation is FailTraining"
             self.handle(events.StopAsked(reasons.TrainingReason.UPDATES_REFUSED, f"{why}; {ends}"))
 
+    def refused(self, node: int, round_number: int, how: str) -> None:
+        """A strategy could not use an accepted reply beside the others; the app has an error in its place."""
+        cluster = self._machine.cluster(node)
+        why = f"{reasons.UpdateViolation.INCONSISTENT}: {how}"
+        report = instructions.ReportCluster(
+            node,
+            cluster,
+            reasons.ClusterState.REPORTED,
+            reasons.ClusterReason.UPDATE_REFUSED,
+            why,
+            round_number,
+        )
+        self._progress.cluster(report, self._wall_clock())
+        if self._one_refusal_ends:
+            ends = "spec.updateChecks.onViolation is FailTraining"
+            self.handle(events.StopAsked(reasons.TrainingReason.UPDATES_REFUSED, f"{cluster}: {why}; {ends}"))
+        self._on_change()
+
     def awaits(self, message_id: str, node: int) -> bool:
         """Whether a reply of this node to this message would still be looked at."""
         push = self._pushed.get(message_id)

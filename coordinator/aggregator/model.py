@@ -96,6 +96,23 @@ _NPY_HEADER_BOUND = 65536 + 16
 """Version 1.0 of the .npy format gives its header length in two bytes."""
 
 
+def not_finite(arrays: ArrayRecord) -> str | None:
+    """The name of the first floating array that holds NaN or an infinity, or None."""
+    for name, array in arrays.items():
+        if array.stype != "numpy.ndarray" or not len(array.data):
+            continue
+        held = values(array)
+        if held.dtype.kind in "fc" and not all(
+            np.isfinite(block).all()
+            for block in np.array_split(held.reshape(-1), held.nbytes // _BLOCK_BYTES + 1)
+        ):
+            return name
+    return None
+
+
+_BLOCK_BYTES = 4 * 1024 * 1024
+
+
 def describe(arrays: ArrayRecord) -> dict[str, dict[str, Any]]:
     """Name, shape and element type of each array, for the card."""
     return {name: {"shape": list(array.shape), "dtype": array.dtype} for name, array in arrays.items()}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import datetime
+import datetime as dt
 import random
 import threading
 import time
@@ -40,9 +40,9 @@ DELIVERY_SECONDS = 30.0
 """How long the end of the training waits for the coordinator to hear of it."""
 
 WINDOWS_BYTES = 8 * 1024 * 1024
-"""What all clients together may send ahead of what was read. Left to itself, gRPC grows each client's window to
-many megabytes, and memory would grow with their number. Eight MiB are 160 MB/s from clients that are 50 ms away,
-about what one aggregator can decrypt, hash and store."""
+"""What all clients together may send ahead of what was read. Left to itself, gRPC grows each client's window
+to many megabytes, and memory would grow with their number. Eight MiB are 160 MB/s from clients that are 50 ms
+away, about what one aggregator can decrypt, hash and store."""
 
 WIDEST_WINDOW_BYTES = 1024 * 1024
 NARROWEST_WINDOW_BYTES = 128 * 1024
@@ -50,7 +50,7 @@ NARROWEST_WINDOW_BYTES = 128 * 1024
 
 
 def server_options(clusters: int) -> list[tuple[str, int]]:
-    """gRPC's options for a server with so many clients.
+    """GRPC's options for a server with so many clients.
 
     Frames are bounded, half-open links are noticed, and no other process may take the port.
     """
@@ -104,6 +104,10 @@ class Service:
     def changed(self) -> None:
         """There is something new for the coordinator; may be called from any thread."""
         self._loop.call_soon_threadsafe(self._tell_hub)
+
+    def refused(self, node: int, round_number: int, how: str) -> None:
+        """A reply that had been accepted turned out to be of no use; may be called from any thread."""
+        self._loop.call_soon_threadsafe(self.driver.refused, node, round_number, how)
 
     def leave(self, finished: pb.TrainingFinished) -> None:
         """Report the end, say goodbye to the clients, close the port."""
@@ -185,7 +189,7 @@ class Service:
         """Renew the aggregator's own certificate at two thirds of its life; open streams go on."""
         while True:
             summary = self._credentials.summary()
-            now = datetime.datetime.now(datetime.UTC)
+            now = dt.datetime.now(dt.UTC)
             due = rotation.renew_at(summary.not_before, summary.not_after, jitter=random.random())  # noqa: S311
             await asyncio.sleep(max(1.0, (due - now).total_seconds()))
             with contextlib.suppress(Exception):

@@ -1,7 +1,8 @@
 """What strategies compute, overheard: the newest global arrays for the model, metrics for status.
 
 Why it exists: an app keeps its results to itself. federation/flower/watch.py lets us hear them; this module
-keeps what the training needs of them. It changes nothing that the app sees.
+keeps what the training needs of them. What the app sees it changes in one case only: replies that do not fit
+together, of which the odd ones are left out.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from flwr.app import ArrayRecord
+from flwr.app import ArrayRecord, Message
 
-from coordinator.aggregator import driver, metrics
+from coordinator.aggregator import consistency, driver, metrics, model
 from coordinator.aggregator import progress as progress_module
+from federation.api import reasons
+from federation.flower import replies as flower_replies
 
 
 class Watcher:
@@ -29,8 +32,11 @@ class Watcher:
         self.strategy_runs = False
         """Whether a strategy's `start` has been called."""
         self._aggregates = False
-        self.judge_fit: Callable[[int, int, Sequence[object]], None] | None = None
-        """Called with round, number of results and failures of a fit of Flower's older API; may raise."""
+        self.judge: Callable[[int, int, Sequence[object]], None] | None = None
+        """Called with a round, its number of good replies and its failures, where the round machine did not
+        see how many were good; may raise."""
+        self.refused: Callable[[int, int, str], None] = lambda node, server_round, how: None
+        """Called with a node, a round and why its reply was left out."""
 
     def started(self, strategy: object, num_rounds: int) -> None:
         """A strategy begins."""
@@ -48,14 +54,37 @@ class Watcher:
         for failure in failures:
             if isinstance(failure, driver.TrainingOver):
                 raise driver.TrainingOver(failure.reason, failure.message)
-        if self.judge_fit is not None:
-            self.judge_fit(server_round, len(results), failures)
+        if self.judge is not None:
+            self.judge(server_round, len(results), failures)
+
+    def inconsistent(self, server_round: int, replies: Sequence[Message]) -> Sequence[Message] | None:
+        """A strategy cannot aggregate these together: leave out those that differ from the majority."""
+        odd = consistency.odd_ones(replies)
+        if not odd:
+            return None
+        kept = list(replies)
+        for one in odd:
+            kept[one.index] = flower_replies.refused(replies[one.index], one.how)
+            self.refused(replies[one.index].metadata.src_node_id, server_round, one.how)
+        if self.judge is not None:
+            failures = [ValueError(reply.error.reason) for reply in kept if reply.has_error()]
+            self.judge(server_round, len(kept) - len(failures), failures)
+        return kept
 
     def train_aggregated(
         self, server_round: int, arrays: ArrayRecord | None, values: Mapping[str, Any] | None
     ) -> None:
-        """A strategy made new global arrays."""
+        """A strategy made new global arrays.
+
+        Raises: TrainingOver if they are not finite: every further round would be lost.
+        """
         if arrays is not None and len(arrays):
+            if (broken := model.not_finite(arrays)) is not None:
+                raise driver.TrainingOver(
+                    reasons.TrainingReason.AGGREGATE_NOT_FINITE,
+                    f"round {server_round}: array {broken} of the aggregate is not finite, although every "
+                    "update was; lower the learning rate, or use spec.updateChecks.maximumNorm",
+                )
             self.arrays, self.round, self._aggregates = arrays, server_round, True
         self._measured(server_round, "Train", values)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
+import datetime as dt
 import os
 import secrets
 import signal
@@ -101,14 +101,14 @@ async def _run(plan: scenario.Scenario, options: engine.Options, shown: view.Vie
         shown.close()
 
 
-def _new_token(cluster: str, expires_at: datetime.datetime) -> tuple[str, Mapping[str, Any]]:
+def _new_token(cluster: str, expires_at: dt.datetime) -> tuple[str, Mapping[str, Any]]:
     random_bytes = secrets.token_bytes(tokens.ID_BYTES + tokens.SECRET_BYTES)
     token, record = tokens.create(random_bytes, expires_at=expires_at, cluster=cluster, approves=True)
     return token.text, coordinator_config.JoinToken.of(record).model_dump(mode="json")
 
 
 def _new_run(plan: scenario.Scenario) -> Path:
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     return RUNS / f"{plan.training.metadata.name}-{now:%Y%m%d-%H%M%S}-{os.getpid()}"
 
 

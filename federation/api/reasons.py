@@ -93,6 +93,10 @@ class TrainingReason(Documented):
     CLIENT_APP_FAILED = "ClientAppFailed", "ClientApps raised on so many clusters that the quorum broke."
     DEADLINE_EXCEEDED = "DeadlineExceeded", "A round did not get enough replies before its deadline."
     UPDATES_REFUSED = "UpdatesRefused", "An update broke spec.updateChecks and onViolation is FailTraining."
+    AGGREGATE_NOT_FINITE = (
+        "AggregateNotFinite",
+        "The aggregate has NaN or an infinity, although no update had.",
+    )
     STORAGE_FULL = "StorageFull", "The disk or store for journal or model has no room."
     STORAGE_UNAVAILABLE = (
         "StorageUnavailable",
@@ -184,6 +188,7 @@ class UpdateViolation(Documented):
         "The number of examples is not between 1 and maximumExamples.",
     )
     NORM_EXCEEDED = "NormExceeded", "The update's L2 norm is above updateChecks.maximumNorm."
+    INCONSISTENT = "Inconsistent", "Its records or metrics are named otherwise than in most other replies."
     UNREADABLE = "Unreadable", "The reply's bytes are not an array of the type that they claim."
 
 

@@ -153,7 +153,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _is_a(value: object, kind: str) -> bool:
-    """Whether a value is an instance of one of Flower's classes, by name: nothing of Flower is imported here."""
+    """Whether a value is an instance of one of Flower's classes, by name: Flower is not imported here."""
     return any(
         cls.__name__ == kind and cls.__module__.partition(".")[0] == "flwr" for cls in type(value).__mro__
     )

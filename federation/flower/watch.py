@@ -2,7 +2,8 @@
 
 `install` puts a thin wrapper around the methods of every strategy class through which results pass, the
 classes that exist and those that an app defines later. The wrappers tell an observer and hand on the
-very objects that the strategy made, and its exceptions. Only the outermost call counts: `super()` calls
+very objects that the strategy made, and its exceptions; only where replies do not fit together may the
+observer give others in their place. Only the outermost call counts: `super()` calls
 and a strategy inside a differential-privacy wrapper do not tell of themselves. What an observer does
 with what it hears is not known here; if it raises, the app sees that exception.
 
@@ -19,10 +20,11 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
-from flwr.app import Array, ArrayRecord
+from flwr.app import Array, ArrayRecord, Message
 from flwr.common import Parameters
 from flwr.compat.common.recorddict_compat import EMPTY_TENSOR_KEY
 from flwr.server.strategy import Strategy as LegacyStrategy
+from flwr.serverapp.exception import InconsistentMessageReplies
 from flwr.serverapp.strategy import Strategy
 
 from federation.flower import arrays as flower_arrays
@@ -56,6 +58,13 @@ class Observer(Protocol):
 
     def server_evaluated(self, server_round: int, metrics: Metrics | None) -> None:
         """Hear of the app's own evaluation on the server; round 0 is the one before the first."""
+        ...
+
+    def inconsistent(self, server_round: int, replies: Sequence[Message]) -> Sequence[Message] | None:
+        """Hear that a strategy cannot aggregate replies that do not fit together.
+
+        Returns the replies to aggregate instead, or None to let the strategy's exception end the run.
+        """
         ...
 
 
@@ -107,6 +116,7 @@ _REPORTS: Final[Mapping[type, Mapping[str, Report]]] = {
     },
 }
 _WATCHED: Final = "__hanse_watched__"
+_AGGREGATE: Final = ("server_round", "replies")
 _LEGACY_AGGREGATE: Final = ("server_round", "results", "failures")
 
 
@@ -192,7 +202,8 @@ class Watch:
             try:
                 if outermost and legacy:
                     self._collected(kind, args, kwargs)
-                result = method(*args, **kwargs)
+                rescued = outermost and not legacy and kind.startswith("aggregate_")
+                result = self._rescued(method, args, kwargs) if rescued else method(*args, **kwargs)
             finally:
                 self._leave(kind)
             if outermost:
@@ -202,6 +213,17 @@ class Watch:
 
         setattr(reporting, _WATCHED, True)
         return reporting
+
+    def _rescued(self, method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            return method(*args, **kwargs)
+        except InconsistentMessageReplies:
+            # Raised before anything was aggregated, so the method may be called once more.
+            server_round, replies = (*args[1:], *(kwargs[name] for name in _AGGREGATE if name in kwargs))
+            instead = self._observer.inconsistent(server_round, list(replies))
+            if instead is None:
+                raise
+            return method(args[0], server_round, instead)
 
     def _collected(self, kind: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = (*args[1:], *(kwargs[name] for name in _LEGACY_AGGREGATE if name in kwargs))

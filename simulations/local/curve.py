@@ -56,12 +56,12 @@ def picture(path: Path, title: str, series: Mapping[str, Sequence[tuple[int, flo
     Errors: OSError if the file cannot be written.
     """
     # matplotlib costs half a second to import and is needed only once, at the end.
-    import matplotlib as mpl  # noqa: PLC0415
+    import matplotlib as mpl
 
     mpl.use("Agg")
-    from matplotlib import pyplot  # noqa: PLC0415
+    from matplotlib import pyplot as plt
 
-    figure, axes = pyplot.subplots(
+    figure, axes = plt.subplots(
         1, max(len(series), 1), figsize=(4.5 * max(len(series), 1), 3.2), squeeze=False
     )
     for axis, (name, points) in zip(axes[0], series.items(), strict=False):
@@ -72,4 +72,4 @@ def picture(path: Path, title: str, series: Mapping[str, Sequence[tuple[int, flo
     figure.suptitle(title)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    plt.close(figure)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import datetime
+import datetime as dt
 import json
 import shutil
 import tempfile
@@ -23,7 +23,7 @@ from simulations.local import memory, processes, results, scenario, view
 from simulations.local.errors import SimulationError, SimulationFailed
 
 TRUST_DOMAIN = "hanse.local"
-TOKEN_LIFETIME = datetime.timedelta(minutes=10)
+TOKEN_LIFETIME = dt.timedelta(minutes=10)
 START_SECONDS = 60.0
 """A coordinator that has not opened its ports after this long never will."""
 
@@ -68,7 +68,7 @@ class Options:
     log_level: str = "INFO"
 
 
-NewToken = Callable[[str, datetime.datetime], tuple[str, Mapping[str, Any]]]
+NewToken = Callable[[str, dt.datetime], tuple[str, Mapping[str, Any]]]
 """Makes a join token for a cluster, good until a time: the token itself, and the record that the hub
 keeps."""
 
@@ -141,7 +141,7 @@ class Simulation:
         directory = state / "coordinator"
         directory.mkdir(mode=0o700)
         scenario.write_hub(self._plan, directory / "hub.yaml")
-        expires_at = datetime.datetime.now(datetime.UTC) + TOKEN_LIFETIME
+        expires_at = dt.datetime.now(dt.UTC) + TOKEN_LIFETIME
         tokens = []
         for edge in self._plan.edges:
             token, record = self._new_token(edge.name, expires_at)
@@ -225,7 +225,7 @@ class Simulation:
         return outcome
 
     async def _read_to_the_end(self, coordinator: processes.Child) -> bool:
-        """Take every status until a final one; returns whether there is none because the quorum cannot come."""
+        """Take every status until a final one; says whether none comes because the quorum cannot be."""
         statuses = self._statuses(coordinator)
         while self._status.get("phase") not in _FINAL_PHASES:
             try:
@@ -300,7 +300,7 @@ class Simulation:
 
 
 def _log_name(log: Path, state: Path) -> str:
-    """`edges/zurich/state/...client...log` becomes `zurich.client.log`; the aggregator's keeps a plain name."""
+    """`edges/zurich/.../client-x.log` becomes `zurich.client.log`; the aggregator's has a plain name."""
     parts = log.relative_to(state).parts
     if parts[0] == "edges":
         return f"{parts[1]}.client.log"

@@ -44,8 +44,8 @@ class Outcome:
     model: dict[str, Any] | None
     seconds: dict[str, float]
     bytes: dict[str, int]
-    phaseSeconds: dict[str, float] = field(default_factory=dict)  # noqa: N815  (a key of the JSON)
-    peakMemoryBytes: dict[str, int] = field(default_factory=dict)  # noqa: N815
+    phaseSeconds: dict[str, float] = field(default_factory=dict)
+    peakMemoryBytes: dict[str, int] = field(default_factory=dict)
     results: str = ""
     training: str = ""
 
@@ -55,7 +55,7 @@ class Outcome:
         return self.state == "Completed"
 
     def to_json(self) -> str:
-        """One object, indented, keys in their order; a number that is not finite is null, as JSON has none."""
+        """One object, indented, keys in their order; a number that is not finite is null."""
         return json.dumps(_finite(asdict(self)), indent=2, allow_nan=False)
 
 

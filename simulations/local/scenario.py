@@ -102,7 +102,8 @@ def _edge_directories(directory: Path) -> list[Path]:
     found = sorted(path for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
     if not found:
         raise SimulationError(
-            f"{directory}: no edges; each needs a directory {EDGES}/NAME with its EdgeDatasets and EdgePolicies"
+            f"{directory}: no edges; each needs a directory {EDGES}/NAME "
+            "with its EdgeDatasets and EdgePolicies"
         )
     return found
 
@@ -222,7 +223,7 @@ def _partitioned(resource: EdgeResource, index: int, number: int) -> EdgeResourc
 
 
 def write_hub(scenario: Scenario, path: Path) -> None:
-    """Write the hub's manifests to one file; the app's path becomes absolute, since the file lies elsewhere."""
+    """Write the hub's manifests to one file; the app's path becomes absolute, as the file moves."""
     document = copy.deepcopy(scenario.training.manifest())
     if scenario.app_directory is not None:
         document["spec"]["app"]["source"]["path"] = str(scenario.app_directory)

@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.fakes import certificates, hub
-
 from coordinator.aggregator import config as aggregator_config
 from edge_agent.client import config as client_config
 from federation.api import validation
@@ -22,6 +20,7 @@ from federation.apps import bundle
 from federation.flower import node_ids
 from federation.runtime import port, processes
 from federation.trust import identity as identities
+from tests.fakes import certificates, hub
 
 NAMESPACE, NAME = "conformance", "case"
 LIMIT_SECONDS = 60
@@ -53,7 +52,7 @@ async def run(
     `run_config` are overrides. The last `late` nodes join when the app runs already.
     Raises: RuntimeError with the reason and the logs' last lines if the training does not complete.
     """
-    work.mkdir(parents=True)
+    work.mkdir(parents=True)  # noqa: ASYNC240  (nothing else runs yet)
     authority = certificates.Authority()
     packed = bundle.pack(app_directory)
     (work / "app.fab").write_bytes(packed.data)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import safetensors.numpy
-from tests.conformance import hanse_host, reference
 
 from federation.apps import config as app_config
+from tests.conformance import hanse_host, reference
 
 pytestmark = pytest.mark.process
 

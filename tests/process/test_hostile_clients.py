@@ -193,6 +193,19 @@ def stuck(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return running.simulate(place, place / "scenario")
 
 
+def test_reply_unlike_the_others(tmp_path: Path) -> None:
+    """A reply without the example count, which FedAvg would end the run for, is left out and named."""
+    edges = federations.honest(2) | {"odd": {"behaviour": "silent-examples"}}
+    federations.Federation(edges, {"clusters": {"minimum": 2}}).write(tmp_path / "scenario")
+
+    run = running.simulate(tmp_path, tmp_path / "scenario")
+
+    assert run.report["state"] == "Completed", run.told()
+    model = safetensors.load_file(run.report["model"]["path"])
+    assert all(np.array_equal(model[name], HONEST_MODEL[name]) for name in HONEST_MODEL)
+    _assert_refused(run, "odd", "Inconsistent", "num-examples")
+
+
 def test_others_of_a_hanging_client(stuck: running.Run) -> None:
     """After the round's deadline they go on; a client that ignores SIGTERM does not outlive the run."""
     assert stuck.process.returncode == 0, stuck.told()

@@ -49,7 +49,11 @@ def main(grid, context):
     np.random.seed(3)
     accountant = Counting()
     private = strategy.DifferentialPrivacyServerSideFixedClipping(
-        strategy.FedAvg(), noise_multiplier=0.1, clipping_norm=1.0, num_sampled_clients=4, accountant=accountant
+        strategy.FedAvg(),
+        noise_multiplier=0.1,
+        clipping_norm=1.0,
+        num_sampled_clients=4,
+        accountant=accountant,
     )
     notes = {}
     try:

@@ -7,7 +7,6 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from coordinator.aggregator import consistency
 from federation.flower import host, replies
 
-
 host.prepare_process(run_id=1, node_id=1)  # Message() wants to know whose process this is
 
 
@@ -49,7 +48,8 @@ def test_the_difference_in_words() -> None:
     (odd,) = consistency.odd_ones([reply("num-examples"), reply("num-examples"), reply("other")])
 
     assert odd.how == (
-        "its reply lacks metrics metrics.num-examples and has metrics metrics.other besides, unlike most others'"
+        "its reply lacks metrics metrics.num-examples and has metrics metrics.other besides, "
+        "unlike most others'"
     )
 
 

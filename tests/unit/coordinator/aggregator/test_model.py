@@ -72,3 +72,18 @@ def test_equal_cards_are_equal_files() -> None:
     read = json.loads(one.to_json())
     assert read["examples"] == {"a": 1, "b": 2}
     assert read["arrays"] == {"half": {"shape": [3], "dtype": "float16"}}
+
+
+@pytest.mark.parametrize(
+    ("values", "want"),
+    [
+        ({"w": np.ones(3), "n": np.array([1, 2])}, None),
+        ({"w": np.zeros((0, 2)), "s": np.array(1.0), "raw": np.arange(4, dtype=np.uint8)}, None),
+        ({"ok": np.ones(3), "w": np.array([1.0, np.inf])}, "w"),
+        ({"w": np.asfortranarray([[1.0, 2.0], [np.nan, 3.0]])}, "w"),
+        ({"half": np.array([70000.0]).astype(np.float32), "w": np.array([np.inf], np.float16)}, "w"),
+    ],
+)
+def test_not_finite(values: dict[str, np.ndarray], want: str | None) -> None:
+    """The first floating array with NaN or an infinity is named."""
+    assert model.not_finite(ArrayRecord({name: Array(value) for name, value in values.items()})) == want

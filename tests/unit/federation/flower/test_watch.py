@@ -15,6 +15,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.common import Code, EvaluateRes, FitRes, Parameters, Status, ndarrays_to_parameters
 from flwr.server.client_proxy import ClientProxy
 from flwr.serverapp import Grid
+from flwr.serverapp.exception import InconsistentMessageReplies
 from flwr.supercore.logger import FLOWER_LOGGER
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -30,12 +31,18 @@ class Recorder:
         self.evaluated: list[tuple[int, Any]] = []
         self.server: list[tuple[int, Any]] = []
         self.collected: list[tuple[int, list[Any], list[Any]]] = []
+        self.odd: list[tuple[int, int]] = []
+        self.instead: list[Message] | None = None
 
     def started(self, strategy: object, num_rounds: int) -> None:
         self.starts.append((strategy, num_rounds))
 
     def fit_collected(self, server_round: int, results: Any, failures: Any) -> None:
         self.collected.append((server_round, [proxy for proxy, _ in results], list(failures)))
+
+    def inconsistent(self, server_round: int, replies: Any) -> Any:
+        self.odd.append((server_round, len(replies)))
+        return self.instead
 
     def train_aggregated(self, server_round: int, arrays: ArrayRecord | None, metrics: Any) -> None:
         self.trained.append((server_round, arrays, metrics))
@@ -435,3 +442,32 @@ def test_parameters_that_are_no_npy_files_become_arrays_without_shape() -> None:
     odd = watch.arrays_of(Parameters([b"no numpy"], "numpy.ndarray"))
     assert odd["0"].shape == ()
     assert list(watch.arrays_of(Parameters([], "numpy.ndarray"))) == ["_empty"]
+
+
+def metric_reply(key: str) -> Message:
+    """A train reply whose metric record has this key beside the example count."""
+    content = RecordDict({"metrics": MetricRecord({"num-examples": 4, key: 1.0})})
+    content["arrays"] = ArrayRecord([np.ones(2)])
+    return Message(content, reply_to=Message(RecordDict(), 5, "train"))
+
+
+def test_replies_that_do_not_fit_together(heard: Recorder) -> None:
+    """The observer may give others in their place, and then the strategy aggregates those."""
+    replies = [metric_reply("loss"), metric_reply("loss"), metric_reply("other")]
+    heard.instead = replies[:2]
+
+    arrays, metrics = strategies.FedAvg().aggregate_train(3, replies)
+
+    assert arrays is not None
+    assert dict(metrics) == {"loss": 1.0}
+    assert heard.odd == [(3, 3)]
+    assert [number for number, _, _ in heard.trained] == [3]
+
+
+def test_replies_that_nobody_can_mend(heard: Recorder) -> None:
+    """Without others the strategy's own exception reaches the app."""
+    with pytest.raises(InconsistentMessageReplies):
+        strategies.FedAvg().aggregate_train(server_round=3, replies=[metric_reply("a"), metric_reply("b")])
+
+    assert heard.odd == [(3, 2)]
+    assert heard.trained == []

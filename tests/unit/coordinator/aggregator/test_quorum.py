@@ -10,7 +10,8 @@ import pytest
 from flwr.common import Code, FitRes, Status, ndarrays_to_parameters
 
 from coordinator.aggregation import events
-from coordinator.aggregator import driver, legacy, progress, watcher
+from coordinator.aggregator import driver, progress, watcher
+from coordinator.aggregator import quorum as quorums
 from federation.flower import watch
 
 
@@ -44,7 +45,7 @@ def ends(reason: str, message: str) -> None:
 def test_the_rule(quorum: int, fraction: str, succeeded: int, failed: int, lost: bool) -> None:
     """max(ceil(fraction x asked), min(quorum, asked)) must have succeeded."""
     rules = events.RoundRules(quorum=quorum, minimum_fraction=Fraction(fraction))
-    judge = legacy.Judge("demo/hospitals", rules, ends)
+    judge = quorums.Judge("demo/hospitals", rules, ends)
     failures = [ValueError("geneva: its link is lost")] * failed
     if not lost:
         judge(4, succeeded, failures)
@@ -60,7 +61,7 @@ def test_a_result_with_another_status_is_a_failure_with_its_message() -> None:
     """Flower's older server puts such results among the failures."""
     proxy, result = fit(1, 0)
     result.status = Status(Code.FIT_NOT_IMPLEMENTED, "no fit here")
-    judge = legacy.Judge("demo/hospitals", events.RoundRules(), ends)
+    judge = quorums.Judge("demo/hospitals", events.RoundRules(), ends)
     with pytest.raises(driver.TrainingOver, match="no fit here"):
         judge(1, 0, [(proxy, result)])
 
@@ -75,7 +76,7 @@ def watched():
 
 def test_a_strategy_of_the_older_api_is_judged_before_it_aggregates(watched: watcher.Watcher) -> None:
     """The end comes out of aggregate_fit, as an exception that no `except Exception` stops."""
-    watched.judge_fit = legacy.Judge("demo/hospitals", events.RoundRules(quorum=2), ends)
+    watched.judge = quorums.Judge("demo/hospitals", events.RoundRules(quorum=2), ends)
     strategy = strategies.FedAvg()
     assert strategy.aggregate_fit(1, [fit(1, 1), fit(2, 2)], [])[0] is not None
     with pytest.raises(driver.TrainingOver):

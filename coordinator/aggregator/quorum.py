@@ -1,7 +1,8 @@
-"""The quorum of a round in Flower's older API.
+"""The quorum of a round that the round machine could not judge.
 
-Why it exists: that API asks clients one by one, so the round machine sees no round to judge. Its strategies
-are handed all answers at once, and there the same rule is applied. Who was asked what is not known here.
+Why it exists: Flower's older API asks clients one by one, so the machine sees no round; and of replies that
+do not fit together some are left out after the machine has accepted them. In both cases a strategy is handed
+all answers at once, and there the same rule is applied. Who was asked what is not known here.
 """
 
 from __future__ import annotations
