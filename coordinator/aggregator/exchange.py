@@ -9,7 +9,6 @@ whole in memory. Rounds are not known here; authorisation has happened before
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
 import functools
 import time
@@ -22,7 +21,7 @@ from flwr.app import Message
 from coordinator.aggregation import events
 from coordinator.aggregator import driver as driver_module
 from coordinator.aggregator import progress as progress_module
-from coordinator.aggregator import received, verification
+from coordinator.aggregator import received, sessions, verification
 from federation.api import reasons
 from federation.flower import host, replies
 from federation.flower import messages as flower_messages
@@ -44,9 +43,6 @@ SERVICE = "hanse.v1.Exchange"
 
 HELLO_SECONDS = 10.0
 """A client says hello as soon as its stream is open; who does not is none of ours."""
-
-LAST_FRAME_SECONDS = 2.0
-"""How long a goodbye waits for a client that reads nothing; then its stream is cut."""
 
 MAXIMUM_TEXT_CHARACTERS = 2000
 """Of what a client says in words. It goes into status, and a report with a client's megabytes in it would not
@@ -75,7 +71,7 @@ class Exchange(pb_grpc.ExchangeServicer):
         self._run_id = run_id
         self._spool_directory = spool_directory
         self._limits = message_limits
-        self._clients: dict[str, _Client] = {}
+        self._clients: dict[str, sessions.Client] = {}
         self._expected: frozenset[str] | None = None
 
     def add_to_server(self, server: grpc.aio.Server) -> None:
@@ -126,7 +122,7 @@ class Exchange(pb_grpc.ExchangeServicer):
         if isinstance(agreed, denials.Denial):
             raise denials.Denied(agreed)
         client = self._client(identity.cluster)
-        session = _Session(client, context.write, self._is_awaited)
+        session = sessions.Session(client, context.write, self._is_awaited)
         client.replace(session, first.hello)
         await session.welcome(agreed, self._run_id)
         self._driver.connected(client.node, session)
@@ -142,10 +138,10 @@ class Exchange(pb_grpc.ExchangeServicer):
             session.close()
             self._driver.disconnected(client.node, session)
 
-    def _client(self, cluster: str) -> _Client:
+    def _client(self, cluster: str) -> sessions.Client:
         if cluster not in self._clients:
             node = self._node_of(cluster)
-            self._clients[cluster] = _Client(
+            self._clients[cluster] = sessions.Client(
                 cluster, node, self._limits, self._spool_directory, self._progress
             )
         return self._clients[cluster]
@@ -162,7 +158,10 @@ class Exchange(pb_grpc.ExchangeServicer):
         self._driver.handle(events.NodeRemoved(self._node_of(cluster), reason, message, self._driver.now()))
 
     async def _read(
-        self, client: _Client, session: _Session, requests: AsyncIterator[pb.ClientFrame | frames.Chunk]
+        self,
+        client: sessions.Client,
+        session: sessions.Session,
+        requests: AsyncIterator[pb.ClientFrame | frames.Chunk],
     ) -> None:
         async for frame in requests:
             if not session.open:
@@ -188,7 +187,7 @@ class Exchange(pb_grpc.ExchangeServicer):
                         denials.Reason.BAD_MESSAGE, detail=f"a {other} frame within a session"
                     )
 
-    def _take(self, client: _Client, feed: Callable[[], list[transfers.Event]]) -> None:
+    def _take(self, client: sessions.Client, feed: Callable[[], list[transfers.Event]]) -> None:
         """Feed a frame into the client's transfer and act on what it brings about."""
         try:
             happened = feed()
@@ -219,7 +218,7 @@ class Exchange(pb_grpc.ExchangeServicer):
                 case transfers.TransferAbandoned():
                     client.reply = None
 
-    def _look_at_header(self, client: _Client, header: pb.MessageHeader) -> None:
+    def _look_at_header(self, client: sessions.Client, header: pb.MessageHeader) -> None:
         """Refuse what the header alone shows to be unacceptable, before its arrays take time and room."""
         answered = outbox.answered_by(header.message_id)
         refused: events.Refused | None
@@ -247,7 +246,7 @@ class Exchange(pb_grpc.ExchangeServicer):
             client.reply.refuse()
             self._refuse(client, answered or header.reply_to_message_id, refused)
 
-    async def _check(self, client: _Client, header: pb.MessageHeader, reply: received.Reply) -> None:
+    async def _check(self, client: sessions.Client, header: pb.MessageHeader, reply: received.Reply) -> None:
         """Check a whole reply's values, beside the event loop, and hand it on."""
         message_id = header.reply_to_message_id
         sent = self._driver.outgoing(message_id, client.node)
@@ -274,7 +273,7 @@ class Exchange(pb_grpc.ExchangeServicer):
         self._driver.replied(client.node, driver_module.ReceivedReply(message_id, verdict, build))
 
     def _message(
-        self, client: _Client, sent: pb.MessageHeader, header: pb.MessageHeader, reply: received.Reply
+        self, client: sessions.Client, sent: pb.MessageHeader, header: pb.MessageHeader, reply: received.Reply
     ) -> Message:
         """The reply as the app sees it. Whose it is and what it answers is not the client's to say."""
         header.source_node_id, header.destination_node_id = client.node, host.SERVER_NODE_ID
@@ -283,10 +282,10 @@ class Exchange(pb_grpc.ExchangeServicer):
         header.message_type, header.group_id = sent.message_type, sent.group_id
         return flower_messages.to_flower(header, reply.array_of)
 
-    def _refuse(self, client: _Client, message_id: str, refused: events.Refused) -> None:
+    def _refuse(self, client: sessions.Client, message_id: str, refused: events.Refused) -> None:
         self._driver.replied(client.node, driver_module.ReceivedReply(message_id, refused, _never))
 
-    def _refuse_transfer(self, client: _Client, error: codec.WireError) -> None:
+    def _refuse_transfer(self, client: sessions.Client, error: codec.WireError) -> None:
         """A reply whose bytes are not a message, or too many: its message is answered by the refusal."""
         message_id = outbox.answered_by(client.transfer_id)
         client.reply = None
@@ -303,147 +302,10 @@ class Exchange(pb_grpc.ExchangeServicer):
         self._refuse(client, message_id, events.Refused(reason, text[:MAXIMUM_TEXT_CHARACTERS]))
 
 
-def _unreadable(client: _Client, why: object) -> events.Refused:
+def _unreadable(client: sessions.Client, why: object) -> events.Refused:
     text = f"the reply of {client.cluster} cannot be read: {why}"
     return events.Refused(reasons.UpdateViolation.UNREADABLE, text[:MAXIMUM_TEXT_CHARACTERS])
 
 
 def _never(_: str) -> Message:
     raise AssertionError("a refused reply is never handed on")
-
-
-class _Client:
-    """What outlives a client's sessions: both directions' transfers."""
-
-    def __init__(
-        self,
-        cluster: str,
-        node: int,
-        limits: wire_limits.MessageLimits,
-        spool_directory: Path,
-        progress: progress_module.Progress,
-    ) -> None:
-        self.cluster = cluster
-        self.node = node
-        self.progress = progress
-        self.outbox = outbox.Outbox(receiver_holds=True)
-        self.reply: received.Reply | None = None
-        self.transfer_id = ""
-        self.refused_transfer = ""
-        self.checking: set[asyncio.Task[None]] = set()
-        self._spool_directory = spool_directory
-        self._session: _Session | None = None
-        self.incoming = transfers.Incoming(limits, sink_factory=self._sink)
-
-    def _sink(self, entry: pb.ArrayEntry) -> codec.Sink:
-        if self.reply is None:
-            self.reply = received.Reply(self._spool_directory)
-        return self.reply.sink(entry)
-
-    def replace(self, session: _Session, hello: pb.ClientHello) -> None:
-        """Put a new session in the place of the old one."""
-        if self._session is not None and self._session.open:
-            self._session.goodbye("SessionReplaced", "the client opened a newer session")
-            self._session.close()
-        self._session = session
-        self.incoming.link_lost()
-        receiving = hello.receiving if hello.HasField("receiving") else None
-        self.outbox.link_up(receiving, hello.held_sha256)
-
-    def confirm_transfer(self, transfer_id: str) -> None:
-        """Tell the client, if it is there, that a reply is safe."""
-        if self._session is not None:
-            self._session.control(pb.AggregatorFrame(received=pb.TransferReceived(transfer_id=transfer_id)))
-
-
-class _Session:
-    """One open stream; implements driver.Session."""
-
-    def __init__(
-        self,
-        client: _Client,
-        write: Callable[[pb.AggregatorFrame | frames.Chunk], Any],
-        is_awaited: Callable[[str, int], bool],
-    ) -> None:
-        self._client = client
-        self._write = write
-        self._is_awaited = is_awaited
-        self._ended = asyncio.Event()
-        self._control: collections.deque[pb.AggregatorFrame] = collections.deque()
-        self._wake = asyncio.Event()
-        self._leaving = False
-        self.open = True
-
-    async def welcome(self, version: int, run_id: int) -> None:
-        await self._write(
-            pb.AggregatorFrame(
-                welcome=pb.ClientWelcome(
-                    protocol=version,
-                    node_id=self._client.node,
-                    run_id=run_id,
-                    receiving=self._client.incoming.position,
-                )
-            )
-        )
-
-    def send(self, message_id: str, message: codec.OutgoingMessage) -> None:
-        del message_id  # it stands in the message's header
-        self._client.outbox.keep_only(lambda waiting: self._is_awaited(waiting, self._client.node))
-        self._client.outbox.put(message)
-        self._wake.set()
-
-    def confirm(self, message_id: str) -> None:
-        self.control(
-            pb.AggregatorFrame(received=pb.TransferReceived(transfer_id=outbox.reply_id(message_id)))
-        )
-
-    def goodbye(self, reason: str, message: str) -> None:
-        self._leaving = True
-        self._end_soon()
-        self.control(pb.AggregatorFrame(goodbye=pb.Goodbye(reason=reason, message=message)))
-
-    def control(self, frame: pb.AggregatorFrame) -> None:
-        """Queue a small frame; it overtakes a message that is on its way."""
-        self._control.append(frame)
-        self._wake.set()
-
-    def close(self) -> None:
-        """No frame is written or read any more."""
-        if self.open:
-            self.open = False
-            self._client.outbox.link_lost()
-            self._wake.set()
-            self._end_soon()
-
-    def _end_soon(self) -> None:
-        asyncio.get_running_loop().call_later(LAST_FRAME_SECONDS, self._ended.set)
-
-    async def serve(self, reader: asyncio.Task[None]) -> None:
-        """Write as `write_until` does; a client that reads nothing cannot keep an ended session open."""
-        tasks = [asyncio.create_task(self.write_until(reader)), asyncio.create_task(self._ended.wait())]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        for task in done:
-            task.result()
-
-    async def write_until(self, reader: asyncio.Task[None]) -> None:
-        """Write frames until goodbye is said, the reader ends, or another session takes over."""
-        reader.add_done_callback(lambda _: self._wake.set())
-        while (self.open or self._control) and not reader.done():
-            self._wake.clear()
-            while self._control:
-                await self._write(self._control.popleft())
-            if self._leaving or not self.open:
-                return
-            frame = self._client.outbox.next_frame()
-            if frame is None:
-                await self._wake.wait()
-            elif isinstance(frame, frames.Chunk):
-                await self._write(frame)
-                self._client.progress.transferred(self._client.cluster, sent=len(frame.data))
-            else:
-                await self._write(pb.AggregatorFrame(begin=frame))

@@ -1,0 +1,160 @@
+"""A client as the aggregator keeps it, and its open stream.
+
+Why it exists: a client's transfers outlive the streams that carry them, so the two are kept apart: `Client`
+has both directions' transfers, `Session` writes one stream. What a frame means is for exchange.py, which
+reads it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from coordinator.aggregator import progress as progress_module
+from coordinator.aggregator import received
+from federation.wire import codec, frames, outbox, transfers
+from federation.wire import hanse_pb2 as pb
+from federation.wire import limits as wire_limits
+
+LAST_FRAME_SECONDS = 2.0
+"""How long a goodbye waits for a client that reads nothing; then its stream is cut."""
+
+
+class Client:
+    """What outlives a client's sessions: both directions' transfers."""
+
+    def __init__(
+        self,
+        cluster: str,
+        node: int,
+        limits: wire_limits.MessageLimits,
+        spool_directory: Path,
+        progress: progress_module.Progress,
+    ) -> None:
+        self.cluster = cluster
+        self.node = node
+        self.progress = progress
+        self.outbox = outbox.Outbox(receiver_holds=True)
+        self.reply: received.Reply | None = None
+        self.transfer_id = ""
+        self.refused_transfer = ""
+        self.checking: set[asyncio.Task[None]] = set()
+        self._spool_directory = spool_directory
+        self._session: Session | None = None
+        self.incoming = transfers.Incoming(limits, sink_factory=self._sink)
+
+    def _sink(self, entry: pb.ArrayEntry) -> codec.Sink:
+        if self.reply is None:
+            self.reply = received.Reply(self._spool_directory)
+        return self.reply.sink(entry)
+
+    def replace(self, session: Session, hello: pb.ClientHello) -> None:
+        """Put a new session in the place of the old one."""
+        if self._session is not None and self._session.open:
+            self._session.goodbye("SessionReplaced", "the client opened a newer session")
+            self._session.close()
+        self._session = session
+        self.incoming.link_lost()
+        receiving = hello.receiving if hello.HasField("receiving") else None
+        self.outbox.link_up(receiving, hello.held_sha256)
+
+    def confirm_transfer(self, transfer_id: str) -> None:
+        """Tell the client, if it is there, that a reply is safe."""
+        if self._session is not None:
+            self._session.control(pb.AggregatorFrame(received=pb.TransferReceived(transfer_id=transfer_id)))
+
+
+class Session:
+    """One open stream; implements driver.Session."""
+
+    def __init__(
+        self,
+        client: Client,
+        write: Callable[[pb.AggregatorFrame | frames.Chunk], Any],
+        is_awaited: Callable[[str, int], bool],
+    ) -> None:
+        self._client = client
+        self._write = write
+        self._is_awaited = is_awaited
+        self._ended = asyncio.Event()
+        self._control: collections.deque[pb.AggregatorFrame] = collections.deque()
+        self._wake = asyncio.Event()
+        self._leaving = False
+        self.open = True
+
+    async def welcome(self, version: int, run_id: int) -> None:
+        await self._write(
+            pb.AggregatorFrame(
+                welcome=pb.ClientWelcome(
+                    protocol=version,
+                    node_id=self._client.node,
+                    run_id=run_id,
+                    receiving=self._client.incoming.position,
+                )
+            )
+        )
+
+    def send(self, message_id: str, message: codec.OutgoingMessage) -> None:
+        del message_id  # it stands in the message's header
+        self._client.outbox.keep_only(lambda waiting: self._is_awaited(waiting, self._client.node))
+        self._client.outbox.put(message)
+        self._wake.set()
+
+    def confirm(self, message_id: str) -> None:
+        self.control(
+            pb.AggregatorFrame(received=pb.TransferReceived(transfer_id=outbox.reply_id(message_id)))
+        )
+
+    def goodbye(self, reason: str, message: str) -> None:
+        self._leaving = True
+        self._end_soon()
+        self.control(pb.AggregatorFrame(goodbye=pb.Goodbye(reason=reason, message=message)))
+
+    def control(self, frame: pb.AggregatorFrame) -> None:
+        """Queue a small frame; it overtakes a message that is on its way."""
+        self._control.append(frame)
+        self._wake.set()
+
+    def close(self) -> None:
+        """No frame is written or read any more."""
+        if self.open:
+            self.open = False
+            self._client.outbox.link_lost()
+            self._wake.set()
+            self._end_soon()
+
+    def _end_soon(self) -> None:
+        asyncio.get_running_loop().call_later(LAST_FRAME_SECONDS, self._ended.set)
+
+    async def serve(self, reader: asyncio.Task[None]) -> None:
+        """Write as `write_until` does; a client that reads nothing cannot keep an ended session open."""
+        tasks = [asyncio.create_task(self.write_until(reader)), asyncio.create_task(self._ended.wait())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done:
+            task.result()
+
+    async def write_until(self, reader: asyncio.Task[None]) -> None:
+        """Write frames until goodbye is said, the reader ends, or another session takes over."""
+        reader.add_done_callback(lambda _: self._wake.set())
+        while (self.open or self._control) and not reader.done():
+            self._wake.clear()
+            while self._control:
+                await self._write(self._control.popleft())
+            if self._leaving or not self.open:
+                return
+            frame = self._client.outbox.next_frame()
+            if frame is None:
+                await self._wake.wait()
+            elif isinstance(frame, frames.Chunk):
+                await self._write(frame)
+                self._client.progress.transferred(self._client.cluster, sent=len(frame.data))
+            else:
+                await self._write(pb.AggregatorFrame(begin=frame))
