@@ -168,6 +168,7 @@ class Control(pb_grpc.ControlServicer):
             match message.WhichOneof("body"):
                 case "datasets":
                     await self._offered(name, message.datasets)
+                    self._registry.offered(name)
                 case "assignment":
                     status = message.assignment
                     self._registry.report(name, status.uid, translate.report(status))

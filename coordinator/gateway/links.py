@@ -42,6 +42,7 @@ class Link:
 @dataclasses.dataclass
 class _Agent:
     link: Link | None = None
+    has_offered: bool = False
     disconnected_at: float = 0.0
     wanted: tuple[desired.Assignment, ...] = ()
     reports: dict[str, snapshot.Report] = dataclasses.field(default_factory=dict)
@@ -64,7 +65,7 @@ class AgentLinks:
             identity = f"cluster {cluster}"
             agent.link.end(denials.denial(denials.Reason.SESSION_REPLACED, identity=identity))
         link = Link(cluster)
-        agent.link = link
+        agent.link, agent.has_offered = link, False
         link.news.set()
         self._on_change()
         return link
@@ -85,10 +86,17 @@ class AgentLinks:
             if agent.link is not None:
                 agent.link.end(reason)
 
+    def offered(self, cluster: str) -> None:
+        """The session has said which data sets its cluster offers, if any."""
+        agent = self._agents[cluster]
+        if not agent.has_offered:
+            agent.has_offered = True
+            self._on_change()
+
     def connected(self, cluster: str) -> bool:
-        """Whether the cluster has a session."""
+        """Whether the cluster has a session that has said what it offers: before, nothing is known of it."""
         agent = self._agents.get(cluster)
-        return agent is not None and agent.link is not None
+        return agent is not None and agent.link is not None and agent.has_offered
 
     def disconnected_at(self, cluster: str) -> float:
         """Since when it has none, unix seconds; since the hub's start if it never had one."""

@@ -61,10 +61,21 @@ def test_never_connected_counts_from_the_start(agents: links.AgentLinks, clock: 
 def test_a_closed_session_is_remembered(agents: links.AgentLinks, clock: Clock) -> None:
     """The time of the loss is kept until the next session."""
     link = agents.open("zurich")
+    agents.offered("zurich")
     assert agents.connected("zurich")
     clock.now = 120.0
     assert agents.close(link)
     assert (agents.connected("zurich"), agents.disconnected_at("zurich")) == (False, 120.0)
+    assert clock.changes == 3
+
+
+def test_a_session_counts_once_its_offers_are_known(agents: links.AgentLinks, clock: Clock) -> None:
+    """Nobody may be told that a cluster offers nothing before it could say what it offers."""
+    agents.open("zurich")
+    assert not agents.connected("zurich")
+    agents.offered("zurich")
+    agents.offered("zurich")
+    assert agents.connected("zurich")
     assert clock.changes == 2
 
 
@@ -72,6 +83,7 @@ def test_the_newer_session_wins(agents: links.AgentLinks) -> None:
     """The older one is told, and its end does not disconnect the cluster."""
     older = agents.open("zurich")
     newer = agents.open("zurich")
+    agents.offered("zurich")
     assert older.goodbye is not None
     assert older.goodbye.reason is denials.Reason.SESSION_REPLACED
     assert not agents.close(older)
