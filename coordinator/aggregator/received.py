@@ -45,7 +45,7 @@ class Reply:
         fits = self._small_bytes + entry.length_bytes <= IN_MEMORY_TOTAL_BYTES
         if entry.length_bytes < IN_MEMORY_BYTES and fits:
             self._small_bytes += entry.length_bytes
-            small = self._small.setdefault(entry.sha256, bytearray())
+            small = self._small.setdefault(entry.digest, bytearray())
 
             def keep(data: memoryview) -> None:
                 if not self.refused:
@@ -54,7 +54,7 @@ class Reply:
             return keep
         if self._spool is None:
             self._spool = flower_arrays.SpoolFile(self._directory)
-        region = self._regions.setdefault(entry.sha256, self._spool.allocate(entry.length_bytes))
+        region = self._regions.setdefault(entry.digest, self._spool.allocate(entry.length_bytes))
         position = 0
 
         def write(data: memoryview) -> None:
@@ -68,10 +68,10 @@ class Reply:
     def array_of(self, entry: pb.ArrayEntry) -> Array:
         """The array that an entry of the reply's header names."""
         shape = tuple(entry.shape)
-        region = self._regions.get(entry.sha256)
+        region = self._regions.get(entry.digest)
         if region is None:
-            return Array(entry.dtype, shape, entry.serialization, bytes(self._small.get(entry.sha256, b"")))
-        return flower_arrays.SpooledArray(entry.dtype, shape, entry.serialization, region, entry.sha256)
+            return Array(entry.dtype, shape, entry.serialization, bytes(self._small.get(entry.digest, b"")))
+        return flower_arrays.SpooledArray(entry.dtype, shape, entry.serialization, region, entry.digest)
 
     def source_of(self, digest: bytes) -> codec.ByteSource | bytes:
         """The serialised bytes of an array, to be read piece by piece."""

@@ -39,10 +39,10 @@ GOODBYE_SECONDS = 2.0
 DELIVERY_SECONDS = 30.0
 """How long the end of the training waits for the coordinator to hear of it."""
 
-WINDOWS_BYTES = 8 * 1024 * 1024
+WINDOWS_BYTES = 4 * 1024 * 1024
 """What all clients together may send ahead of what was read. Left to itself, gRPC grows each client's window
-to many megabytes, and memory would grow with their number. Eight MiB are 160 MB/s from clients that are 50 ms
-away, about what one aggregator can decrypt, hash and store."""
+to many megabytes, and memory would grow with their number. Four MiB are 80 MB/s from clients that are 50 ms
+away: two thirds of a gigabit link."""
 
 WIDEST_WINDOW_BYTES = 1024 * 1024
 NARROWEST_WINDOW_BYTES = 128 * 1024

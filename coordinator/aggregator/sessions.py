@@ -59,7 +59,7 @@ class Client:
         self._session = session
         self.incoming.link_lost()
         receiving = hello.receiving if hello.HasField("receiving") else None
-        self.outbox.link_up(receiving, hello.held_sha256)
+        self.outbox.link_up(receiving, hello.held)
 
     def confirm_transfer(self, transfer_id: str) -> None:
         """Tell the client, if it is there, that a reply is safe."""

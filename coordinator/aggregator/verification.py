@@ -99,7 +99,7 @@ class Verifier:
         }
         for record, arrays in described.items():
             for array in arrays:
-                refused = _check_npy_header(_prefix(reply, entries[record, array.name].sha256), array)
+                refused = _check_npy_header(_prefix(reply, entries[record, array.name].digest), array)
                 if refused is not None:
                     return refused
         if grid.kind_of(sent.header.message_type) is not events.Kind.TRAIN:
@@ -125,7 +125,7 @@ class Verifier:
         values = (
             (
                 array.name,
-                _blocks(reply.source_of(entries[record, array.name].sha256), counterparts.get(array.name)),
+                _blocks(reply.source_of(entries[record, array.name].digest), counterparts.get(array.name)),
             )
             for record, array in ordered
             if array.serialization == checks.NUMPY_SERIALIZATION
@@ -144,7 +144,7 @@ class Verifier:
         if model is None or not any(reply.values()):
             return {}
         record = next(record for record in sent.header.records if record.name == model)
-        return {entry.name: sent.arrays[entry.sha256] for entry in record.arrays.entries}
+        return {entry.name: sent.arrays[entry.digest] for entry in record.arrays.entries}
 
 
 def describe(
@@ -164,7 +164,7 @@ def describe(
 def _description(entry: pb.ArrayEntry, source_of: SourceOf | None) -> checks.ArrayDescription:
     dtype, shape = entry.dtype, tuple(entry.shape)
     if source_of is not None and not dtype and entry.serialization == checks.NUMPY_SERIALIZATION:
-        layout = _layout(source_of(entry.sha256))
+        layout = _layout(source_of(entry.digest))
         dtype, shape = layout.dtype.str, layout.shape
     return checks.ArrayDescription(entry.name, dtype, shape, entry.length_bytes, entry.serialization)
 

@@ -214,7 +214,7 @@ class ExchangeLink:
     async def _exchange(self, call: grpc.aio.StreamStreamCall) -> End | None:
         hello = pb.ClientHello(
             protocol=pb.ProtocolRange(oldest=protocol.OLDEST, newest=protocol.NEWEST),
-            held_sha256=list(self._arriving.held),
+            held=list(self._arriving.held),
             receiving=self._incoming.position,
             warm=True,
         )
@@ -292,9 +292,9 @@ class ExchangeLink:
         self._arriving.came.clear()
 
         def array_of(entry: pb.ArrayEntry) -> Array:
-            data = known.get(entry.sha256, b"")
+            data = known.get(entry.digest, b"")
             array = Array(entry.dtype, tuple(entry.shape), entry.serialization, data)
-            flower_messages.remember_digest(array, entry.sha256)
+            flower_messages.remember_digest(array, entry.digest)
             return array
 
         message = flower_messages.to_flower(header, array_of)
@@ -306,7 +306,7 @@ class ExchangeLink:
     def _sink(self, entry: pb.ArrayEntry) -> codec.Sink:
         # Views of the frames that gRPC received: the one copy is the joining.
         parts: list[memoryview] = []
-        self._arriving.parts[entry.sha256] = parts
+        self._arriving.parts[entry.digest] = parts
         return parts.append
 
     def _confirm(self, transfer_id: str) -> None:

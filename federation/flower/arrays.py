@@ -188,7 +188,7 @@ class SpooledArray(Array):
     def __init__(
         self, dtype: str, shape: tuple[int, ...], stype: str, region: SpoolRegion, digest: bytes
     ) -> None:
-        """Describe the array that lies in `region`; `digest` is the SHA-256 of the region's bytes."""
+        """Describe the array that lies in `region`; `digest` names the region's bytes on the wire."""
         self.dtype, self.shape, self.stype = dtype, shape, stype
         self.__dict__["_spool"] = (region, digest)
 
@@ -200,7 +200,7 @@ class SpooledArray(Array):
 
     @property
     def spooled_digest(self) -> bytes | None:
-        """The SHA-256 of the bytes, or None once `data` has been set."""
+        """The wire's digest of the bytes, or None once `data` has been set."""
         spool = self.__dict__.get("_spool")
         return None if spool is None else cast(bytes, spool[1])
 
@@ -255,7 +255,8 @@ class SpooledArray(Array):
 def move_to_file(array: Array, file: SpoolFile, digest: bytes) -> None:
     """Move an array's bytes into `file`: the same object is a SpooledArray from now on, with the same value.
 
-    digest: the SHA-256 of `array.data`. Of a SpooledArray, or an array of another class, nothing changes.
+    digest: the wire's digest of `array.data`. Of a SpooledArray, or an array of another class, nothing
+        changes.
     Raises: OSError if they cannot be written; then nothing has changed either.
     """
     if type(array) is not Array:

@@ -7,7 +7,6 @@ bytes are never looked into and never serialised again. How messages travel is n
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias, cast
 
@@ -15,7 +14,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, Metadata,
 from flwr.app.message.message import make_message
 
 from federation.flower import arrays as flower_arrays
-from federation.wire import codec
+from federation.wire import codec, digests
 from federation.wire import hanse_pb2 as pb
 from federation.wire import limits as wire_limits
 
@@ -38,7 +37,7 @@ class MessageNotRepresentable(ValueError):
 
 
 def digest_of(array: Array) -> bytes:
-    """Return the SHA-256 of the array's serialised bytes, its name on the wire.
+    """Return the digest of the array's serialised bytes, its name on the wire.
 
     The digest is kept with the array for as long as `array.data` is the same object, so a model that is
     sent to many clients is hashed once.
@@ -49,7 +48,7 @@ def digest_of(array: Array) -> bytes:
     known = array.__dict__.get(_DIGEST)
     if known is not None and known[0] is data:
         return cast(bytes, known[1])
-    digest = hashlib.sha256(data).digest()
+    digest = digests.digest(data)
     array.__dict__[_DIGEST] = (data, digest)
     return digest
 
@@ -130,7 +129,7 @@ def _array_to_wire(
         dtype=array.dtype,
         shape=array.shape,
         serialization=array.stype,
-        sha256=digest,
+        digest=digest,
         length_bytes=len(source),
     )
 
@@ -153,10 +152,10 @@ def _scalar_to_wire(
         if len(value) < wire_limits.BLOB_BYTES:
             into.data = value
         else:
-            digest = hashlib.sha256(value).digest()
+            digest = digests.digest(value)
             arrays.setdefault(digest, value)
             into.blob.CopyFrom(
-                pb.ArrayEntry(serialization=BLOB_SERIALIZATION, sha256=digest, length_bytes=len(value))
+                pb.ArrayEntry(serialization=BLOB_SERIALIZATION, digest=digest, length_bytes=len(value))
             )
     else:
         raise TypeError(f"values of type {type(value).__name__} have no place in a record")

@@ -1,11 +1,11 @@
 """A message as one byte stream, and back, without input or output of its own.
 
-    preamble   b"HNS1", length of the header (u32, big-endian), SHA-256 of the header bytes
+    preamble   b"HNS1", length of the header (u32, big-endian), digest of the header bytes
     header     a MessageHeader, serialised
     arrays     the serialised bytes of each distinct array of the header, in order of first
                appearance, without those that the header says are omitted
 
-An array's name is the SHA-256 of its serialised bytes, so a receiver that holds it need not be sent
+An array's name is the digest of its serialised bytes, so a receiver that holds it need not be sent
 it again. The sender says in the header which arrays it omits; the stream explains itself, and the two
 sides cannot read it differently. Every byte is covered: the header by the preamble's checksum, the
 arrays by their names.
@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import hashlib
 import struct
 from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Protocol, TypeAlias
 
 from google.protobuf import message as protobuf_message
 
+from federation.wire import digests
 from federation.wire import hanse_pb2 as pb
 from federation.wire import limits as wire_limits
 
@@ -46,7 +46,6 @@ from federation.wire.errors import WireError as WireError
 MAGIC = b"HNS1"
 _PREAMBLE = struct.Struct(">4sI32s")
 PREAMBLE_BYTES = _PREAMBLE.size
-DIGEST_BYTES = 32
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 Held: TypeAlias = Container[bytes] | Callable[[bytes], bool]
@@ -130,7 +129,7 @@ def distinct_entries(header: pb.MessageHeader) -> dict[bytes, pb.ArrayEntry]:
     """Return the first entry of each distinct array, by digest, in the order in which they travel."""
     distinct: dict[bytes, pb.ArrayEntry] = {}
     for entry in entries_of(header):
-        distinct.setdefault(entry.sha256, entry)
+        distinct.setdefault(entry.digest, entry)
     return distinct
 
 
@@ -182,10 +181,10 @@ class OutgoingMessage:
             (omitted if is_held(digest) else sent).append(digest)
         header = pb.MessageHeader()
         header.CopyFrom(self.header)
-        del header.omitted_sha256[:]
-        header.omitted_sha256.extend(omitted)
+        del header.omitted[:]
+        header.omitted.extend(omitted)
         body = header.SerializeToString(deterministic=True)
-        return _PREAMBLE.pack(MAGIC, len(body), hashlib.sha256(body).digest()) + body, sent
+        return _PREAMBLE.pack(MAGIC, len(body), digests.digest(body)) + body, sent
 
     def total_bytes(self, held: Held = ()) -> int:
         """Return the length of the whole stream for a receiver that holds `held`."""
@@ -288,7 +287,7 @@ class MessageDecoder:
         self._coming: Iterator[pb.ArrayEntry] = iter(())
         self._entry = pb.ArrayEntry()
         self._entry_position = 0
-        self._hash = hashlib.sha256()
+        self._hash = digests.start()
         self._sink: Sink | None = None
         self.position = 0
         """How many bytes of the stream have been taken: where a cut transfer goes on."""
@@ -353,7 +352,7 @@ class MessageDecoder:
             if length:
                 return
             piece = b""
-        got = hashlib.sha256(piece).digest()
+        got = digests.digest(piece)
         if got != self._checksum:
             raise HeaderCorrupted(self._checksum, got)
         try:
@@ -369,21 +368,21 @@ class MessageDecoder:
         for count, entry in enumerate(entries_of(header), start=1):
             if count > self._limits.arrays:
                 raise TooManyArrays(self._limits.arrays, sum(1 for _ in entries_of(header)))
-            if len(entry.sha256) != DIGEST_BYTES:
-                raise HeaderInvalid(f"the digest of array {entry.name!r} has {len(entry.sha256)} bytes")
+            if len(entry.digest) != digests.DIGEST_BYTES:
+                raise HeaderInvalid(f"the digest of array {entry.name!r} has {len(entry.digest)} bytes")
             if entry.length_bytes > self._limits.array_bytes:
                 raise ArrayTooLarge(entry.name, self._limits.array_bytes, entry.length_bytes)
-            if distinct.setdefault(entry.sha256, entry).length_bytes != entry.length_bytes:
+            if distinct.setdefault(entry.digest, entry).length_bytes != entry.length_bytes:
                 raise HeaderInvalid(f"array {entry.name!r} has two lengths")
         if header.has_content and header.HasField("error"):
             raise HeaderInvalid("it has both content and an error")
         whole = PREAMBLE_BYTES + header_bytes + sum(entry.length_bytes for entry in distinct.values())
         if whole > self._limits.message_bytes:
             raise MessageTooLarge(self._limits.message_bytes, whole)
-        omitted = frozenset(header.omitted_sha256)
-        if len(omitted) != len(header.omitted_sha256) or not omitted <= distinct.keys():
+        omitted = frozenset(header.omitted)
+        if len(omitted) != len(header.omitted) or not omitted <= distinct.keys():
             raise HeaderInvalid("the omitted arrays are not all arrays of this message, each once")
-        for digest in header.omitted_sha256:
+        for digest in header.omitted:
             if not self._holds(digest):
                 raise UnknownHeldArray(digest)
         coming = [entry for digest, entry in distinct.items() if digest not in omitted]
@@ -393,7 +392,7 @@ class MessageDecoder:
     def _next_array(self, events: list[Event]) -> None:
         """Go to the next array that has bytes to come, or end the message."""
         for entry in self._coming:
-            self._entry, self._entry_position, self._hash = entry, 0, hashlib.sha256()
+            self._entry, self._entry_position, self._hash = entry, 0, digests.start()
             self._sink = self._sink_factory(entry) if self._sink_factory is not None else None
             if entry.length_bytes:
                 return
@@ -408,7 +407,7 @@ class MessageDecoder:
         if self._sink is not None:
             self._sink(run)
         else:
-            events.append(ArrayBytes(entry.sha256, self._entry_position, run))
+            events.append(ArrayBytes(entry.digest, self._entry_position, run))
         self._entry_position += len(run)
         if self._entry_position == entry.length_bytes:
             self._verify(events)
@@ -417,6 +416,6 @@ class MessageDecoder:
 
     def _verify(self, events: list[Event]) -> None:
         got = self._hash.digest()
-        if got != self._entry.sha256:
-            raise ArrayCorrupted(self._entry.name, self._entry.sha256, got)
-        events.append(ArrayReceived(self._entry.sha256))
+        if got != self._entry.digest:
+            raise ArrayCorrupted(self._entry.name, self._entry.digest, got)
+        events.append(ArrayReceived(self._entry.digest))

@@ -475,16 +475,16 @@ class AggregatorFrame(_message.Message):
     def __init__(self, welcome: _Optional[_Union[ClientWelcome, _Mapping]] = ..., begin: _Optional[_Union[TransferBegin, _Mapping]] = ..., chunk: _Optional[_Union[TransferChunk, _Mapping]] = ..., received: _Optional[_Union[TransferReceived, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ...) -> None: ...
 
 class ClientHello(_message.Message):
-    __slots__ = ("protocol", "held_sha256", "receiving", "warm")
+    __slots__ = ("protocol", "held", "receiving", "warm")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
-    HELD_SHA256_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
     RECEIVING_FIELD_NUMBER: _ClassVar[int]
     WARM_FIELD_NUMBER: _ClassVar[int]
     protocol: ProtocolRange
-    held_sha256: _containers.RepeatedScalarFieldContainer[bytes]
+    held: _containers.RepeatedScalarFieldContainer[bytes]
     receiving: TransferPosition
     warm: bool
-    def __init__(self, protocol: _Optional[_Union[ProtocolRange, _Mapping]] = ..., held_sha256: _Optional[_Iterable[bytes]] = ..., receiving: _Optional[_Union[TransferPosition, _Mapping]] = ..., warm: _Optional[bool] = ...) -> None: ...
+    def __init__(self, protocol: _Optional[_Union[ProtocolRange, _Mapping]] = ..., held: _Optional[_Iterable[bytes]] = ..., receiving: _Optional[_Union[TransferPosition, _Mapping]] = ..., warm: _Optional[bool] = ...) -> None: ...
 
 class ClientWelcome(_message.Message):
     __slots__ = ("protocol", "node_id", "run_id", "receiving")
@@ -541,7 +541,7 @@ class ClientFailure(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., log_tail: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class MessageHeader(_message.Message):
-    __slots__ = ("message_id", "reply_to_message_id", "run_id", "source_node_id", "destination_node_id", "group_id", "message_type", "created_at", "ttl_seconds", "error", "records", "has_content", "source_task_id", "destination_task_id", "omitted_sha256")
+    __slots__ = ("message_id", "reply_to_message_id", "run_id", "source_node_id", "destination_node_id", "group_id", "message_type", "created_at", "ttl_seconds", "error", "records", "has_content", "source_task_id", "destination_task_id", "omitted")
     MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
     REPLY_TO_MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -556,7 +556,7 @@ class MessageHeader(_message.Message):
     HAS_CONTENT_FIELD_NUMBER: _ClassVar[int]
     SOURCE_TASK_ID_FIELD_NUMBER: _ClassVar[int]
     DESTINATION_TASK_ID_FIELD_NUMBER: _ClassVar[int]
-    OMITTED_SHA256_FIELD_NUMBER: _ClassVar[int]
+    OMITTED_FIELD_NUMBER: _ClassVar[int]
     message_id: str
     reply_to_message_id: str
     run_id: int
@@ -571,8 +571,8 @@ class MessageHeader(_message.Message):
     has_content: bool
     source_task_id: int
     destination_task_id: int
-    omitted_sha256: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, message_id: _Optional[str] = ..., reply_to_message_id: _Optional[str] = ..., run_id: _Optional[int] = ..., source_node_id: _Optional[int] = ..., destination_node_id: _Optional[int] = ..., group_id: _Optional[str] = ..., message_type: _Optional[str] = ..., created_at: _Optional[float] = ..., ttl_seconds: _Optional[float] = ..., error: _Optional[_Union[MessageError, _Mapping]] = ..., records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ..., has_content: _Optional[bool] = ..., source_task_id: _Optional[int] = ..., destination_task_id: _Optional[int] = ..., omitted_sha256: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    omitted: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, message_id: _Optional[str] = ..., reply_to_message_id: _Optional[str] = ..., run_id: _Optional[int] = ..., source_node_id: _Optional[int] = ..., destination_node_id: _Optional[int] = ..., group_id: _Optional[str] = ..., message_type: _Optional[str] = ..., created_at: _Optional[float] = ..., ttl_seconds: _Optional[float] = ..., error: _Optional[_Union[MessageError, _Mapping]] = ..., records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ..., has_content: _Optional[bool] = ..., source_task_id: _Optional[int] = ..., destination_task_id: _Optional[int] = ..., omitted: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class MessageError(_message.Message):
     __slots__ = ("code", "reason", "has_reason")
@@ -603,20 +603,20 @@ class Arrays(_message.Message):
     def __init__(self, entries: _Optional[_Iterable[_Union[ArrayEntry, _Mapping]]] = ...) -> None: ...
 
 class ArrayEntry(_message.Message):
-    __slots__ = ("name", "dtype", "shape", "serialization", "sha256", "length_bytes")
+    __slots__ = ("name", "dtype", "shape", "serialization", "digest", "length_bytes")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     SERIALIZATION_FIELD_NUMBER: _ClassVar[int]
-    SHA256_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
     LENGTH_BYTES_FIELD_NUMBER: _ClassVar[int]
     name: str
     dtype: str
     shape: _containers.RepeatedScalarFieldContainer[int]
     serialization: str
-    sha256: bytes
+    digest: bytes
     length_bytes: int
-    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., serialization: _Optional[str] = ..., sha256: _Optional[bytes] = ..., length_bytes: _Optional[int] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., serialization: _Optional[str] = ..., digest: _Optional[bytes] = ..., length_bytes: _Optional[int] = ...) -> None: ...
 
 class Values(_message.Message):
     __slots__ = ("entries",)

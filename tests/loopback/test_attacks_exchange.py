@@ -7,7 +7,6 @@ counts in each, and the batch closes: nobody can hold a training up, end it, or 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import io
 import struct
 import time
@@ -26,7 +25,7 @@ from coordinator.aggregator import progress as progresses
 from federation.flower import host, messages
 from federation.trust import authorisation, interceptors
 from federation.trust import identity as identities
-from federation.wire import codec, denials, frames, outbox, transfers
+from federation.wire import codec, denials, digests, frames, outbox, transfers
 from federation.wire import hanse_pb2 as pb
 from federation.wire import limits as wire_limits
 from tests.fakes import certificates
@@ -149,7 +148,7 @@ class Peer:
         self.node_id = 0
 
     def _sink(self, entry: pb.ArrayEntry) -> codec.Sink:
-        return self.parts.setdefault(entry.sha256, bytearray()).extend
+        return self.parts.setdefault(entry.digest, bytearray()).extend
 
     async def hello(self, **fields: Any) -> None:
         hello = pb.ClientHello(protocol=pb.ProtocolRange(oldest=1, newest=1), warm=True, **fields)
@@ -215,13 +214,13 @@ def put_array(
     serialization: str = "numpy.ndarray",
 ) -> None:
     """Add an array entry to a record of the reply, or replace the one of this name."""
-    digest = hashlib.sha256(data).digest()
+    digest = digests.digest(data)
     arrays[digest] = data
     entries = header.records[record].arrays.entries
     entry = next((entry for entry in entries if entry.name == name), None) or entries.add(name=name)
     del entry.shape[:]
     entry.shape.extend(shape)
-    entry.dtype, entry.serialization, entry.sha256 = dtype, serialization, digest
+    entry.dtype, entry.serialization, entry.digest = dtype, serialization, digest
     entry.length_bytes = len(data)
 
 
@@ -358,9 +357,9 @@ def fewer_values_than_shape(header: pb.MessageHeader, arrays: dict[bytes, bytes]
 
 def megabytes_beside_the_arrays(header: pb.MessageHeader, arrays: dict[bytes, bytes]) -> None:
     data = bytes(11_000_000)
-    digest = hashlib.sha256(data).digest()
+    digest = digests.digest(data)
     arrays[digest] = data
-    blob = pb.ArrayEntry(serialization="bytes", sha256=digest, length_bytes=len(data))
+    blob = pb.ArrayEntry(serialization="bytes", digest=digest, length_bytes=len(data))
     header.records.add(name="config").config.entries.add(name="blob", value=pb.Value(blob=blob))
 
 

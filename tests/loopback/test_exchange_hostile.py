@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 
 from federation.flower import messages as flower_messages
 from federation.trust import authorisation, calls, credentials
-from federation.wire import codec, denials, frames, outbox, protocol
+from federation.wire import codec, denials, digests, frames, outbox, protocol
 from federation.wire import hanse_pb2 as pb
 from tests.fakes import exchange as fakes
 
@@ -216,8 +215,8 @@ def entry(header: pb.MessageHeader) -> pb.ArrayEntry:
 def other_header(honest: codec.OutgoingMessage) -> list[Any]:
     """The bytes are of two rows where the header says eight numbers."""
     data = Array(np.zeros((2, 4), np.float32)).data
-    entry(honest.header).sha256, entry(honest.header).length_bytes = hashlib.sha256(data).digest(), len(data)
-    return whole(codec.OutgoingMessage(honest.header, {hashlib.sha256(data).digest(): data}))
+    entry(honest.header).digest, entry(honest.header).length_bytes = digests.digest(data), len(data)
+    return whole(codec.OutgoingMessage(honest.header, {digests.digest(data): data}))
 
 
 LIES: list[tuple[str, Callable[[codec.OutgoingMessage], list[Any]], str]] = [

@@ -1,6 +1,5 @@
 """Flower messages on the wire: whole, unchanged, hashed once."""
 
-import hashlib
 import math
 import struct
 from typing import Any
@@ -13,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federation.flower import messages
-from federation.wire import codec, limits
+from federation.wire import codec, digests, limits
 from federation.wire import hanse_pb2 as pb
 
 
@@ -40,7 +39,7 @@ def round_trip(message: Message) -> Message:
                     headers.append(header)
 
     def array_of(entry: pb.ArrayEntry) -> Array:
-        data = bytes(arrays.get(entry.sha256, b""))
+        data = bytes(arrays.get(entry.digest, b""))
         assert len(data) == entry.length_bytes
         return Array(entry.dtype, tuple(entry.shape), entry.serialization, data)
 
@@ -205,19 +204,19 @@ def test_array_bytes_pass_untouched() -> None:
 def test_an_array_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The digest is kept with the array, until its data are others."""
     hashed: list[int] = []
-    sha256 = hashlib.sha256
+    digest = digests.digest
 
-    def counting(data: bytes = b"") -> Any:
+    def counting(data: bytes) -> bytes:
         hashed.append(len(data))
-        return sha256(data)
+        return digest(data)
 
-    monkeypatch.setattr(messages.hashlib, "sha256", counting)
+    monkeypatch.setattr(digests, "digest", counting)
     array = Array(np.arange(100.0))
     first = messages.digest_of(array)
-    assert messages.digest_of(array) == first == sha256(array.data).digest()
+    assert messages.digest_of(array) == first == digest(array.data)
     assert len(hashed) == 1
     array.data = b"other"
-    assert messages.digest_of(array) == sha256(b"other").digest()
+    assert messages.digest_of(array) == digest(b"other")
     assert len(hashed) == 2
 
 

@@ -1,7 +1,6 @@
 """The byte stream of a message: its laws, its limits and its errors."""
 
 import contextlib
-import hashlib
 import itertools
 from collections.abc import Iterable
 
@@ -11,10 +10,7 @@ from hypothesis import strategies as st
 
 from federation.wire import codec, limits
 from federation.wire import hanse_pb2 as pb
-
-
-def digest(data: bytes) -> bytes:
-    return hashlib.sha256(data).digest()
+from federation.wire.digests import digest
 
 
 def outgoing(
@@ -23,11 +19,11 @@ def outgoing(
     header = pb.MessageHeader(message_id=message_id, message_type="train", has_content=True)
     entries = header.records.add(name="model").arrays.entries
     for index, data in enumerate(arrays):
-        entries.add(name=f"layer-{index}", sha256=digest(data), length_bytes=len(data))
+        entries.add(name=f"layer-{index}", digest=digest(data), length_bytes=len(data))
     sources = {digest(data): data for data in arrays}
     if blob is not None:
         value = header.records.add(name="config").config.entries.add(name="blob").value
-        value.list.items.add().blob.CopyFrom(pb.ArrayEntry(sha256=digest(blob), length_bytes=len(blob)))
+        value.list.items.add().blob.CopyFrom(pb.ArrayEntry(digest=digest(blob), length_bytes=len(blob)))
         sources[digest(blob)] = blob
     return codec.OutgoingMessage(header, sources)
 
@@ -149,7 +145,7 @@ def test_held_arrays_are_not_sent(arrays: list[bytes], held_places: set[int]) ->
     header, got = decode([data], held.__contains__)
     assert len(data) == message.total_bytes(held)
     assert got.keys() == {digest(item) for item in arrays} - held
-    del header.omitted_sha256[:]
+    del header.omitted[:]
     assert header == message.header
 
 
@@ -205,8 +201,8 @@ def header_with(*entries: pb.ArrayEntry, **fields: object) -> pb.MessageHeader:
     return header
 
 
-def entry(length: int = 3, sha256: bytes = digest(b"abc"), name: str = "w") -> pb.ArrayEntry:
-    return pb.ArrayEntry(name=name, sha256=sha256, length_bytes=length)
+def entry(length: int = 3, of: bytes = digest(b"abc"), name: str = "w") -> pb.ArrayEntry:
+    return pb.ArrayEntry(name=name, digest=of, length_bytes=length)
 
 
 SMALL = limits.MessageLimits(header_bytes=1000, arrays=2, array_bytes=100, message_bytes=300)
@@ -236,17 +232,17 @@ SMALL = limits.MessageLimits(header_bytes=1000, arrays=2, array_bytes=100, messa
             codec.MessageTooLarge,
             id="arrays together",
         ),
-        pytest.param(framed(header_with(entry(sha256=b"short"))), codec.HeaderInvalid, id="short digest"),
+        pytest.param(framed(header_with(entry(of=b"short"))), codec.HeaderInvalid, id="short digest"),
         pytest.param(
             framed(header_with(entry(3), entry(4))), codec.HeaderInvalid, id="two lengths for a digest"
         ),
         pytest.param(
-            framed(header_with(entry(), omitted_sha256=[digest(b"abc")])),
+            framed(header_with(entry(), omitted=[digest(b"abc")])),
             codec.UnknownHeldArray,
             id="not held here",
         ),
         pytest.param(
-            framed(header_with(omitted_sha256=[digest(b"abc")])),
+            framed(header_with(omitted=[digest(b"abc")])),
             codec.HeaderInvalid,
             id="omits a foreign array",
         ),

@@ -2,13 +2,12 @@
 
 import collections
 import dataclasses
-import hashlib
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from federation.wire import codec, frames, outbox, transfers
+from federation.wire import codec, digests, frames, outbox, transfers
 from federation.wire import hanse_pb2 as pb
 
 CHUNK_BYTES = 16
@@ -25,9 +24,9 @@ def _small_chunks():
 def message(message_id: str, arrays: list[bytes]) -> codec.OutgoingMessage:
     header = pb.MessageHeader(message_id=message_id, has_content=True)
     entries = header.records.add(name="model").arrays.entries
-    sources = {hashlib.sha256(data).digest(): data for data in arrays}
+    sources = {digests.digest(data): data for data in arrays}
     for index, (digest, data) in enumerate(sources.items()):
-        entries.add(name=str(index), sha256=digest, length_bytes=len(data))
+        entries.add(name=str(index), digest=digest, length_bytes=len(data))
     return codec.OutgoingMessage(header, sources)
 
 
@@ -46,7 +45,7 @@ class Receiver:
         self.incoming = transfers.Incoming(held=self.held.__contains__, sink_factory=self.sink)
 
     def sink(self, entry: pb.ArrayEntry) -> codec.Sink:
-        self.came[entry.sha256] = data = bytearray()
+        self.came[entry.digest] = data = bytearray()
         return data.extend
 
     def take(self, frame: outbox.Frame) -> list[pb.TransferReceived]:

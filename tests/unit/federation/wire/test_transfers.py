@@ -1,21 +1,19 @@
 """Transfers over links that are cut: one message, whatever happens."""
 
-import hashlib
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation.wire import codec, limits, transfers
+from federation.wire import codec, digests, limits, transfers
 from federation.wire import hanse_pb2 as pb
 
 
 def message(arrays: list[bytes], message_id: str = "m-1") -> codec.OutgoingMessage:
     header = pb.MessageHeader(message_id=message_id, has_content=True)
     entries = header.records.add(name="model").arrays.entries
-    sources = {hashlib.sha256(data).digest(): data for data in arrays}
+    sources = {digests.digest(data): data for data in arrays}
     for index, (digest, data) in enumerate(sources.items()):
-        entries.add(name=str(index), sha256=digest, length_bytes=len(data))
+        entries.add(name=str(index), digest=digest, length_bytes=len(data))
     return codec.OutgoingMessage(header, sources)
 
 
@@ -147,7 +145,7 @@ def test_only_so_many_transfers_are_remembered() -> None:
 def test_held_arrays_stay_out_of_a_transfer() -> None:
     """What the receiver holds is not sent, and both sides count the same bytes."""
     data = bytes(1000)
-    digest = hashlib.sha256(data).digest()
+    digest = digests.digest(data)
     sender = transfers.Outgoing(message([data, b"new"]), held={digest})
     receiver = transfers.Incoming(held=lambda wanted: wanted == digest)
     got: dict[bytes, bytearray] = {}
