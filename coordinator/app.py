@@ -32,7 +32,7 @@ from coordinator.clients import authority, bundles, members
 from coordinator.gateway import control, enrollment, links, progress
 from coordinator.planning import snapshot
 from federation.api import manifests, meta, training
-from federation.runtime import hardening, lifeline, processes
+from federation.runtime import hardening, lifeline, processes, tasks
 from federation.runtime import port as runtimes
 from federation.store import memory
 from federation.telemetry import logs
@@ -333,21 +333,15 @@ async def serve(settings: config.CoordinatorConfig) -> None:
     except BaseException:
         await hub.stop()
         raise
-    tasks = [asyncio.create_task(hub.run()), asyncio.create_task(over.wait())]
     writing = asyncio.create_task(publisher.run()) if publisher is not None else None
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        await tasks.together(hub.run(), over.wait())
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         await hub.stop()
         if writing is not None and publisher is not None:
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
             publisher.flush()
-    for task in done:
-        task.result()
 
 
 def main(config_path: pathlib.Path) -> int:

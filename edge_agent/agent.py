@@ -29,13 +29,12 @@ from edge_agent import (
     policy,
     resources,
     tails,
-    tasks,
     workloads,
 )
 from edge_agent import link as links
 from edge_agent.client import config as client_config
 from federation.api import reasons
-from federation.runtime import port
+from federation.runtime import port, tasks
 from federation.telemetry import logs
 from federation.trust import credentials as trust
 from federation.trust import identity as identities

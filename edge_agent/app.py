@@ -24,10 +24,10 @@ from typing import Annotated
 import pydantic
 
 from edge_agent import agent as agents
-from edge_agent import credentials, offers, resources, tasks, workloads
+from edge_agent import credentials, offers, resources, workloads
 from edge_agent import link as links
 from edge_agent.client import config as client_config
-from federation.runtime import hardening, lifeline, processes
+from federation.runtime import hardening, lifeline, processes, tasks
 from federation.telemetry import logs
 from federation.trust import credentials as trust
 from federation.trust import identity as identities
@@ -98,25 +98,21 @@ async def run(config: AgentConfig) -> int:
     places = workloads.Places(config.state_directory.absolute())
     await asyncio.to_thread(processes.make_private_directory, places.state_directory)
     runtime = processes.Processes(places.logs)
-    stopping = asyncio.create_task(stop.wait())
-    working = asyncio.create_task(_work(config, places, runtime))
     try:
-        await asyncio.wait({stopping, working}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            _log.info("stopping as asked")
-            return 0
-        working.result()
+        # Its session ends before the clients do: that they end with their agent is no news of theirs.
+        await tasks.together(_work(config, places, runtime), _asked_to(stop))
         return 0
     except (credentials.NotEnrolled, links.SentAway) as error:
         _log.error("the hub does not want this agent", error=str(error))
         return EXIT_SENT_AWAY
     finally:
-        # The session first: that clients end with their agent is no news of theirs, and the hub sees the cut.
-        for task in (working, stopping):
-            task.cancel()
-        await asyncio.gather(working, stopping, return_exceptions=True)
         await runtime.close(config.stop_grace_seconds)
         await asyncio.to_thread(offers.remove_placed, places.data)  # copies of data do not stay
+
+
+async def _asked_to(stop: asyncio.Event) -> None:
+    await stop.wait()
+    _log.info("stopping as asked")
 
 
 async def _work(config: AgentConfig, places: workloads.Places, runtime: processes.Processes) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from coordinator.aggregator import progress as progress_module
 from coordinator.aggregator import received
+from federation.runtime import tasks
 from federation.wire import codec, frames, outbox, transfers
 from federation.wire import hanse_pb2 as pb
 from federation.wire import limits as wire_limits
@@ -131,15 +132,7 @@ class Session:
 
     async def serve(self, reader: asyncio.Task[None]) -> None:
         """Write as `write_until` does; a client that reads nothing cannot keep an ended session open."""
-        tasks = [asyncio.create_task(self.write_until(reader)), asyncio.create_task(self._ended.wait())]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        for task in done:
-            task.result()
+        await tasks.together(self.write_until(reader), self._ended.wait())
 
     async def write_until(self, reader: asyncio.Task[None]) -> None:
         """Write frames until goodbye is said, the reader ends, or another session takes over."""

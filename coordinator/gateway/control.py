@@ -17,6 +17,7 @@ from coordinator.gateway import enrollment, links, sessions, translate
 from coordinator.planning import desired, snapshot
 from federation.api import cluster as api
 from federation.api import reasons
+from federation.runtime import tasks
 from federation.telemetry import logs
 from federation.trust import identity as identities
 from federation.trust import interceptors
@@ -96,7 +97,7 @@ class Control(pb_grpc.ControlServicer):
                 protocol=version, heartbeat_interval_seconds=self._heartbeat_seconds, hub=self._hub
             )
             await context.write(pb.HubMessage(welcome=welcome))
-            await sessions.either(
+            await tasks.together(
                 self._read(name, requests), self._write(link, context), sessions.over(link.ending)
             )
         except sessions.SilentError as error:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from coordinator.gateway import enrollment, links, sessions, translate
+from federation.runtime import tasks
 from federation.telemetry import logs
 from federation.trust import identity as identities
 from federation.trust import interceptors
@@ -61,7 +62,7 @@ class Progress(pb_grpc.ProgressServicer):
         training = f"{identity.namespace}/{identity.training}"
         _log.info("aggregator connected", training=training, address=first.hello.exchange_address)
         try:
-            await sessions.either(
+            await tasks.together(
                 self._read(entry, requests), self._write(entry, link, context), sessions.over(link.ending)
             )
         finally:

@@ -1,4 +1,4 @@
-"""What both kinds of session share: a reader and a writer side by side, and reading with a deadline.
+"""What both kinds of session share: reading with a deadline, and an end that waits for no one.
 
 This module refuses to know what is read and written.
 """
@@ -6,7 +6,7 @@ This module refuses to know what is read and written.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from typing import TypeVar
 
 from federation.wire import denials
@@ -48,16 +48,3 @@ async def over(ending: asyncio.Event, grace_seconds: float = GOODBYE_SECONDS) ->
     """Wait until a session is to end and has had its time: a peer that reads nothing keeps none open."""
     await ending.wait()
     await asyncio.sleep(grace_seconds)
-
-
-async def either(*works: Awaitable[None]) -> None:
-    """Run until the first of these ends, end the others, and raise what the first raised."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()

@@ -2,9 +2,7 @@
 
 import pathlib
 
-import pytest
-
-from edge_agent import backoff, resources, tails, tasks
+from edge_agent import backoff, resources, tails
 
 POLICY = """
 apiVersion: hanse.dev/v1alpha1
@@ -76,23 +74,3 @@ def test_backoff_grows_to_its_bound() -> None:
     assert waits == sorted(waits)
     assert 0 < waits[0] <= backoff.FIRST_SECONDS
     assert waits[-1] <= backoff.LONGEST_SECONDS
-
-
-async def test_what_stands_together_falls_together() -> None:
-    """The first to end ends the others, and its error comes out plain."""
-    import asyncio
-
-    ended = []
-
-    async def endless() -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            ended.append("endless")
-
-    async def fails() -> None:
-        raise ValueError("broken")
-
-    with pytest.raises(ValueError, match="broken"):
-        await tasks.together(endless(), fails())
-    assert ended == ["endless"]

@@ -1,4 +1,4 @@
-"""Several endless pieces of work that stand and fall together.
+"""Several pieces of work that stand and fall together.
 
 This module refuses to know what they are.
 """
@@ -6,12 +6,12 @@ This module refuses to know what they are.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable
 
 
-async def together(*work: Coroutine[None, None, None]) -> None:
+async def together(*work: Awaitable[object]) -> None:
     """Run all until one ends; then cancel the others, wait for them, and raise what that one raised."""
-    tasks = [asyncio.create_task(one) for one in work]
+    tasks = [asyncio.ensure_future(one) for one in work]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
