@@ -17,11 +17,6 @@ from federation.apps import bundle, errors
 from federation.trust import credentials
 from federation.wire import denials, hanse_pb2, hanse_pb2_grpc
 
-MAXIMUM_BYTES = bundle.MAXIMUM_BUNDLE_BYTES + bundle.MAXIMUM_FILES * 2 * (
-    bundle.MAXIMUM_PATH_CHARACTERS + 128
-)
-"""A bundle's files and its list of them; whoever sends more sends no bundle."""
-
 SILENCE_SECONDS = 20.0
 """A hub that sends nothing for so long is treated as away."""
 
@@ -78,7 +73,7 @@ async def _download(channel: credentials.ReloadingChannel, digest: str) -> bytes
                         if chunk is grpc.aio.EOF:
                             return bytes(received)
                         received += chunk.data
-                        if len(received) > MAXIMUM_BYTES:
+                        if len(received) > bundle.MAXIMUM_ARCHIVE_BYTES:
                             raise BundleNotFetched(
                                 reasons.ClusterReason.DIGEST_MISMATCH,
                                 f"the hub sends too many bytes for app {digest}; ask its operator",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 from fractions import Fraction
 
 
@@ -44,8 +45,7 @@ class RoundRules:
     deadline_seconds: above 0, of every batch and of every wait for clusters; None: no deadline.
     link_grace_seconds: how long a cluster whose link was cut may stay away before it counts as lost.
     start_deadline_seconds: how long the start waits for a quorum, since an app may take minutes to import;
-    None: as
-        long as a round.
+        None: as long as a round.
     start_grace_seconds: how long the app's start waits for the other clusters once quorum is connected.
     """
 
@@ -67,6 +67,10 @@ class RoundRules:
             raise ValueError(f"deadline is {self.deadline_seconds} s, it must be above 0")
         if self.link_grace_seconds < 0 or self.start_grace_seconds < 0:
             raise ValueError("a grace is below 0 s")
+
+    def needed(self, asked: int) -> int:
+        """Return how many of those asked must report: max(ceil(fraction x asked), min(quorum, asked))."""
+        return max(math.ceil(self.minimum_fraction * asked), min(self.quorum, asked))
 
 
 # -- What a reply turned out to be --------------------------------------------------------------

@@ -6,7 +6,6 @@ The module exists so that counting is apart from deciding. It refuses to know wh
 from __future__ import annotations
 
 import dataclasses
-import math
 
 from coordinator.aggregation import events, transitions
 
@@ -118,7 +117,7 @@ class BatchRecord:
         """Return how many must report: max(ceil(fraction x asked), min(quorum, asked)); 0 if not judged."""
         if not self.judged:
             return 0
-        return max(math.ceil(self.rules.minimum_fraction * self.asked), min(self.rules.quorum, self.asked))
+        return self.rules.needed(self.asked)
 
     @property
     def possible(self) -> int:

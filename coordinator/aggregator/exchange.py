@@ -122,7 +122,7 @@ class Exchange(pb_grpc.ExchangeServicer):
         if isinstance(agreed, denials.Denial):
             raise denials.Denied(agreed)
         client = self._client(identity.cluster)
-        session = sessions.Session(client, context.write, self._is_awaited)
+        session = sessions.Session(client, context.write, self._driver.awaits)
         client.replace(session, first.hello)
         await session.welcome(agreed, self._run_id)
         self._driver.connected(client.node, session)
@@ -145,9 +145,6 @@ class Exchange(pb_grpc.ExchangeServicer):
                 cluster, node, self._limits, self._spool_directory, self._progress
             )
         return self._clients[cluster]
-
-    def _is_awaited(self, message_id: str, node: int) -> bool:
-        return self._driver.awaits(message_id, node)
 
     def _failed_to_load(self, cluster: str, failure: pb.ClientFailure) -> None:
         known = {reason.value for reason in reasons.ClusterReason}

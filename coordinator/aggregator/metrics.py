@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from flwr.app import Message, MetricRecord
+from flwr.app import Message
 
 WEIGHT = "num-examples"
 """Flower's own default for `weighted_by_key`."""
@@ -53,8 +53,3 @@ def average(replies: Iterable[Message]) -> dict[str, float]:
                 sums[name] = sums.get(name, 0.0) + weight * value
                 weights[name] = weights.get(name, 0.0) + weight
     return {name: sums[name] / weights[name] for name in sums}
-
-
-def of_record(record: MetricRecord | None) -> dict[str, float]:
-    """The plain numbers of an aggregated record, or none."""
-    return scalars(record) if record is not None else {}

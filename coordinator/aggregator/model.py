@@ -19,6 +19,8 @@ import numpy.typing as npt
 import safetensors.numpy
 from flwr.app import Array, ArrayRecord
 
+from federation.flower import arrays as flower_arrays
+
 MODEL_FILE = "model.safetensors"
 CARD_FILE = "card.json"
 _HASH_BLOCK_BYTES = 1 << 20
@@ -99,7 +101,7 @@ _NPY_HEADER_BOUND = 65536 + 16
 def not_finite(arrays: ArrayRecord) -> str | None:
     """The name of the first floating array that holds NaN or an infinity, or None."""
     for name, array in arrays.items():
-        if array.stype != "numpy.ndarray" or not len(array.data):
+        if array.stype != "numpy.ndarray" or not len(flower_arrays.bytes_of(array)):
             continue
         held = values(array)
         if held.dtype.kind in "fc" and not all(

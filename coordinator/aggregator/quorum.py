@@ -7,7 +7,6 @@ all answers at once, and there the same rule is applied. Who was asked what is n
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 from coordinator.aggregation import events, sentences
@@ -27,13 +26,13 @@ class Judge:
         self._end = end
 
     def __call__(self, server_round: int, succeeded: int, failures: Sequence[object]) -> None:
-        """Judge a round: max(ceil(fraction x asked), min(quorum, asked)) clients must have succeeded.
+        """Judge a round: as many clients must have succeeded as the rules say.
 
         failures: exceptions, or pairs of client proxy and result, as Flower's older server collects them.
         Raises: what `end` raises, TrainingOver with QuorumLost.
         """
         asked = succeeded + len(failures)
-        needed = max(math.ceil(self._rules.minimum_fraction * asked), min(self._rules.quorum, asked))
+        needed = self._rules.needed(asked)
         if succeeded >= needed:
             return
         head = sentences.round_of(server_round, self._training)

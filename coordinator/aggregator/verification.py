@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import io
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -91,15 +90,12 @@ class Verifier:
         self, sent: codec.OutgoingMessage, header: pb.MessageHeader, reply: received.Reply
     ) -> events.Accepted | events.Refused:
         described = describe(header)
-        entries = {
-            (record.name, entry.name): entry
-            for record in header.records
-            if record.WhichOneof("kind") == "arrays"
-            for entry in record.arrays.entries
-        }
+        entries = {(record, entry.name): entry for record, entry in _array_entries(header)}
         for record, arrays in described.items():
             for array in arrays:
-                refused = _check_npy_header(_prefix(reply, entries[record, array.name].digest), array)
+                refused = _check_npy_header(
+                    _npy_header(reply.source_of(entries[record, array.name].digest)), array
+                )
                 if refused is not None:
                     return refused
         if grid.kind_of(sent.header.message_type) is not events.Kind.TRAIN:
@@ -116,11 +112,10 @@ class Verifier:
             if refused is not None:
                 return refused
         counterparts = self._counterparts(sent, described) if self._limits.maximum_norm is not None else {}
+        place = {name: index for index, name in enumerate(counterparts)}
         ordered = sorted(
             ((record, array) for record, arrays in described.items() for array in arrays),
-            key=lambda pair: (
-                list(counterparts).index(pair[1].name) if pair[1].name in counterparts else len(counterparts)
-            ),
+            key=lambda pair: place.get(pair[1].name, len(place)),
         )
         values = (
             (
@@ -175,12 +170,15 @@ def _is_free(sent: pb.MessageHeader) -> bool:
 
 
 def _undescribed(header: pb.MessageHeader) -> bool:
-    return any(
-        not entry.dtype
-        for record in header.records
-        if record.WhichOneof("kind") == "arrays"
-        for entry in record.arrays.entries
-    )
+    return any(not entry.dtype for _, entry in _array_entries(header))
+
+
+def _array_entries(header: pb.MessageHeader) -> Iterator[tuple[str, pb.ArrayEntry]]:
+    """Each array with its record's name; without the blobs of configs, which codec.entries_of yields too."""
+    for record in header.records:
+        if record.WhichOneof("kind") == "arrays":
+            for entry in record.arrays.entries:
+                yield record.name, entry
 
 
 def metrics_of(header: pb.MessageHeader) -> dict[str, object]:
@@ -209,26 +207,19 @@ def _numbers_of(metrics: pb.Values) -> dict[str, object]:
 def _other_serialization(sent: pb.MessageHeader, reply: pb.MessageHeader) -> events.Refused | None:
     """Refuse an array that was sent in numpy's format and comes back in one that nobody would look into."""
     numpy_arrays = {
-        entry.name
-        for record in sent.records
-        if record.WhichOneof("kind") == "arrays"
-        for entry in record.arrays.entries
-        if entry.serialization == checks.NUMPY_SERIALIZATION
+        entry.name for _, entry in _array_entries(sent) if entry.serialization == checks.NUMPY_SERIALIZATION
     }
-    for record in reply.records:
-        if record.WhichOneof("kind") == "arrays":
-            for entry in record.arrays.entries:
-                if entry.serialization != checks.NUMPY_SERIALIZATION and entry.name in numpy_arrays:
-                    text = f"array {entry.name[:100]} was sent in numpy's format and came back in another"
-                    return events.Refused(reasons.UpdateViolation.UNREADABLE, text, entry.name[:100])
+    for _, entry in _array_entries(reply):
+        if entry.serialization != checks.NUMPY_SERIALIZATION and entry.name in numpy_arrays:
+            text = f"array {entry.name[:100]} was sent in numpy's format and came back in another"
+            return events.Refused(reasons.UpdateViolation.UNREADABLE, text, entry.name[:100])
     return None
 
 
-def _prefix(reply: received.Reply, digest: bytes) -> bytes:
+def _npy_header(source: codec.Buffer | codec.ByteSource) -> bytes:
     """The .npy header at the beginning of an array, or what stands in its place."""
-    source = reply.source_of(digest)
     length = min(len(source), checks.NPY_PREFIX_BYTES)
-    return flower_arrays.npy_header(source[:length] if isinstance(source, bytes) else source.read(0, length))
+    return flower_arrays.npy_header(bytes(codec.slice_of(source, 0, length)))
 
 
 def _blocks(
@@ -238,16 +229,17 @@ def _blocks(
 
     However the two files are laid out (a longer header, Fortran's order), equal elements stand side by side.
     """
-    start, dtype, fortran, shape = _layout(reply)
+    layout = _layout(reply)
+    start, dtype, fortran = layout.start, layout.dtype, layout.fortran_order
     before: Callable[[int, int], npt.NDArray[Any]] | None = None
     if sent is not None:
-        sent_start, sent_dtype, sent_fortran, sent_shape = _layout(sent)
-        if (sent_dtype, sent_shape) == (dtype, shape):
-            if sent_fortran == fortran:
-                before = functools.partial(_elements, sent, sent_start, dtype)
+        other = _layout(sent)
+        if (other.dtype, other.shape) == (dtype, layout.shape):
+            if other.fortran_order == fortran:
+                before = functools.partial(_elements, sent, other.start, dtype)
             else:  # rare, and then one array is read whole
-                ordered = _read(sent, sent_start, len(sent) - sent_start, dtype)
-                turned = ordered.reshape(shape, order="F" if sent_fortran else "C").ravel(
+                ordered = _read(sent, other.start, len(sent) - other.start, dtype)
+                turned = ordered.reshape(layout.shape, order="F" if other.fortran_order else "C").ravel(
                     "F" if fortran else "C"
                 )
 
@@ -267,41 +259,19 @@ def _elements(
     return _read(source, start + first * dtype.itemsize, (last - first) * dtype.itemsize, dtype)
 
 
-class _Layout(NamedTuple):
-    """Where the values begin, their type, whether they lie in Fortran's order, and their shape."""
-
-    start: int
-    dtype: np.dtype[Any]
-    fortran: bool
-    shape: tuple[int, ...]
-
-
-def _layout(source: codec.Buffer | codec.ByteSource) -> _Layout:
+def _layout(source: codec.Buffer | codec.ByteSource) -> flower_arrays.NpyHeader:
     """Read a .npy header that was checked before."""
-    length = min(len(source), checks.NPY_PREFIX_BYTES)
-    return _layout_of(flower_arrays.npy_header(bytes(_slice(source, 0, length))))
+    header = flower_arrays.describe_npy(_npy_header(source))
+    if header is None:
+        raise ValueError("the array does not begin with a .npy header")
+    return header
 
 
 # A training's replies have the same few headers in every round, and numpy parses each as Python source.
 _check_npy_header = functools.lru_cache(maxsize=1024)(checks.check_npy_header)
 
 
-@functools.lru_cache(maxsize=1024)
-def _layout_of(header: bytes) -> _Layout:
-    stream = io.BytesIO(header)
-    version = np.lib.format.read_magic(stream)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(stream)
-    return _Layout(stream.tell(), dtype, fortran, shape)
-
-
 def _read(
     source: codec.Buffer | codec.ByteSource, position: int, length: int, dtype: np.dtype[Any]
 ) -> npt.NDArray[Any]:
-    return np.frombuffer(_slice(source, position, length), dtype=dtype)
-
-
-def _slice(source: codec.Buffer | codec.ByteSource, position: int, length: int) -> codec.Buffer:
-    if isinstance(source, bytes | bytearray | memoryview):
-        return memoryview(source).cast("B")[position : position + length]
-    return source.read(position, length)
+    return np.frombuffer(codec.slice_of(source, position, length), dtype=dtype)

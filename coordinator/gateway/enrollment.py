@@ -35,7 +35,6 @@ _T = TypeVar("_T")
 _LABELS: pydantic.TypeAdapter[dict[str, str]] = pydantic.TypeAdapter(meta.Labels)
 _LABEL_KEY = re.compile(meta.LABEL_KEY_PATTERN)
 MAXIMUM_KEY_CHARACTERS = 317
-MAXIMUM_VERSION_CHARACTERS = 128
 
 
 class TokenShelf:

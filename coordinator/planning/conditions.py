@@ -59,12 +59,6 @@ def find(status: Mapping[str, Any], type_: str) -> Mapping[str, Any] | None:
     return next((entry for entry in status.get("conditions") or () if entry["type"] == type_), None)
 
 
-def is_true(status: Mapping[str, Any], type_: str) -> bool:
-    """Whether the condition of a type stands and is True."""
-    entry = find(status, type_)
-    return entry is not None and entry["status"] == "True"
-
-
 def bounded(message: str, characters: int) -> str:
     """Return the message, with its middle left out if it is longer: sentences start, and tracebacks end, with
     the point.

@@ -27,6 +27,9 @@ from flwr.app import Array
 from federation.wire import codec
 
 NUMPY_SERIALIZATION = "numpy.ndarray"
+KEPT_DIGEST = "_hanse_digest"
+"""The attribute in which an Array keeps its digest, beside the bytes object that it is of."""
+
 HEADER_READ_BYTES = 4096
 """The header of a .npy file is 128 bytes long for all but structured dtypes; longer ones are read whole."""
 
@@ -85,11 +88,6 @@ class SpoolFile:
         self._end = 0
         closer.start()
         self._finalizer = weakref.finalize(self, closer.close, self._fd)
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes set aside so far; they take room on disk only once written."""
-        return self._end
 
     @property
     def closed(self) -> bool:
@@ -265,7 +263,7 @@ def move_to_file(array: Array, file: SpoolFile, digest: bytes) -> None:
     region.write(0, array.data)
     array.__dict__["_spool"] = (region, digest)
     array.__class__ = SpooledArray
-    for kept in ("data", "_hanse_digest"):  # both hold the bytes
+    for kept in ("data", KEPT_DIGEST):  # both hold the bytes
         array.__dict__.pop(kept, None)
 
 
@@ -290,9 +288,9 @@ class NpyHeader:
     start: int
 
 
-def describe_npy(prefix: io.BytesIO) -> NpyHeader | None:
+def describe_npy(prefix: bytes) -> NpyHeader | None:
     """Read the header of a .npy file, or return None where it is not one of the usual kind and length."""
-    return _described(npy_header(prefix.getvalue()))
+    return _described(npy_header(prefix))
 
 
 def npy_header(prefix: bytes) -> bytes:
@@ -320,7 +318,7 @@ def _described(header: bytes) -> NpyHeader | None:
 
 def _read_ndarray(region: SpoolRegion) -> npt.NDArray[Any] | None:
     """Read a .npy file into a new ndarray, or return None where numpy's own reader has to judge it."""
-    header = describe_npy(io.BytesIO(region.read(0, min(HEADER_READ_BYTES, len(region)))))
+    header = describe_npy(region.read(0, min(HEADER_READ_BYTES, len(region))))
     if header is None or header.dtype.hasobject or header.dtype.itemsize == 0:
         return None
     count = math.prod(header.shape)

@@ -21,7 +21,6 @@ from federation.wire import limits as wire_limits
 BLOB_SERIALIZATION = "bytes"
 """The serialisation of a long bytes value that travels as an array does."""
 
-_DIGEST = "_hanse_digest"
 _INT64_MIN, _INT64_MAX, _UINT64_MAX = -(2**63), 2**63 - 1, 2**64 - 1
 
 ArrayOf: TypeAlias = Callable[[pb.ArrayEntry], Array]
@@ -45,11 +44,11 @@ def digest_of(array: Array) -> bytes:
     if isinstance(array, flower_arrays.SpooledArray) and (digest := array.spooled_digest) is not None:
         return digest
     data = array.data
-    known = array.__dict__.get(_DIGEST)
+    known = array.__dict__.get(flower_arrays.KEPT_DIGEST)
     if known is not None and known[0] is data:
         return cast(bytes, known[1])
     digest = digests.digest(data)
-    array.__dict__[_DIGEST] = (data, digest)
+    array.__dict__[flower_arrays.KEPT_DIGEST] = (data, digest)
     return digest
 
 
@@ -275,4 +274,4 @@ def _value_of(value: pb.Value, array_of: ArrayOf) -> Any:
 
 def remember_digest(array: Array, digest: bytes) -> None:
     """Keep a digest that is known to be that of `array.data`, so that it need not be computed."""
-    array.__dict__[_DIGEST] = (array.data, digest)
+    array.__dict__[flower_arrays.KEPT_DIGEST] = (array.data, digest)

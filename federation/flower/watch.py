@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import io
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
@@ -141,7 +140,7 @@ def arrays_of(parameters: Parameters) -> ArrayRecord:
 def _described(tensor: bytes, tensor_type: str) -> tuple[str, tuple[int, ...]]:
     if tensor_type != flower_arrays.NUMPY_SERIALIZATION:
         return "", ()
-    described = flower_arrays.describe_npy(io.BytesIO(tensor[: flower_arrays.HEADER_READ_BYTES]))
+    described = flower_arrays.describe_npy(tensor[: flower_arrays.HEADER_READ_BYTES])
     return ("", ()) if described is None else (str(described.dtype), described.shape)
 
 

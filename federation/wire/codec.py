@@ -168,9 +168,9 @@ class OutgoingMessage:
             self._lengths[digest] = entry.length_bytes
 
     @property
-    def array_bytes(self) -> int:
-        """Bytes of all distinct arrays together, as a receiver that holds none would be sent."""
-        return sum(self._lengths.values())
+    def digests(self) -> frozenset[bytes]:
+        """The distinct arrays of the message, whether they are sent or held."""
+        return frozenset(self._lengths)
 
     def _plan(self, held: Held) -> tuple[bytes, list[bytes]]:
         """Return the preamble with header, and the digests whose arrays follow."""
@@ -221,7 +221,7 @@ class OutgoingMessage:
             position, offset = offset, 0
             while position < length:
                 taken = min(room, length - position)
-                parts.append(_slice(piece, position, taken))
+                parts.append(slice_of(piece, position, taken))
                 position += taken
                 room -= taken
                 if room == 0:
@@ -236,7 +236,8 @@ class OutgoingMessage:
             yield self.arrays[digest]
 
 
-def _slice(piece: Buffer | ByteSource, position: int, length: int) -> Buffer:
+def slice_of(piece: Buffer | ByteSource, position: int, length: int) -> Buffer:
+    """Return `length` bytes from `position` on, not copied where they lie in memory."""
     if isinstance(piece, bytes | bytearray | memoryview):
         return memoryview(piece).cast("B")[position : position + length]
     return piece.read(position, length)

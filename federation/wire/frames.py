@@ -8,7 +8,7 @@ them. All other frames are protobuf's. What a chunk belongs to is not known here
 from __future__ import annotations
 
 import dataclasses
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from federation.wire import codec
 from federation.wire import hanse_pb2 as pb
@@ -22,6 +22,7 @@ class Chunk:
     data: codec.Buffer
 
 
+_Frame = TypeVar("_Frame", pb.ClientFrame, pb.AggregatorFrame)
 Outgoing: TypeAlias = Chunk | pb.ClientFrame | pb.AggregatorFrame
 
 
@@ -35,19 +36,19 @@ def serialise(frame: Outgoing) -> bytes:
 
 def client_frame(data: bytes) -> pb.ClientFrame | Chunk:
     """Read a frame of a client; raises protobuf's DecodeError for what is none."""
-    chunk = read_chunk(data)
-    if chunk is not None:
-        return chunk
-    frame = pb.ClientFrame.FromString(data)
-    return Chunk(frame.chunk.offset, frame.chunk.data) if frame.WhichOneof("body") == "chunk" else frame
+    return _frame(data, pb.ClientFrame)
 
 
 def aggregator_frame(data: bytes) -> pb.AggregatorFrame | Chunk:
     """Read a frame of an aggregator; raises protobuf's DecodeError for what is none."""
+    return _frame(data, pb.AggregatorFrame)
+
+
+def _frame(data: bytes, kind: type[_Frame]) -> _Frame | Chunk:
     chunk = read_chunk(data)
     if chunk is not None:
         return chunk
-    frame = pb.AggregatorFrame.FromString(data)
+    frame = kind.FromString(data)
     return Chunk(frame.chunk.offset, frame.chunk.data) if frame.WhichOneof("body") == "chunk" else frame
 
 

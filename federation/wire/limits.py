@@ -47,7 +47,7 @@ class MessageLimits:
     """
 
     header_bytes: int = 16 * 1024**2
-    arrays: int = 65_536
+    arrays: int = MAX_HELD_ARRAYS
     array_bytes: int = 4 * 1024**3
     message_bytes: int = 8 * 1024**3
 

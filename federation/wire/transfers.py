@@ -227,7 +227,7 @@ class Outgoing:
 
     def __init__(self, message: codec.OutgoingMessage, held: codec.Held = ()) -> None:
         """Prepare to send `message` to a receiver that holds the arrays `held`."""
-        self.digests = frozenset(codec.distinct_entries(message.header))
+        self.digests = message.digests
         """The arrays of the message, sent or held."""
         self._held = frozenset(filter(codec.holds(held), self.digests))
         self._message = message

@@ -27,7 +27,7 @@ import grpc  # isort: skip  # after federation.trust, which decides what TLS gRP
 import grpc.aio  # isort: skip
 
 CHUNK_BYTES = 1024 * 1024
-METHOD = "/bench.Channel/Session"
+SERVICE, METHOD = "bench.Channel", "/bench.Channel/Session"
 OPTIONS = (
     ("grpc.max_receive_message_length", limits.MAX_FRAME_BYTES),
     ("grpc.max_send_message_length", limits.MAX_FRAME_BYTES),
@@ -80,21 +80,13 @@ async def serve(config: dict[str, Any], announce: Callable[[int], object]) -> No
     server = grpc.aio.server(options=OPTIONS)
     sessions = _Server(config["clients"], config["rounds"], config["model_bytes"])
     handler = grpc.stream_stream_rpc_method_handler(sessions.session)
-    server.add_generic_rpc_handlers((_Handlers(handler),))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Session": handler}),))
     own = credentials.CredentialDirectory(Path(config["credentials"]))
     port = server.add_secure_port("127.0.0.1:0", own.server_credentials())
     await server.start()
     announce(port)
     await sessions.done.wait()
     await server.stop(1.0)
-
-
-class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc ships no types
-    def __init__(self, handler: Any) -> None:
-        self._handler = handler
-
-    def service(self, call: Any) -> Any:
-        return self._handler if call.method == METHOD else None
 
 
 async def take_part(config: dict[str, Any]) -> None:
