@@ -26,6 +26,7 @@ from typing import Any, Self, TypeVar
 
 from federation.trust import authorisation, credentials, interceptors  # isort: skip  # before gRPC
 from federation.flower import host, node_ids  # isort: skip  # before flwr
+import pytest
 from flwr.app import Array, Context, Message
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -76,6 +77,13 @@ def server_process() -> Iterator[None]:
         yield
     finally:
         TaskIdentity._run_id, TaskIdentity._node_id, TaskIdentity._task_id = before
+
+
+@pytest.fixture(autouse=True)
+def process() -> Iterator[None]:
+    """Be the process of the ServerApp, in every test of a module that names this fixture."""
+    with server_process():
+        yield
 
 
 class Client:
@@ -390,3 +398,10 @@ class Session:
 
     def goodbye(self, reason: str, message: str) -> None:
         self.goodbyes.append((reason, message))
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> Iterator[Federation]:
+    """A federation without clients yet."""
+    with Federation(tmp_path) as made:
+        yield made

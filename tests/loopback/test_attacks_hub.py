@@ -8,7 +8,6 @@ import ipaddress
 import pathlib
 import secrets
 import stat
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -30,10 +29,7 @@ HUGE = "x\x1b]0;pwned\x07\x9b2J" * 20_000
 Hub, Agent, denied, running = gateway.Hub, gateway.Agent, gateway.denied, gateway.running
 
 
-@pytest.fixture
-async def hub(tmp_path: pathlib.Path) -> AsyncIterator[Hub]:
-    async with running(Hub(tmp_path)) as started:
-        yield started
+hub = gateway.hub
 
 
 def assert_valid(kind: type[meta.Resource], resource: dict[str, Any]) -> None:

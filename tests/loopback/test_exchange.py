@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import itertools
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +22,7 @@ CLUSTERS = ("geneva", "lausanne", "zurich")
 NODES = sorted(fakes.node(cluster) for cluster in CLUSTERS)
 
 
-@pytest.fixture
-def federation(tmp_path: Path) -> Iterator[fakes.Federation]:
-    with fakes.Federation(tmp_path) as made:
-        yield made
+federation = fakes.federation
 
 
 def trained(message: Message, change: float = 1.0, examples: int = 10) -> Message:

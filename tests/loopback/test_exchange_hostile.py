@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,10 +23,7 @@ OURS = pb.ProtocolRange(oldest=protocol.OLDEST, newest=protocol.NEWEST)
 HELLO = pb.ClientFrame(hello=pb.ClientHello(protocol=OURS, warm=True))
 
 
-@pytest.fixture
-def federation(tmp_path: Path) -> Iterator[fakes.Federation]:
-    with fakes.Federation(tmp_path) as made:
-        yield made
+federation = fakes.federation
 
 
 async def denied(

@@ -6,7 +6,6 @@ import asyncio
 import concurrent.futures
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,10 +20,7 @@ LARGE = 5_000_000
 LARGE_BYTES = LARGE * 4
 
 
-@pytest.fixture
-def federation(tmp_path: Path) -> Iterator[fakes.Federation]:
-    with fakes.Federation(tmp_path) as made:
-        yield made
+federation = fakes.federation
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ NAMESPACE, NAME = "lab", "tiny"
 EXAMPLES = 10
 """What an honest edge says that it trained on."""
 
-SHAPES = {"weights": (4, 3), "bias": (3,)}
 
 PYPROJECT = """
 [project]

@@ -144,7 +144,6 @@ class Scene:
         )
 
     async def _launch(self, training: snapshot.Training, clusters: int) -> runtimes.Workload:
-        self.launched_for = clusters
         return runtimes.Workload(
             controller.workload_name(training.uid), ("aggregator",), pathlib.PurePath("/nowhere")
         )

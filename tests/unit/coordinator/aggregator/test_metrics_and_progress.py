@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import pytest
 from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
@@ -13,11 +12,7 @@ from coordinator.aggregator import metrics, progress
 from federation.api import reasons
 from tests.fakes import exchange as fakes
 
-
-@pytest.fixture(autouse=True)
-def process() -> Iterator[None]:
-    with fakes.server_process():
-        yield
+process = fakes.process
 
 
 def reply(**records: dict[str, object]) -> Message:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +22,7 @@ STOCK = sorted(set(strategies.__all__) - WRAPPERS - {"Strategy", "Result"})
 FROM_A_CLIENT = [np.full((2, 2), 4.0, np.float32)]
 
 
-@pytest.fixture(autouse=True)
-def process() -> Iterator[None]:
-    with fakes.server_process():
-        yield
+process = fakes.process
 
 
 @pytest.mark.parametrize("name", STOCK)

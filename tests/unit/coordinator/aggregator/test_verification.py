@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,7 @@ LIMITS = checks.Limits(maximum_update_bytes=10**8, maximum_examples=1000)
 ONES = {"w": np.ones((3, 2), np.float32), "b": np.zeros(2)}
 
 
-@pytest.fixture(autouse=True)
-def process() -> Iterator[None]:
-    with fakes.server_process():
-        yield
+process = fakes.process
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,11 +13,7 @@ from edge_agent.client import worker
 from federation.flower import host, replies
 from tests.fakes import exchange as fakes
 
-
-@pytest.fixture(autouse=True)
-def process() -> Iterator[None]:
-    with fakes.server_process():
-        yield
+process = fakes.process
 
 
 def message(message_id: str = "m-1") -> Message:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
-import pytest
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.common import Code, GetParametersRes, Status, ndarrays_to_parameters
 from flwr.compat.common import recorddict_compat
@@ -13,11 +10,7 @@ from flwr.compat.common import recorddict_compat
 from federation.flower import replies
 from tests.fakes import exchange as fakes
 
-
-@pytest.fixture(autouse=True)
-def process() -> Iterator[None]:
-    with fakes.server_process():
-        yield
+process = fakes.process
 
 
 def test_an_error_reply_keeps_metadata_and_not_content() -> None:
