@@ -13,7 +13,6 @@ import datetime as dt
 import json
 import pathlib
 import random
-import shutil
 from collections.abc import Callable, Coroutine, Mapping
 
 import grpc.aio
@@ -34,9 +33,10 @@ from edge_agent import (
 from edge_agent import link as links
 from edge_agent.client import config as client_config
 from federation.api import reasons
-from federation.runtime import port, tasks
+from federation.runtime import port, processes, tasks
 from federation.telemetry import logs
 from federation.trust import credentials as trust
+from federation.trust import directory as trust_directory
 from federation.trust import identity as identities
 from federation.wire import denials, hanse_pb2, hanse_pb2_grpc
 
@@ -280,7 +280,7 @@ class Agent:
         async def renew() -> None:
             try:
                 await credentials.keep_fresh(path, identity, issue, rng=self._at.rng, now=self._at.now)
-            except credentials.NotEnrolled as error:
+            except (credentials.NotEnrolled, trust_directory.CredentialsUnusable) as error:
                 _log.warning("client certificate not renewed", uid=uid, error=str(error))
 
         self._end_renewal(uid)
@@ -328,7 +328,7 @@ class Agent:
         name = workloads.name_of(order.uid, order.assignment.name)
         self._uid_of.pop(name, None)
         self._tails.pop(name, None)
-        await asyncio.to_thread(shutil.rmtree, self._at.places.client(order.assignment), ignore_errors=True)
+        await asyncio.to_thread(processes.remove_tree, self._at.places.client(order.assignment))
 
     async def _watch_runtime(self) -> None:
         async for event in self._at.runtime.events():

@@ -24,7 +24,7 @@ from typing import Annotated
 import pydantic
 
 from edge_agent import agent as agents
-from edge_agent import credentials, offers, resources, workloads
+from edge_agent import credentials, resources, workloads
 from edge_agent import link as links
 from edge_agent.client import config as client_config
 from federation.runtime import hardening, lifeline, processes, tasks
@@ -107,7 +107,7 @@ async def run(config: AgentConfig) -> int:
         return EXIT_SENT_AWAY
     finally:
         await runtime.close(config.stop_grace_seconds)
-        await asyncio.to_thread(offers.remove_placed, places.data)  # copies of data do not stay
+        await asyncio.to_thread(processes.remove_tree, places.data)  # copies of data do not stay
 
 
 async def _asked_to(stop: asyncio.Event) -> None:

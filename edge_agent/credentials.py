@@ -168,8 +168,8 @@ async def keep_fresh(
             await asyncio.sleep(max(0.0, (due - now()).total_seconds()))
             try:
                 await obtain(path, identity, issue)
-            except grpc.aio.AioRpcError as error:
-                denial = denials.from_rpc_error(error)
+            except (grpc.aio.AioRpcError, OSError) as error:  # a full disk may have room again
+                denial = denials.from_rpc_error(error) if isinstance(error, grpc.aio.AioRpcError) else None
                 if denial is not None and not denial.may_retry:
                     raise NotEnrolled(f"the hub does not renew {identity.uri}: {denial.message}") from error
                 failures += 1

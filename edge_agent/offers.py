@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import pathlib
-import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -72,13 +71,6 @@ def place(offer: Offer, directory: pathlib.Path) -> pathlib.Path:
         fresh.rename(target)
         target.chmod(0o500)
     return target
-
-
-def remove_placed(directory: pathlib.Path) -> None:
-    """Remove all that `place` wrote below `directory`."""
-    for placed in directory.glob("*"):
-        placed.chmod(0o700)
-    shutil.rmtree(directory, ignore_errors=True)
 
 
 def node_config(offer: Offer, location: pathlib.Path) -> dict[str, Scalar]:

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -181,6 +182,19 @@ def make_private_directory(path: pathlib.Path) -> None:
     """Make `path` and what is missing above it, readable by this user only; an existing one is narrowed."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.chmod(0o700)
+
+
+def remove_tree(path: pathlib.Path) -> None:
+    """Remove `path` and all below it, also from directories without write permission; it need not be there.
+
+    Links are removed, never followed.
+    """
+    for parent, names, _ in os.walk(path):
+        for place in (pathlib.Path(parent), *(pathlib.Path(parent, name) for name in names)):
+            if not place.is_symlink():
+                with contextlib.suppress(OSError):
+                    place.chmod(0o700)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def write_private_file(path: pathlib.Path, content: bytes) -> None:

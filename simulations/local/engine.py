@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from federation.runtime import processes as runtime_processes
 from simulations.local import memory, processes, results, scenario, view
 from simulations.local.errors import SimulationError, SimulationFailed
 
@@ -27,7 +28,9 @@ TOKEN_LIFETIME = dt.timedelta(minutes=10)
 START_SECONDS = 60.0
 """A coordinator that has not opened its ports after this long never will."""
 
-STOP_SECONDS = 5.0
+STOP_SECONDS = 10.0
+"""Twice what an agent gives its clients, so that it can clear up after one that does not end."""
+
 LINK_GRACE_SECONDS = 5.0
 SETTLE_SECONDS = 3.0
 """An edge that has just connected offers nothing for a moment; what still keeps the quorum away after this
@@ -107,7 +110,7 @@ class Simulation:
         )
         state.mkdir(mode=0o700, exist_ok=True)
         logs = self._options.results / results.LOGS
-        logs.mkdir(exist_ok=True)
+        logs.mkdir(mode=0o700, exist_ok=True)
         janitor = None if self._options.keep else await processes.Janitor.watch(state)
         try:
             outcome = await self._run(state, logs)
@@ -116,7 +119,7 @@ class Simulation:
             return outcome
         finally:
             if not self._options.keep:
-                shutil.rmtree(state, ignore_errors=True)
+                runtime_processes.remove_tree(state)
             if janitor is not None:
                 await janitor.dismiss()
 
@@ -294,17 +297,12 @@ class Simulation:
             outcome.model["path"] = str(self._options.results / results.MODEL_FILE)
             # Status keeps the last metrics only, and a fast training outruns it; the card has all of them.
             outcome.metrics = json.loads((self._options.results / results.CARD_FILE).read_text())["metrics"]
-        for log in state.rglob("*.log"):
-            shutil.copyfile(log, logs / _log_name(log, state))
+        # Where the two runtimes write, and nowhere else: data sets and apps may have files of this name too.
+        for log in state.glob("coordinator/state/logs/*.log"):
+            shutil.copyfile(log, logs / "aggregator.log")
+        for log in state.glob("edges/*/state/logs/*.log"):
+            shutil.copyfile(log, logs / f"{log.parents[2].name}.client.log")
         outcome.results = str(self._options.results)
-
-
-def _log_name(log: Path, state: Path) -> str:
-    """`edges/zurich/.../client-x.log` becomes `zurich.client.log`; the aggregator's has a plain name."""
-    parts = log.relative_to(state).parts
-    if parts[0] == "edges":
-        return f"{parts[1]}.client.log"
-    return "aggregator.log" if "aggregator" in log.name or parts[0] == "coordinator" else log.name
 
 
 def _died(child: processes.Child) -> SimulationFailed:

@@ -96,8 +96,9 @@ _JANITOR = "; ".join(
     (
         "if read -r word; then exit 0; fi",
         "seconds=0",
-        'while [ "$seconds" -lt 8 ]; do rm -rf -- "$1"; sleep 1; seconds=$((seconds + 1)); done',
-        'rm -rf -- "$1"',
+        'remove() { chmod -R u+rwX -- "$1"; rm -rf -- "$1"; }',
+        'while [ "$seconds" -lt 8 ]; do remove "$1"; sleep 1; seconds=$((seconds + 1)); done',
+        'remove "$1"',
     )
 )
 """Removes a directory when its standard input ends without a word. Processes that lose their lifeline may

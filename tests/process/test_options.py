@@ -191,13 +191,14 @@ def test_keep_after_ctrl_c(start, tmp_path: Path) -> None:
 
 
 def test_kept_state_is_private(tmp_path: Path) -> None:
-    """The results are readable as the umask says; the processes' state below them is the user's alone."""
+    """The results are readable as the umask says; the state and logs below them are the user's alone."""
     federations.Federation(federations.honest(2), _spec(rounds=1)).write(tmp_path / "scenario")
 
     run = running.simulate(tmp_path, tmp_path / "scenario", "--keep", tmp_path / "kept")
 
     assert run.process.returncode == 0, run.told()
     assert running.mode(tmp_path / "kept" / "state") == 0o700
+    assert running.mode(tmp_path / "kept" / "logs") == 0o700
     keys = list(run.key_files())
     assert keys
     for key in keys:

@@ -8,6 +8,7 @@ import pytest
 from edge_agent import offers
 from federation.api import dataset as api
 from federation.api import manifests
+from federation.runtime import processes
 
 
 def make_dataset(volume: dict, name: str = "heart", **spec: object) -> api.EdgeDataset:
@@ -71,7 +72,7 @@ def test_a_config_map_is_written_read_only(tmp_path: pathlib.Path) -> None:
     changed = CONFIG_MAP.model_copy(update={"data": {"rows.csv": "3,4"}})
     (other,) = offers.read([make_dataset({"configMap": {"name": "rows"}})], [changed])
     assert offers.place(other, tmp_path / "placed") != location
-    offers.remove_placed(tmp_path / "placed")
+    processes.remove_tree(tmp_path / "placed")
     assert not (tmp_path / "placed").exists()
 
 

@@ -11,6 +11,9 @@ async def test_janitor_cleans_up_after_a_death(tmp_path: Path) -> None:
     keys = tmp_path / "hanse keys"
     keys.mkdir()
     (keys / "tls.key").touch()
+    (keys / "data").mkdir()
+    (keys / "data" / "rows.csv").touch()
+    (keys / "data").chmod(0o500)  # as an agent leaves a data set
     janitor = await processes.Janitor.watch(keys)
     assert janitor.process.stdin is not None
     janitor.process.stdin.close()
