@@ -1,5 +1,5 @@
 # One way to do each thing. Every target sets up what it needs, in environments beside this file, from the locks in
-# requirements/; the second time that costs a tenth of a second. Needs: make, and Python 3.11 or newer.
+# requirements/; the second time that costs a tenth of a second. Needs: make, and Python 3.11 to 3.13.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help

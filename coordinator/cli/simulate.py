@@ -43,7 +43,9 @@ def simulate(
     timeout: Annotated[float, typer.Option(help="Give up after so many seconds.", min=1)] = 600.0,
     drills: Annotated[
         list[str] | None,
-        typer.Option("--drill", metavar="EDGE@ROUND", help="Kill this edge at this round and watch."),
+        typer.Option(
+            "--drill", metavar="EDGE@ROUND", help="Kill this edge once this round is seen to have begun."
+        ),
     ] = None,
     port: Annotated[
         int, typer.Option(help="The coordinator's port; 0 takes any that is free.", min=0, max=65535)

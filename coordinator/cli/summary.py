@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,9 +67,20 @@ def _lines(
         yield "results", f"{outcome.results} (report.json, logs/)"
     yield "", ""
     if not outcome.succeeded:
-        yield "next", f"hanse logs {outcome.results} --tail 20"
+        yield "next", f"{_tool('hanse')} logs {outcome.results} --tail 20"
         return
     if (directory / "report.py").exists():
-        yield "next", f"python {directory / 'report.py'}    what each edge gains by taking part"
+        yield "next", f"{_tool('python')} {directory / 'report.py'}    what each edge gains by taking part"
     if outcome.clusters:
-        yield "or", f"hanse simulate {directory} --drill {outcome.clusters[-1]['name']}@3    kill an edge"
+        yield (
+            "or",
+            f"{_tool('hanse')} simulate {directory} --drill {outcome.clusters[-1]['name']}@3    kill an edge",
+        )
+
+
+def _tool(name: str) -> str:
+    """How to call a program of this environment from here: by name where PATH finds it, else by path."""
+    place = Path(sys.executable).with_name(name)
+    if not place.exists() or shutil.which(name) == str(place):
+        return name
+    return str(place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place)

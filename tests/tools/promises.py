@@ -37,10 +37,14 @@ def read(text: str) -> list[Promise]:
     """The rows of every promise table in this page."""
     rows: list[Promise] = []
     inside = False
-    for number, line in enumerate(text.splitlines(), start=1):
+    lines = text.splitlines()
+    for number, line in enumerate(lines, start=1):
         if not line.startswith("|"):
             inside = False
             continue
+        first = number == 1 or not lines[number - 2].startswith("|")
+        if first and not (number < len(lines) and lines[number].startswith("| -")):
+            raise ValueError(f"line {number}: a row that belongs to no table; remove the empty line above it")
         cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip())[1:-1]]
         if cells == HEADING:
             inside = True

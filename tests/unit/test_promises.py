@@ -65,3 +65,11 @@ def test_open_promises_are_counted(promises: ModuleType) -> None:
 def test_tables_of_other_shapes_are_left_alone(promises: ModuleType) -> None:
     """Only tables with the promises' heading are read."""
     assert promises.read("| a | b |\n| --- | --- |\n| 1 | 2 |\n") == []
+
+
+def test_a_row_cut_off_from_its_table_is_not_overlooked(promises: ModuleType) -> None:
+    """An empty line within a table would hide all rows below it."""
+    whole = table("not yet")
+    assert len(promises.read(whole + "| b | here | not yet | |\n")) == 2
+    with pytest.raises(ValueError, match="belongs to no table"):
+        promises.read(whole + "\n| b | here | not yet | |\n")
