@@ -338,6 +338,8 @@ class Agent:
             if isinstance(event, port.Started):
                 _log.info("client started", uid=uid, name=event.name, pid=event.handle)
                 continue
+            if isinstance(event, port.Waiting):
+                continue
             how = (
                 f"ended with exit code {event.exit_code}"
                 if event.signal is None

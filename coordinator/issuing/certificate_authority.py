@@ -130,7 +130,7 @@ def issue(
     """Sign a leaf certificate (PEM) for `identity` and the key of the request.
 
     It is good from CLOCK_SKEW before `now` to `lifetime` after, and no longer than the CA. Coordinator and
-    aggregator get it for serving and calling, with `dns_names` (their `server_name` is always among them);
+    aggregator get it for serving and calling, with `dns_names` (their `server_names` are always among them);
     clusters and clients for calling only. Nothing of the request but its key is used.
     Returns Denial(CSR_INVALID) for a request that is none, is too long, has a bad signature, or a key that is
     not on P-256.
@@ -148,7 +148,7 @@ def issue(
     usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
     if isinstance(identity, identities.CoordinatorIdentity | identities.AggregatorIdentity):
         usages.insert(0, ExtendedKeyUsageOID.SERVER_AUTH)
-        names += [x509.DNSName(name) for name in dict.fromkeys((identity.server_name, *dns_names))]
+        names += [x509.DNSName(name) for name in dict.fromkeys((*identity.server_names, *dns_names))]
     elif dns_names:
         raise ValueError(f"{identity.uri} serves nothing and gets no DNS names")
     issuer_key = authority.key.public_key()

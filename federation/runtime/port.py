@@ -11,10 +11,13 @@ import dataclasses
 import pathlib
 import re
 from collections.abc import AsyncIterator, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 MAXIMUM_NAME_LENGTH = 63
 """A workload's name becomes a Job's name and a label's value; both end at 63 characters."""
+
+MAXIMUM_BLOB_BYTES = 24 * 1024 * 1024
+"""A blob lies in the cluster's own database, in parts below 1 MiB; what is larger belongs into an image."""
 
 LOG_TAIL_LINES = 20
 """So many last lines travel with `Exited`: a Python traceback's end and what led to it."""
@@ -66,6 +69,57 @@ class Resources:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Mount:
+    """A volume that a container sees. `source` is a Kubernetes volume source without a name, such as
+    {"configMap": {"name": "zurich-heart-disease"}}.
+    """
+
+    path: pathlib.PurePath
+    source: Mapping[str, Any]
+    read_only: bool = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Destination:
+    """An address that a container may connect to: one IP address and one TCP port."""
+
+    ip: str
+    port: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pod:
+    """What only a container runtime needs to know of a workload.
+
+    namespace:           where its objects live.
+    labels, annotations: put on every object of it.
+    mounts:              volumes besides `files`, `secret_directories` and `blobs`.
+    secret_directories:  directories of small files, each a Secret, mounted read-only; `refresh` changes them.
+    blobs:               bytes of any size up to MAXIMUM_BLOB_BYTES, mounted as a directory of parts at that
+                         path; joined in the order of their names the parts are the bytes.
+    egress:              all that it may connect to; None leaves it unrestricted.
+    ingress_port:        the one port that others in the cluster may connect to; None for none.
+    host_names:          names that it must resolve without DNS, with their addresses.
+    service_account:     empty for one that may do nothing; no token is mounted either way.
+    node_selector:       which nodes it may run on.
+    """
+
+    namespace: str = "default"
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    annotations: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    mounts: tuple[Mount, ...] = ()
+    secret_directories: Mapping[pathlib.PurePath, Mapping[str, bytes]] = dataclasses.field(
+        default_factory=dict
+    )
+    blobs: Mapping[pathlib.PurePath, bytes] = dataclasses.field(default_factory=dict)
+    egress: tuple[Destination, ...] | None = None
+    ingress_port: int | None = None
+    host_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    service_account: str = ""
+    node_selector: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Workload:
     """One thing to run to its end.
 
@@ -75,6 +129,8 @@ class Workload:
     files:        plain file names and their bytes, written into `directory`, readable by the workload only.
     directory:    absolute; private to this workload, and its working directory.
     image:        what a container runtime would run; local processes ignore it.
+    pod:          what only a container runtime needs; local processes ignore it. In a container `files` are
+                  mounted at `directory`, read-only; places to write to are among `pod.mounts`.
 
     Raises: InvalidWorkload when a field breaks these rules.
     """
@@ -86,6 +142,7 @@ class Workload:
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
     resources: Resources = dataclasses.field(default_factory=Resources)
     image: str = ""
+    pod: Pod = dataclasses.field(default_factory=Pod)
 
     def __post_init__(self) -> None:
         """Check the rules that every runtime relies on."""
@@ -119,18 +176,36 @@ class Started:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Waiting:
+    """The workload was accepted and cannot run yet: no node has room, its image does not come.
+
+    reason:  CamelCase: Unschedulable, ImageNotPulled, VolumeNotMounted, NotAdmitted.
+    message: one sentence for people, with the next step.
+    """
+
+    name: str
+    reason: str
+    message: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Exited:
     """The workload ended, and nothing of it is left.
 
     exit_code: its exit status, or None when a signal ended it.
     signal:    the signal's name (SIGKILL), or None.
     log_tail:  the last lines of its output, at most LOG_TAIL_LINES.
+    reason:    CamelCase, why it ended if that is more than its exit status says: OutOfMemory, Evicted,
+               NodeLost, or what the workload itself left as its last words; else empty.
+    message:   one sentence for people, with the next step; empty without a reason.
     """
 
     name: str
     exit_code: int | None
     signal: str | None
     log_tail: tuple[str, ...] = ()
+    reason: str = ""
+    message: str = ""
 
     @property
     def succeeded(self) -> bool:
@@ -138,16 +213,26 @@ class Exited:
         return self.exit_code == 0
 
 
-WorkloadEvent = Started | Exited
+WorkloadEvent = Started | Waiting | Exited
 
 
 class Runtime(Protocol):
     """Where workloads run.
 
     Laws: every `Started` is followed by exactly one `Exited` of that name before another `Started` of it;
-    after `stop` returns, or after `Exited`, nothing of the workload is left, its own children included;
-    after `close` nothing that this runtime started is left, and `events` ends.
+    `Waiting` comes only before `Started` or `Exited`; after `stop` returns, or after `Exited`, nothing of the
+    workload is left, its own children included; after `close`, `events` ends, and of a runtime that is not
+    `durable` nothing that it started is left.
+
+    A durable runtime's workloads outlive the process that started them. When its `events` begin, what already
+    runs is told as `Started`, and `start` of a name that runs raises WorkloadExists: the caller takes it over
+    then.
     """
+
+    @property
+    def durable(self) -> bool:
+        """Whether workloads go on when this process ends."""
+        ...
 
     async def start(self, workload: Workload) -> None:
         """Start `workload`.
@@ -174,6 +259,13 @@ class Runtime(Protocol):
         """
         ...
 
+    async def refresh(self, name: str, directory: pathlib.PurePath, files: Mapping[str, bytes]) -> None:
+        """Replace the files of one of a running workload's `secret_directories`; it sees them within minutes.
+
+        A name that does not run is no error.
+        """
+        ...
+
     async def close(self, grace_seconds: float) -> None:
-        """End everything that runs here."""
+        """Stop watching; if not `durable`, end everything that runs here."""
         ...

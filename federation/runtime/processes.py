@@ -70,6 +70,11 @@ class Processes:
         self._events: asyncio.Queue[port.WorkloadEvent | None] = asyncio.Queue()
         self._closed = False
 
+    @property
+    def durable(self) -> bool:
+        """Processes end with the process that started them."""
+        return False
+
     async def start(self, workload: port.Workload) -> None:
         """Start `workload` as a process (see `port.Runtime.start`)."""
         self._check_open(workload)
@@ -117,6 +122,9 @@ class Processes:
                 self._events.put_nowait(None)  # a later reader ends too
                 return
             yield event
+
+    async def refresh(self, name: str, directory: pathlib.PurePath, files: Mapping[str, bytes]) -> None:
+        """Do nothing: processes read files where whoever renews them has written them."""
 
     async def close(self, grace_seconds: float) -> None:
         """End every process and wait until each is gone."""

@@ -85,6 +85,16 @@ class CoordinatorIdentity(_Named):
         """The DNS name in its server certificate, for those that dial it."""
         return f"coordinator.{self.trust_domain}"
 
+    @property
+    def enrollment_server_name(self) -> str:
+        """The DNS name of its enrollment listener, so that one address can lead to both listeners."""
+        return f"enrollment.{self.trust_domain}"
+
+    @property
+    def server_names(self) -> tuple[str, ...]:
+        """Every DNS name in its certificate."""
+        return (self.server_name, self.enrollment_server_name)
+
 
 @dataclass(frozen=True, slots=True)
 class ClusterIdentity(_Named):
@@ -118,6 +128,11 @@ class AggregatorIdentity(_Named):
     def server_name(self) -> str:
         """The DNS name in its server certificate, for those that dial it."""
         return f"{self.training}.{self.namespace}.aggregator.{self.trust_domain}"
+
+    @property
+    def server_names(self) -> tuple[str, ...]:
+        """Every DNS name in its certificate."""
+        return (self.server_name,)
 
 
 @dataclass(frozen=True, slots=True)

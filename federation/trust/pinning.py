@@ -69,7 +69,7 @@ async def dial(
         raise HubNotTrusted(
             f"the CA certificate of {address} names no trust domain; give the trust domain too"
         )
-    server_name = identities.CoordinatorIdentity(domain).server_name
+    server_name = identities.CoordinatorIdentity(domain).enrollment_server_name
     authority_pem = certificates.to_pem(authority)
     channel = credentials.channel_to_authority(address, server_name, authority_pem, options)
     return PinnedHub(channel, authority_pem, domain, server_name)

@@ -6,7 +6,7 @@ import datetime as dt
 import json
 import pathlib
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import grpc.aio
 import pytest
@@ -157,6 +157,11 @@ class Runtime:
     async def events(self) -> AsyncIterator[port.WorkloadEvent]:
         while True:
             yield await self.happened.get()
+
+    durable = False
+
+    async def refresh(self, name: str, directory: pathlib.PurePath, files: Mapping[str, bytes]) -> None:
+        pass
 
     async def close(self, grace_seconds: float) -> None:
         return None

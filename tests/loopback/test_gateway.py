@@ -5,7 +5,7 @@ import contextlib
 import datetime as dt
 import pathlib
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import grpc
@@ -62,6 +62,11 @@ class FakeRuntime:
     async def events(self) -> AsyncIterator[runtimes.WorkloadEvent]:
         while (event := await self.happened.get()) is not None:
             yield event
+
+    durable = False
+
+    async def refresh(self, name: str, directory: pathlib.PurePath, files: Mapping[str, bytes]) -> None:
+        pass
 
     async def close(self, grace_seconds: float) -> None:
         for name in list(self.running):

@@ -61,7 +61,8 @@ async def test_the_right_pin_opens_a_channel(hub: Hub) -> None:
     dialled = await pinning.dial(hub.address, hub.authority.pin)
     async with dialled.channel as channel:
         reply = await hanse_pb2_grpc.EnrollmentStub(channel).Join(hanse_pb2.JoinRequest(token="t"))
-    assert reply.control_server_name == dialled.server_name == "coordinator.hanse.local"
+    assert reply.control_server_name == "coordinator.hanse.local"
+    assert dialled.server_name == "enrollment.hanse.local"
     assert dialled.trust_domain == "hanse.local"
     bundle.verify_contains(dialled.authority_pem, hub.authority.pin)
 

@@ -50,6 +50,11 @@ class Runtime:
         while True:
             yield await self.happened.get()
 
+    durable = False
+
+    async def refresh(self, name: str, directory: pathlib.PurePath, files: Mapping[str, bytes]) -> None:
+        pass
+
     async def close(self, grace_seconds: float) -> None:
         self.running.clear()
 

@@ -64,7 +64,7 @@ def test_the_authority_certificate() -> None:
 @pytest.mark.parametrize(
     "identity, serves, dns",
     [
-        (CoordinatorIdentity(TD), True, ["coordinator.hanse.local"]),
+        (CoordinatorIdentity(TD), True, ["coordinator.hanse.local", "enrollment.hanse.local"]),
         (
             AggregatorIdentity(TD, "cardiology", "hospitals"),
             True,
@@ -75,7 +75,7 @@ def test_the_authority_certificate() -> None:
     ],
 )
 def test_a_leaf_says_what_the_authority_decided(identity: Identity, serves: bool, dns: list[str]) -> None:
-    """One SPIFFE ID, the server name only for servers, the usages of the kind, never CA:TRUE."""
+    """One SPIFFE ID, the server names only for servers, the usages of the kind, never CA:TRUE."""
     certificate = leaf(issue(identity=identity))
     certificate.verify_directly_issued_by(CA.certificate)
     summary = certificates.summarise(certificates.to_pem(certificate))

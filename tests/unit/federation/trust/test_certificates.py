@@ -67,7 +67,7 @@ def test_a_certificate_says_whose_and_until_when() -> None:
     assert summary.identity == hub
     assert summary.serial == issued.serial
     assert summary.not_before < AUTHORITY.now < summary.not_after
-    assert summary.dns_names == ("coordinator.hanse.local", "hub.example")
+    assert summary.dns_names == ("coordinator.hanse.local", "enrollment.hanse.local", "hub.example")
     assert summary.fingerprint == certificates.fingerprint(certificates.load(issued.chain_pem)[0])
 
 
