@@ -348,7 +348,7 @@ async def test_the_key_of_an_ended_training_is_good_for_nothing(hub: Hub) -> Non
             # A training of the same name, some seconds later.
             hub.app.aggregators._now = lambda: dt.datetime.now(dt.UTC).timestamp() + 5
             hub.app.aggregators.expect("another", "cardiology", "hospitals")
-            # Not a word is said: gRPC reports a write into a call that was just refused as an error of its own.
+            # Not a word is said: gRPC reports a write into a refused call as an error of its own.
             session = pb_grpc.ProgressStub(theirs).Session()
             assert await denied(session.read()) is denials.Reason.REVOKED
             renewal = pb_grpc.EnrollmentStub(theirs).Renew(
