@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from federation.runtime import processes as runtime_processes
-from simulations.local import memory, processes, results, scenario, view
+from simulations.local import memory, processes, results, scenario, story, view
 from simulations.local.errors import SimulationError, SimulationFailed
 
 TRUST_DOMAIN = "hanse.local"
@@ -32,13 +32,7 @@ STOP_SECONDS = 10.0
 """Twice what an agent gives its clients, so that it can clear up after one that does not end."""
 
 LINK_GRACE_SECONDS = 5.0
-SETTLE_SECONDS = 3.0
-"""An edge that has just connected offers nothing for a moment; what still keeps the quorum away after this
-long will go on doing so."""
-
 MEMORY_INTERVAL_SECONDS = 0.25
-_HOPELESS = frozenset({"QuorumNotReached", "NoSuchDataset", "NoClusterSelected"})
-_FINAL_PHASES = frozenset({"Completed", "Failed", "Suspended"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,11 +81,7 @@ class Simulation:
         self._new_token = new_token
         self._options = options
         self._view = shown
-        self._started = time.monotonic()
-        self._first_round: float | None = None
-        self._ended: float | None = None
-        self._status: dict[str, Any] = {}
-        self._metrics: dict[tuple[int, str], Mapping[str, Any]] = {}
+        self._story = story.Story(plan.title, len(plan.edges), shown, on_round=self._reached)
         self._memory = memory.PeakMemory()
         self._agents: dict[str, processes.Child] = {}
         self._drilled: set[Drill] = set()
@@ -136,7 +126,8 @@ class Simulation:
             )
             sampler = asyncio.create_task(self._sample_memory())
             stack.callback(sampler.cancel)
-            outcome = await self._follow(coordinator)
+            outcome = await self._story.follow(self._statuses(coordinator), self._options.timeout_seconds)
+            self._add_late_drills(outcome)
             self._memory.sample_children()
         return outcome
 
@@ -203,55 +194,6 @@ class Simulation:
 
     # -- following the training ------------------------------------------------------------------
 
-    async def _follow(self, coordinator: processes.Child) -> results.Outcome:
-        timed_out = hopeless = False
-        try:
-            async with asyncio.timeout(self._options.timeout_seconds):
-                hopeless = await self._read_to_the_end(coordinator)
-        except TimeoutError:
-            timed_out = True
-        self._ended = time.monotonic()
-        outcome = results.outcome_of(
-            self._plan.title, self._status, list(self._metrics.values()), self._seconds()
-        )
-        if hopeless:
-            # On a cluster it would go on waiting; here nobody else can come.
-            outcome.state = "Failed"
-        if timed_out:
-            waited = f"after {self._options.timeout_seconds:g} s the training was still {outcome.state}"
-            outcome.state, outcome.reason = "TimedOut", "Timeout"
-            outcome.message = f"{waited}: {outcome.message}" if outcome.message else waited
-        for drill in self._options.drills:
-            if drill not in self._drilled:
-                late = f"--drill {drill.edge}@{drill.round} came too late, the training was over before"
-                outcome.message = f"{outcome.message}; {late}" if outcome.message else late
-        return outcome
-
-    async def _read_to_the_end(self, coordinator: processes.Child) -> bool:
-        """Take every status until a final one; says whether none comes because the quorum cannot be."""
-        statuses = self._statuses(coordinator)
-        while self._status.get("phase") not in _FINAL_PHASES:
-            try:
-                async with asyncio.timeout(SETTLE_SECONDS if self._is_hopeless() else None):
-                    status = await anext(statuses, None)
-            except TimeoutError:
-                return True
-            if status is None:
-                raise _died(coordinator)
-            self._take(status)
-        return False
-
-    def _is_hopeless(self) -> bool:
-        """Whether, with the edges as they are, the quorum cannot be reached."""
-        here = {c["name"] for c in self._status.get("clusters", []) if c.get("reason") != "NotConnected"}
-        if len(here) < len(self._plan.edges):
-            return False
-        conditions = {entry["type"]: entry["reason"] for entry in self._status.get("conditions", [])}
-        return conditions.get("QuorumReached") in _HOPELESS and self._status.get("phase") in (
-            "Pending",
-            "Waiting",
-        )
-
     async def _statuses(self, coordinator: processes.Child) -> AsyncIterator[dict[str, Any]]:
         """The training's status at each change, as the coordinator publishes it."""
         assert coordinator.process.stdout is not None
@@ -260,25 +202,19 @@ class Simulation:
             resource = change.get("object", {})
             if resource.get("kind") == "FederatedTraining" and resource.get("status"):
                 yield resource["status"]
+        raise _died(coordinator)
 
-    def _take(self, status: dict[str, Any]) -> None:
-        self._status = status
-        for entry in status.get("metrics", []):
-            self._metrics[entry["round"], entry["phase"]] = entry
-        current = status.get("round", {}).get("current", 0)
-        over = status.get("phase") in _FINAL_PHASES
-        if current and self._first_round is None:
-            self._first_round = time.monotonic()
+    def _reached(self, round_number: int) -> None:
         for drill in self._options.drills:
-            if current >= drill.round and drill not in self._drilled and not over:
+            if round_number >= drill.round and drill not in self._drilled:
                 self._drilled.add(drill)
                 self._agents[drill.edge].kill_group()
-        self._view.status(status)
 
-    def _seconds(self) -> dict[str, float]:
-        ended = self._ended or time.monotonic()
-        first = self._first_round or ended
-        return {"start": first - self._started, "rounds": ended - first, "total": ended - self._started}
+    def _add_late_drills(self, outcome: results.Outcome) -> None:
+        for drill in self._options.drills:
+            if drill not in self._drilled:
+                late = f"--drill {drill.edge}@{drill.round} came too late, the training was over before"
+                outcome.message = f"{outcome.message}; {late}" if outcome.message else late
 
     async def _sample_memory(self) -> None:
         while True:
