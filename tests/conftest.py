@@ -20,6 +20,7 @@ import hypothesis
 import pytest
 
 import federation.trust  # noqa: F401  (before anything imports grpc: no TLS 1.2)
+from tests.fakes import controlplane
 
 IN_CI = os.environ.get("CI") in {"true", "1"}
 SEED = int(os.environ.get("HANSE_TEST_SEED") or (20260101 if IN_CI else secrets.randbelow(2**32)))
@@ -67,3 +68,16 @@ def _umask_and_environment_stay() -> Iterator[None]:
     os.umask(mask)
     if Path.cwd() != here:
         os.chdir(here)
+
+
+@pytest.fixture(scope="session")
+def control_plane() -> Iterator[controlplane.ControlPlane]:
+    """One real API server for the session, with Hanse's kinds; each test takes a namespace of its own."""
+    lacking = controlplane.missing()
+    if lacking and IN_CI:
+        pytest.fail(f"these tests need a real API server: {lacking}")
+    if lacking:
+        pytest.skip(lacking)
+    plane = controlplane.start(users={"nobody": []})
+    yield plane
+    plane.stop()

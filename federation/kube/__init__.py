@@ -1,1 +1,1 @@
-"""The Kubernetes API as both sides use it: the only room that imports the Kubernetes client."""
+"""The only room that talks to a Kubernetes API server; everything else speaks through it, in JSON objects."""

@@ -1,0 +1,247 @@
+"""One authenticated way to one API server: requests as bytes, credentials that renew themselves, patience.
+
+The library loads kubeconfigs and service accounts and makes the TLS session; this module adds what a program
+needs that runs for months: token files are read again, a server that is away for a moment is asked again,
+and every request is counted, so that a test can say how few there are. It refuses to know of objects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import pathlib
+import random
+import ssl
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Self
+from urllib.parse import urlencode
+
+import aiohttp
+
+from federation.kube import errors
+
+PATIENCE_SECONDS = 30.0
+"""An API server that restarts is back in 5 to 10 s; a request waits that out instead of failing."""
+
+REQUEST_SECONDS = 60.0
+"""The API server itself gives up on a request after 60 s; waiting longer waits for nobody."""
+
+CREDENTIALS_SECONDS = 60.0
+"""Token files are read again this often; kubelet renews them ten minutes and more before they expire."""
+
+SERVICE_ACCOUNT = pathlib.Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+Query = Sequence[tuple[str, str]]
+
+
+class Connection:
+    """Requests to one API server. `requests` counts them by verb, repeated ones included."""
+
+    def __init__(
+        self,
+        configuration: Any,
+        token_file: pathlib.Path | None,
+        *,
+        user_agent: str,
+        rng: random.Random,
+        patience_seconds: float,
+    ) -> None:
+        """Use `open` instead."""
+        from kubernetes.aio.client import rest  # half a second; only who connects pays it
+
+        # Cluster CAs made by common tools lack extensions that Python 3.13 has begun to insist on.
+        configuration.disable_strict_ssl_verification = True
+        self._configuration = configuration
+        self._rest = rest.RESTClientObject(configuration)
+        self._token_file = token_file
+        self._token_read = -CREDENTIALS_SECONDS
+        self._user_agent = user_agent
+        self._rng = rng
+        self.patience_seconds = patience_seconds
+        self.requests: collections.Counter[str] = collections.Counter()
+
+    @classmethod
+    async def open(
+        cls,
+        kubeconfig: pathlib.Path | None = None,
+        context: str | None = None,
+        *,
+        user_agent: str = "hanse",
+        rng: random.Random | None = None,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> Self:
+        """Read `kubeconfig`, or without one what a pod has of its service account; sends nothing yet.
+
+        Raises: NotConfigured.
+        """
+        from kubernetes.aio import client, config
+
+        configuration = client.Configuration()
+        token_file: pathlib.Path | None = None
+        try:
+            if kubeconfig is not None:
+                if not await asyncio.to_thread(kubeconfig.is_file):
+                    raise errors.NotConfigured(f"kubeconfig {kubeconfig}: there is no such file")
+                loader = await config.load_kube_config(
+                    config_file=str(kubeconfig),
+                    context=context,
+                    client_configuration=configuration,
+                    persist_config=False,
+                )
+                token_file = await asyncio.to_thread(_token_file, kubeconfig, context)
+                del loader
+            else:
+                config.load_incluster_config(client_configuration=configuration, try_refresh_token=False)
+                token_file = SERVICE_ACCOUNT / "token"
+        except (config.ConfigException, OSError, ValueError, TypeError, KeyError) as error:
+            where = f"kubeconfig {kubeconfig}" if kubeconfig else "this pod's service account"
+            raise errors.NotConfigured(f"{where}: {error}") from error
+        # A proxy from the environment is for the world outside; kubeconfigs name theirs.
+        configuration.client_session_kwargs = {"trust_env": kubeconfig is not None}
+        return cls(
+            configuration,
+            token_file,
+            user_agent=user_agent,
+            rng=rng or random.Random(),  # noqa: S311 - jitter
+            patience_seconds=patience_seconds,
+        )
+
+    @property
+    def server(self) -> str:
+        """Where the API server is, as the kubeconfig says it."""
+        return str(self._configuration.host)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._rest.close()
+
+    @contextlib.asynccontextmanager
+    async def answer(
+        self,
+        method: str,
+        path: str,
+        query: Query = (),
+        *,
+        what: str,
+        verb: str,
+        body: Any = None,
+        content_type: str = "application/json",
+        timeout: aiohttp.ClientTimeout | None = None,
+        patience_seconds: float | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send one request, again while the server is away, and give the answer, whose body is not read yet.
+
+        Raises: the error that the server's refusal means; Unreachable.
+        """
+        patience = self.patience_seconds if patience_seconds is None else patience_seconds
+        give_up = time.monotonic() + patience
+        renewed = False
+        for attempt in range(1_000_000):
+            pause = min(0.2 * 2.0**attempt, 5.0) * (0.5 + self._rng.random())
+            try:
+                response = await self._send(method, path, query, verb, body, content_type, timeout)
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                failure: errors.KubernetesError = self._unreachable(what, error)
+                again = _was_not_sent(error) or (method != "POST" and not isinstance(error, ssl.SSLError))
+            else:
+                if response.status < 400:
+                    try:
+                        yield response
+                    finally:
+                        response.release()
+                    return
+                failure = errors.from_answer(response.status, await response.read(), what)
+                again = response.status == 429 or (
+                    method != "POST" and response.status in (500, 502, 503, 504)
+                    and isinstance(failure, errors.Unreachable)
+                )  # fmt: skip
+                with contextlib.suppress(ValueError):
+                    pause = max(pause, float(response.headers.get("Retry-After", "")))
+                if response.status == 401 and not renewed:
+                    renewed, again, pause = True, await self._read_token(force=True), 0.0
+            if not again or time.monotonic() + pause > give_up:
+                raise failure
+            await asyncio.sleep(pause)
+
+    async def websocket(
+        self, path: str, query: Query, protocol: str
+    ) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]:
+        """Open a websocket; the caller enters what is returned."""
+        self.requests["connect"] += 1
+        session = self._session()
+        url = f"{self._configuration.host}{path}?{urlencode(query)}".replace("http", "ws", 1)
+        return session.ws_connect(
+            url, protocols=(protocol,), headers=await self._headers(), heartbeat=30, max_msg_size=2**25
+        )
+
+    def _session(self) -> aiohttp.ClientSession:
+        if self._rest.pool_manager is None:
+            self._rest.pool_manager = self._rest._create_pool_manager()
+        session: aiohttp.ClientSession = self._rest.pool_manager
+        return session
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: Query,
+        verb: str,
+        body: Any,
+        content_type: str,
+        timeout: aiohttp.ClientTimeout | None,
+    ) -> aiohttp.ClientResponse:
+        self.requests[verb] += 1
+        url = f"{self._configuration.host}{path}"
+        headers = {**await self._headers(), "Content-Type": content_type}
+        answer = await self._rest.request(
+            method,
+            f"{url}?{urlencode(query)}" if query else url,
+            headers=headers,
+            body=body,
+            _request_timeout=timeout or aiohttp.ClientTimeout(total=REQUEST_SECONDS),
+        )
+        response: aiohttp.ClientResponse = answer.response
+        return response
+
+    async def _headers(self) -> Mapping[str, str]:
+        await self._read_token()
+        token = self._configuration.api_key.get("BearerToken")
+        headers = {"Accept": "application/json", "User-Agent": self._user_agent}
+        return {**headers, "Authorization": token} if token else headers
+
+    async def _read_token(self, force: bool = False) -> bool:
+        """Read the token file again if that is due; return whether there is one."""
+        if self._token_file is None:
+            return False
+        if force or time.monotonic() - self._token_read >= CREDENTIALS_SECONDS:
+            with contextlib.suppress(OSError):  # while it is being replaced the old one serves
+                token = (await asyncio.to_thread(self._token_file.read_text)).strip()
+                self._configuration.api_key["BearerToken"] = f"Bearer {token}"
+                self._token_read = time.monotonic()
+        return True
+
+    def _unreachable(self, what: str, error: BaseException) -> errors.Unreachable:
+        cause = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+        return errors.Unreachable(f"{what}: the API server at {self.server} does not answer: {cause}")
+
+
+def _was_not_sent(error: BaseException) -> bool:
+    """Whether the connection failed before a byte of the request; a wrong certificate stays wrong."""
+    return isinstance(error, aiohttp.ClientConnectorError) and not isinstance(
+        error, aiohttp.ClientConnectorCertificateError
+    )
+
+
+def _token_file(kubeconfig: pathlib.Path, context: str | None) -> pathlib.Path | None:
+    """Return the token file that a kubeconfig names for a context; the library reads it once only."""
+    import yaml
+
+    content = yaml.safe_load(kubeconfig.read_text())
+    name = context or content.get("current-context")
+    user = next((c["context"].get("user") for c in content.get("contexts") or () if c["name"] == name), None)
+    for entry in content.get("users") or ():
+        if entry["name"] == user and (entry.get("user") or {}).get("tokenFile"):
+            return kubeconfig.parent / str(entry["user"]["tokenFile"])
+    return None
