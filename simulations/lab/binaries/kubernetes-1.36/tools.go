@@ -1,3 +1,5 @@
+//go:build tools
+
 // Package tools names the programs of one Kubernetes release that a bare lab runs, so that
 // go.mod and go.sum pin them and everything they are built from.
 package tools
