@@ -102,6 +102,7 @@ def _open(url: str) -> IO[bytes]:
     try:
         answer: IO[bytes] = urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS)  # noqa: S310 - asserted above
     except urllib.error.HTTPError as error:
+        error.close()
         raise DownloadFailed(f"{url} answers {error.code} {error.reason}") from error
     except OSError as error:
         where = urllib.parse.urlsplit(url).hostname
