@@ -9,10 +9,12 @@ stand behind the protocols here.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from coordinator import caches, workloads
 from coordinator.clients import members
 from coordinator.planning import desired, snapshot, status
 from federation.api import cluster as cluster_api
@@ -20,6 +22,7 @@ from federation.api import reasons
 from federation.runtime import port as runtimes
 from federation.store import port as stores
 from federation.telemetry import logs
+from federation.trust import authorisation
 
 _log = logs.get_logger(__name__)
 
@@ -36,8 +39,12 @@ RETRY_SECONDS = 5.0
 STOP_GRACE_SECONDS = 10.0
 """An aggregator that is to stop may finish what it writes; a model was stored before it said so."""
 
-DRAIN_SECONDS = 2.0
-"""The end of a process can be seen before the last words on its stream are read."""
+CONFLICT_SECONDS = 0.25
+"""A newer state than the one that was planned on is on its way here; if not, it is asked for again after so
+long."""
+
+APP_SECONDS = 15.0
+"""An app that could not be read is looked for again after so long: nobody tells when it is put right."""
 
 
 class Agents(Protocol):
@@ -59,17 +66,13 @@ class Agents(Protocol):
         """Say what the cluster is asked to do."""
         ...
 
+    def release(self) -> None:
+        """What is asked of the clusters is known now: before, nobody is told anything."""
+        ...
 
-class Aggregators(Protocol):
+
+class Aggregators(workloads.Sessions, Protocol):
     """What is known of the aggregators' sessions, and the way to tell them."""
-
-    def expect(self, uid: str, namespace: str, name: str) -> None:
-        """An aggregator is being started."""
-        ...
-
-    def forget(self, uid: str) -> None:
-        """It is gone."""
-        ...
 
     def observed(self, uid: str) -> snapshot.Aggregator:
         """What it said."""
@@ -85,10 +88,6 @@ class Aggregators(Protocol):
         """Say what it should be told."""
         ...
 
-    async def drained(self, uid: str, timeout_seconds: float) -> None:
-        """Wait until an ended process's last words are read."""
-        ...
-
 
 class Apps(Protocol):
     """What became of the trainings' apps."""
@@ -102,21 +101,22 @@ class Apps(Protocol):
         ...
 
 
-Launch = Callable[[snapshot.Training, int], Coroutine[Any, Any, runtimes.Workload]]
-"""Writes the aggregator's credentials and returns the workload that runs it, for so many clusters."""
-
-Revoke = Callable[[frozenset[str]], object]
-"""Puts the whole set of expelled clusters in force and cuts their streams."""
+Revoke = Callable[[authorisation.Revocations], object]
+"""Puts the whole set of revocations in force and cuts the streams that they concern."""
 
 
-@dataclasses.dataclass
-class _Process:
-    """One aggregator's process, from the wish to start it until nothing is left of it."""
+@dataclasses.dataclass(frozen=True)
+class _Outcome:
+    """What became of one training's plan.
 
-    uid: str
-    exit: snapshot.Exit | None = None
-    winding_down: asyncio.Task[None] | None = None
-    suspended: bool = False
+    hold: nobody is to be told of any assignment yet. recheck_at: when to look again without news, unix
+    seconds.
+    """
+
+    training: snapshot.Training
+    plan: desired.Plan
+    hold: bool = False
+    recheck_at: float | None = None
 
 
 class Controller:
@@ -130,49 +130,82 @@ class Controller:
         agents: Agents,
         aggregators: Aggregators,
         apps: Apps,
-        launch: Launch,
+        launch: workloads.Launch,
         revoke: Revoke,
         roll: members.Members,
         now: Callable[[], float],
         limits: snapshot.Limits,
         stop_grace_seconds: float = STOP_GRACE_SECONDS,
+        certificate_seconds: float = 86_400.0,
     ) -> None:
-        """Wire it; nothing runs before `run`."""
+        """Wire it; nothing runs before `run`.
+
+        certificate_seconds: how long a certificate of a training that is deleted may still be good.
+        """
+        self._certificate_seconds = certificate_seconds
         self._store = store
-        self._runtime = runtime
         self._agents = agents
         self._aggregators = aggregators
         self._apps = apps
-        self._launch = launch
         self._revoke = revoke
         self._roll = roll
         self._now = now
         self._limits = limits
         self._stop_grace_seconds = stop_grace_seconds
-        self._trainings: dict[stores.Key, stores.Resource] = {}
-        self._clusters: dict[stores.Key, stores.Resource] = {}
+        self._trainings, self._clusters = caches.Cache(), caches.Cache()
+        self._caches = {TRAINING: self._trainings, members.KIND: self._clusters}
+        self._deleted: dict[tuple[str, str], float] = {}
         self._placed: dict[str, frozenset[str]] = {}
         self._plans: dict[str, tuple[snapshot.Training, desired.Plan]] = {}
         self._asked: set[str] = set()
-        self._processes: dict[str, _Process] = {}
-        self._ending: set[asyncio.Task[None]] = set()
+        self._written: dict[str, tuple[dict[str, Any], Mapping[str, Any]]] = {}
         self._dirty = asyncio.Event()
+        self._workloads = workloads.Workloads(
+            runtime=runtime,
+            sessions=aggregators,
+            launch=launch,
+            now=now,
+            stop_grace_seconds=stop_grace_seconds,
+            on_change=self.notify,
+        )
         self.reconciled = 0
 
     def notify(self) -> None:
         """Something changed; to be called from the loop's thread."""
         self._dirty.set()
 
-    async def run(self) -> None:
-        """Reconcile until cancelled. Ends no workloads: whoever owns the runtime closes it."""
+    async def run(self, *, follow: bool = True) -> None:
+        """Reconcile until cancelled. Ends no workloads: whoever owns the runtime closes it.
+
+        follow: watch the store; without it, `observe` and `listed` say what it holds.
+        """
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._follow(TRAINING, self._trainings))
-            group.create_task(self._follow(members.KIND, self._clusters))
-            group.create_task(self._watch_workloads())
+            if follow:
+                for kind, cache in self._caches.items():
+                    cache.listed = True
+                    group.create_task(self._follow(kind))
+            group.create_task(self._workloads.watch())
             group.create_task(self._loop())
+
+    def observe(self, change: stores.Change) -> None:
+        """A resource of the hub changed; the same change may come again."""
+        kind = change.resource["kind"]
+        self._saw(kind, self._caches[kind].observe(change))
+
+    def listed(self, kind: str, listing: stores.ResourceList) -> None:
+        """All resources of a kind, as they were at one moment."""
+        self._saw(kind, self._caches[kind].replace(listing))
+
+    def _saw(self, kind: str, gone: Sequence[stores.Resource]) -> None:
+        if kind == TRAINING:
+            for resource in gone:
+                self._forget(resource)
+        self._apply_revocations()
+        self.notify()
 
     async def _loop(self) -> None:
         recheck_at: float | None = None
+        self.notify()
         while True:
             try:
                 async with asyncio.timeout(
@@ -183,7 +216,8 @@ class Controller:
             except TimeoutError:
                 pass
             self._dirty.clear()
-            recheck_at = await self.reconcile()
+            if all(cache.listed for cache in self._caches.values()):
+                recheck_at = await self.reconcile()
 
     async def reconcile(self) -> float | None:
         """Plan and apply every training once; return when to look again without news, or None."""
@@ -191,47 +225,71 @@ class Controller:
         wanted: dict[str, list[desired.Assignment]] = {name: [] for name in self._asked}
         running: dict[str, list[dict[str, str]]] = {key.name: [] for key in self._clusters}
         rechecks: list[float] = []
-        unwritten = False
+        hold = False
         for key in sorted(self._trainings):
+            if key not in self._trainings:
+                continue  # deleted meanwhile
             try:
-                training, plan, written = await self._reconcile_training(key)
-            except Exception:
-                # What one training's app or edges said must not end the hub for all the others.
-                _log.exception("training not reconciled", training=f"{key.namespace}/{key.name}")
+                outcome = await self._reconcile_training(key)
+            except Exception as error:
+                # What one training's app or edges said, and a store that does not answer, must not end the
+                # hub for all the others.
+                _report("training not reconciled", error, training=f"{key.namespace}/{key.name}")
                 rechecks.append(self._now() + RETRY_SECONDS)
-                known = self._plans.get(self._trainings[key]["metadata"]["uid"])
-                if known is None:
+                known = key in self._trainings and self._plans.get(self._trainings[key]["metadata"]["uid"])
+                if not known:
                     continue
-                training, plan, written = *known, True
+                outcome = _Outcome(*known)
+            training, plan = outcome.training, outcome.plan
             for cluster, assignment in sorted(plan.assignments.items()):
                 wanted.setdefault(cluster, []).append(assignment)
-            for cluster in self._placed[training.uid] & running.keys():
+            for cluster in self._placed.get(training.uid, frozenset()) & running.keys():
                 running[cluster].append({"namespace": training.namespace, "name": training.name})
-            if not written and plan.stage is desired.Stage.ENDED:
-                # The last status needs what the edges said; it is not to be dropped before that is written.
-                unwritten = True
-            if plan.recheck_at is not None:
-                rechecks.append(plan.recheck_at)
-        if unwritten:
-            return self._now() + BURST_SECONDS
+            hold = hold or outcome.hold
+            if (moment := _earliest(outcome.recheck_at, plan.recheck_at)) is not None:
+                rechecks.append(moment)
+        if hold:
+            return min(rechecks)
         for cluster, assignments in wanted.items():
             self._agents.assign(cluster, assignments)
         self._asked = {cluster for cluster, assignments in wanted.items() if assignments}
+        self._agents.release()
+        self._workloads.sweep({resource["metadata"]["uid"] for resource in self._trainings.values()})
         for cluster, references in running.items():
-            await self._apply_trainings(cluster, references)
+            try:
+                await self._apply_trainings(cluster, references)
+            except stores.StoreError as error:
+                _report("cluster's trainings not written", error, cluster=cluster)
+                rechecks.append(self._now() + RETRY_SECONDS)
         return min(rechecks, default=None)
 
-    async def _reconcile_training(self, key: stores.Key) -> tuple[snapshot.Training, desired.Plan, bool]:
-        """Plan one training and apply it, but for the assignments; say whether the status is written."""
+    async def _reconcile_training(self, key: stores.Key) -> _Outcome:
+        """Plan one training and apply it, but for the assignments."""
         snap = await self._gather(self._trainings[key])
         plan = desired.plan(snap)
-        self._plans[snap.training.uid] = snap.training, plan
-        self._placed[snap.training.uid] = frozenset(
+        training, now = snap.training, self._now()
+        self._plans[training.uid] = training, plan
+        self._placed[training.uid] = frozenset(
             member.cluster for member in plan.members if member.placed and plan.assignments
         )
-        self._aggregators.direct(snap.training.uid, plan.roster, plan.rules, plan.stop)
-        await self._apply_process(snap.training, plan)
-        return snap.training, plan, await self._apply_status(key, snap, plan)
+        self._aggregators.direct(training.uid, plan.roster, plan.rules, plan.stop)
+        await self._apply_process(training, plan)
+        if (until := self._unheard_until(training)) > now:
+            # Its status says more than is known here until it has spoken; its edges go on as they are.
+            return _Outcome(training, plan, hold=True, recheck_at=until)
+        if not await self._apply_status(key, snap, plan):
+            # The last status needs what the edges said; that is not to be dropped before it is written.
+            ended = plan.stage is desired.Stage.ENDED
+            return _Outcome(training, plan, hold=ended, recheck_at=now + CONFLICT_SECONDS)
+        if isinstance(training.app, snapshot.Problem) and plan.stage is desired.Stage.NOT_ACCEPTED:
+            return _Outcome(training, plan, recheck_at=now + APP_SECONDS)
+        expires_at = status.expires_at(training)
+        if expires_at is not None and expires_at <= now:
+            _log.info("finished training deleted", training=f"{key.namespace}/{key.name}")
+            with contextlib.suppress(stores.NotFoundError):
+                await self._store.delete(key)
+            expires_at = None
+        return _Outcome(training, plan, recheck_at=expires_at)
 
     async def _gather(self, resource: stores.Resource) -> snapshot.Snapshot:
         training = snapshot.training_of(resource, await self._apps.resolve(resource))
@@ -246,82 +304,69 @@ class Controller:
             )
             for key in sorted(self._clusters)
         )
-        process = self._processes.get(training.uid)
+        process = self._workloads.find(training.uid)
         over = desired.ended(training) or training.suspended
-        if process is not None and process.exit is not None and over and process.winding_down is not None:
+        if process is not None and process.gone and over and process.winding_down is not None:
             # It was told to end, has ended, and the status knows: nothing of it matters any more.
-            self._drop(process)
+            self._workloads.drop(process)
             process = None
         aggregator = dataclasses.replace(
             self._aggregators.observed(training.uid),
             started=process is not None,
             # That it ended because of a suspension is no failure, even if the suspension is over by now.
             exit=None if process is None or process.suspended else process.exit,
+            waiting=None if process is None else process.waiting,
         )
         return snapshot.Snapshot(
             training, clusters, self._agents.reports(training.uid), aggregator, self._now(), self._limits
         )
 
     async def _apply_process(self, training: snapshot.Training, plan: desired.Plan) -> None:
-        process = self._processes.get(training.uid)
+        process = self._workloads.find(training.uid)
+        clusters = sum(member.placed for member in plan.members)
         if plan.aggregator_wanted:
+            if process is not None and process.suspended and process.gone:
+                self._workloads.drop(process)
+                process = None
             if process is None:
-                await self._start(training, plan)
-            elif process.suspended and process.exit is not None:
-                self._drop(process)
-                await self._start(training, plan)
+                await self._workloads.start(training, clusters)
         elif process is not None and process.winding_down is None:
             process.suspended = plan.stage is desired.Stage.SUSPENDED
-            self._wind_down(process, self._stop_grace_seconds)
+            self._workloads.wind_down(process, self._stop_grace_seconds)
 
-    async def _start(self, training: snapshot.Training, plan: desired.Plan) -> None:
-        process = self._processes[training.uid] = _Process(training.uid)
-        self._aggregators.expect(training.uid, training.namespace, training.name)
-        try:
-            clusters = sum(member.placed for member in plan.members)
-            await self._runtime.start(await self._launch(training, clusters))
-        except (runtimes.RuntimeFailure, OSError) as error:
-            process.exit = snapshot.Exit(f"it could not be started, {error}")
-        _log.info("aggregator started", training=f"{training.namespace}/{training.name}", uid=training.uid)
-        self.notify()
-
-    def _wind_down(self, process: _Process, wait_seconds: float) -> None:
-        async def work() -> None:
-            # It ends by itself after its last report or after being told; force comes only after that.
-            waited = 0.0
-            while process.exit is None and waited < wait_seconds:
-                await asyncio.sleep(0.1)
-                waited += 0.1
-            await self._runtime.stop(workload_name(process.uid), self._stop_grace_seconds)
-            self.notify()
-
-        process.winding_down = asyncio.create_task(work())
-        self._ending.add(process.winding_down)
-        process.winding_down.add_done_callback(self._ending.discard)
-
-    def _drop(self, process: _Process) -> None:
-        self._processes.pop(process.uid, None)
-        self._aggregators.forget(process.uid)
+    def _unheard_until(self, training: snapshot.Training) -> float:
+        """Until when the words of an aggregator that was taken over are waited for, unix seconds."""
+        process = self._workloads.find(training.uid)
+        if process is None or process.adopted_at is None or process.exit is not None:
+            return 0.0
+        said = self._aggregators.observed(training.uid)
+        ran_before = training.status.get("phase") == reasons.TrainingPhase.RUNNING
+        if said.address and (said.progress.round or said.progress.finished or not ran_before):
+            return 0.0
+        return process.adopted_at + workloads.HEARING_SECONDS
 
     async def _apply_status(self, key: stores.Key, snap: snapshot.Snapshot, plan: desired.Plan) -> bool:
         """Write the status if it changed; return whether the store has it now."""
         rendered = status.render(snap, plan)
         before = snap.training.status
-        if rendered == before:
+        # A store may fill in defaults: what was written last counts, too, as long as nobody changed it.
+        if rendered == before or self._written.get(snap.training.uid) == (rendered, before):
             return True
         resource = self._trainings[key]
         try:
             stored = await self._store.patch_status(key, rendered, stores.version_of(resource))
         except (stores.ConflictError, stores.NotFoundError):
-            self.notify()  # the newer state is on its way here
-            return False
-        if self._trainings.get(key) is resource:
-            self._trainings[key] = stored
+            return False  # the newer state is on its way here
+        self._written[snap.training.uid] = rendered, stored.get("status") or {}
+        self._caches[key.kind].observe(stores.Change(stores.ChangeType.MODIFIED, stored))
         if rendered["phase"] != before.get("phase"):
             why = status.phase_condition(rendered)
             bad = rendered["phase"] == reasons.TrainingPhase.FAILED
             kind = stores.EventType.WARNING if bad else stores.EventType.NORMAL
-            await self._store.record_event(stores.Event(key, kind, why["reason"], why["message"]))
+            try:
+                await self._store.record_event(stores.Event(key, kind, why["reason"], why["message"]))
+            except stores.StoreError as error:
+                _report("event not recorded", error, training=f"{key.namespace}/{key.name}")
             _log.info(
                 "training changed phase",
                 training=f"{key.namespace}/{key.name}",
@@ -332,6 +377,8 @@ class Controller:
         return True
 
     async def _apply_trainings(self, name: str, references: list[dict[str, str]]) -> None:
+        if members.key(name) not in self._clusters:
+            return
         known = (self._clusters[members.key(name)].get("status") or {}).get("trainings") or []
         if known == references:
             return
@@ -341,50 +388,42 @@ class Controller:
 
         await self._roll.update(name, change)
 
-    async def _follow(self, kind: str, cache: dict[stores.Key, stores.Resource]) -> None:
+    async def _follow(self, kind: str) -> None:
         async for change in stores.follow(self._store, kind):
-            key = stores.key_of(change.resource)
-            if change.type is stores.ChangeType.DELETED:
-                cache.pop(key, None)
-                if kind == TRAINING:
-                    self._forget(change.resource["metadata"]["uid"])
-            else:
-                cache[key] = change.resource
-            if kind == members.KIND:
-                self._revoke(
-                    frozenset(
-                        entry.name
-                        for entry, resource in self._clusters.items()
-                        if resource["spec"].get("acceptance") == cluster_api.Acceptance.EXPELLED
-                    )
-                )
-            self.notify()
+            self.observe(change)
 
-    def _forget(self, uid: str) -> None:
+    def _apply_revocations(self) -> None:
+        now = self._now()
+        alive = {(key.namespace, key.name) for key in self._trainings}
+        self._deleted = {name: until for name, until in self._deleted.items() if until > now}
+        self._revoke(
+            authorisation.Revocations(
+                clusters=frozenset(
+                    entry.name
+                    for entry, resource in self._clusters.items()
+                    if resource["spec"].get("acceptance") == cluster_api.Acceptance.EXPELLED
+                ),
+                trainings=frozenset(self._deleted.keys() - alive),
+            )
+        )
+
+    def _forget(self, resource: stores.Resource) -> None:
         """A training was deleted: its assignments go with the next reconcile, its aggregator now."""
+        key, uid = stores.key_of(resource), resource["metadata"]["uid"]
+        self._deleted[key.namespace, key.name] = self._now() + self._certificate_seconds
         self._apps.forget(uid)
-        self._placed.pop(uid, None)
-        self._plans.pop(uid, None)
-        process = self._processes.pop(uid, None)
-        self._aggregators.forget(uid)
-        if process is not None:
-            self._wind_down(process, 0.0)
-
-    async def _watch_workloads(self) -> None:
-        events: AsyncIterator[runtimes.WorkloadEvent] = self._runtime.events()
-        async for event in events:
-            if isinstance(event, runtimes.Exited):
-                process = next(
-                    (p for p in self._processes.values() if workload_name(p.uid) == event.name), None
-                )
-                if process is not None:
-                    await self._aggregators.drained(process.uid, DRAIN_SECONDS)
-                    how = f"signal {event.signal}" if event.signal else f"exit status {event.exit_code}"
-                    process.exit = snapshot.Exit(how, event.log_tail)
-                    _log.info("aggregator ended", uid=process.uid, reason=how)
-                    self.notify()
+        for known in (self._placed, self._plans, self._written):
+            known.pop(uid, None)
+        self._workloads.forget(uid)
 
 
-def workload_name(uid: str) -> str:
-    """Return the name of the workload that runs a training's aggregator."""
-    return f"aggregator-{uid}"[: runtimes.MAXIMUM_NAME_LENGTH].rstrip("-")
+def _earliest(*moments: float | None) -> float | None:
+    return min((moment for moment in moments if moment is not None), default=None)
+
+
+def _report(event: str, error: Exception, **fields: str) -> None:
+    """Log what went wrong: a store that does not answer is known trouble, all else a mistake of ours."""
+    if isinstance(error, stores.StoreError):
+        _log.warning(event, error=str(error), **fields)
+    else:
+        _log.error(event, exc_info=error, **fields)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Literal
 
-from coordinator import controller
+from coordinator import workloads
 from coordinator.aggregator import config
 from coordinator.clients import authority, bundles
 from coordinator.planning import snapshot
@@ -47,7 +47,7 @@ class Launcher:
         written = self._config(training, clusters, home, credentials)
         server = (training.spec.get("server") or {}).get("resources") or {}
         return runtimes.Workload(
-            name=controller.workload_name(training.uid),
+            name=workloads.workload_name(training.uid),
             argv=(sys.executable, "-m", "coordinator.aggregator", "--config", "aggregator.json"),
             directory=home,
             environment={"PYTHONUNBUFFERED": "1", "HANSE_PROCESS": "aggregator"},

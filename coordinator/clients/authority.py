@@ -1,4 +1,4 @@
-"""The federation's CA as it lies in the hub's state directory, and what is issued from it.
+"""The federation's CA, and what is issued from it.
 
 It keeps the one key that everything hangs on, readable by this user only. This module refuses to know who
 should get a certificate: enrollment and the controller decide that.
@@ -34,22 +34,17 @@ class Authority:
 
     def __init__(
         self,
-        path: pathlib.Path,
-        trust_domain: str,
+        ca: certificate_authority.CertificateAuthority,
         *,
         now: Callable[[], datetime],
         new_serial: Callable[[], int],
         lifetimes: Lifetimes,
     ) -> None:
-        """Load the CA that lies in `path`, or make one there.
-
-        Raises: certificate_authority.AuthorityUnusable if what lies there is no CA of this trust domain;
-        OSError.
-        """
+        """Issue with this CA."""
+        self._authority = ca
         self._now = now
         self._new_serial = new_serial
         self._lifetimes = lifetimes
-        self._authority = self._load_or_create(path, trust_domain)
 
     @property
     def trust_domain(self) -> str:
@@ -84,26 +79,41 @@ class Authority:
         """Write a key and a certificate of our own, or of a process that we start, into a credential
         directory.
         """
+        directory.write(path, self.material(identity))
+
+    def material(self, identity: identities.Identity) -> directory.Material:
+        """Make a key and a certificate of our own, or of a process that we start."""
         key = keys.generate()
         chain = self.issue(keys.request(key, identity), identity)
-        directory.write(path, directory.Material(keys.to_pem(key), chain, self.bundle_pem))
+        return directory.Material(keys.to_pem(key), chain, self.bundle_pem)
 
-    def _load_or_create(
-        self, path: pathlib.Path, trust_domain: str
-    ) -> certificate_authority.CertificateAuthority:
-        try:
-            material = directory.read(path)
-        except directory.CredentialsUnusable:
-            if (path / directory.KEY_NAME).exists():
-                raise
-        else:
-            certificate = certificates.load(material.chain_pem)[0]
-            return certificate_authority.load(certificate, keys.from_pem(material.key_pem), trust_domain)
-        key = keys.generate()
-        made = certificate_authority.create(
-            trust_domain, key, now=self._now(), lifetime=CA_LIFETIME, serial=self._new_serial()
-        )
-        directory.write(
-            path, directory.Material(keys.to_pem(key), made.certificate_pem, made.certificate_pem)
-        )
-        return made
+
+def load_or_create(
+    path: pathlib.Path, trust_domain: str, *, now: datetime, new_serial: Callable[[], int]
+) -> certificate_authority.CertificateAuthority:
+    """Load the CA that lies in `path`, or make one there.
+
+    Raises: certificate_authority.AuthorityUnusable if what lies there is no CA of this trust domain;
+    directory.CredentialsUnusable, OSError.
+    """
+    try:
+        material = directory.read(path)
+    except directory.CredentialsUnusable:
+        if (path / directory.KEY_NAME).exists():
+            raise
+    else:
+        certificate = certificates.load(material.chain_pem)[0]
+        return certificate_authority.load(certificate, keys.from_pem(material.key_pem), trust_domain)
+    made = create(trust_domain, now=now, new_serial=new_serial)
+    key_pem = keys.to_pem(made.key)
+    directory.write(path, directory.Material(key_pem, made.certificate_pem, made.certificate_pem))
+    return made
+
+
+def create(
+    trust_domain: str, *, now: datetime, new_serial: Callable[[], int]
+) -> certificate_authority.CertificateAuthority:
+    """Make a new CA with a new key."""
+    return certificate_authority.create(
+        trust_domain, keys.generate(), now=now, lifetime=CA_LIFETIME, serial=new_serial()
+    )

@@ -65,6 +65,7 @@ class Control(pb_grpc.ControlServicer):
         on_log: OnLog,
         now: Callable[[], float],
         heartbeat_interval_seconds: float = 10.0,
+        terms: translate.Terms = translate.ONE_ADDRESS_EACH,
     ) -> None:
         """Serve; `on_log(uid, source, lines)` takes client logs; `now` is unix seconds."""
         self._hub = hub
@@ -75,6 +76,7 @@ class Control(pb_grpc.ControlServicer):
         self._on_log = on_log
         self._now = now
         self._heartbeat_seconds = heartbeat_interval_seconds
+        self._terms = terms
 
     async def Session(self, requests: AsyncIterator[pb.AgentMessage], context: Any) -> None:
         """One agent, until either side ends it."""
@@ -185,6 +187,7 @@ class Control(pb_grpc.ControlServicer):
 
     async def _write(self, link: links.Link, context: Any) -> None:
         sent: tuple[desired.Assignment, ...] | None = None
+        await self._registry.released()
         while True:
             await link.news.wait()
             link.news.clear()
@@ -198,7 +201,7 @@ class Control(pb_grpc.ControlServicer):
             wanted = self._registry.assigned(link.name)
             if wanted != sent:
                 sent = wanted
-                await context.write(pb.HubMessage(assignments=translate.assignments(wanted)))
+                await context.write(pb.HubMessage(assignments=translate.assignments(wanted, self._terms)))
 
     async def _opened(self, name: str, agent_version: str, version: int) -> None:
         def change(status: members.Status) -> None:

@@ -7,21 +7,18 @@ This module refuses to know what members do; it hands out certificates and write
 from __future__ import annotations
 
 import asyncio
-import json
-import pathlib
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import pydantic
 
-from coordinator.clients import authority, members
+from coordinator.clients import authority, members, token_shelf
 from coordinator.issuing import certificate_authority, tokens
 from coordinator.planning import snapshot
 from federation.api import cluster as api
 from federation.api import meta, reasons
-from federation.runtime import processes
 from federation.telemetry import logs
 from federation.trust import certificates, interceptors
 from federation.trust import identity as identities
@@ -37,57 +34,12 @@ _LABEL_KEY = re.compile(meta.LABEL_KEY_PATTERN)
 MAXIMUM_KEY_CHARACTERS = 317
 
 
-class TokenShelf:
-    """The join tokens' records. Which were used is kept on disk, so that a restart frees none."""
-
-    def __init__(self, records: Iterable[tokens.TokenRecord], used_path: pathlib.Path) -> None:
-        """Take the records and mark those that `used_path` says were used. Raises: OSError, ValueError."""
-        self._path = used_path
-        self._used: dict[str, dict[str, str]] = (
-            json.loads(used_path.read_text()) if used_path.exists() else {}
-        )
-        self._records = {record.token_id: self._as_used(record) for record in records}
-
-    def redeem(self, text: str, cluster: str, now: datetime) -> tokens.TokenRecord:
-        """Use a token up; there is no await between looking and marking. Raises: Denied."""
-        presented = tokens.parse(text)
-        if isinstance(presented, denials.Denial):
-            raise denials.Denied(presented)
-        used = tokens.redeem(self._records.get(presented.token_id), presented, cluster=cluster, now=now)
-        if isinstance(used, denials.Denial):
-            raise denials.Denied(used)
-        self._records[used.token_id] = used
-        self._used[used.token_id] = {"cluster": cluster, "at": now.isoformat()}
-        self._save()
-        return used
-
-    def give_back(self, record: tokens.TokenRecord) -> None:
-        """Make a token good again whose join did not come about."""
-        self._used.pop(record.token_id, None)
-        self._records[record.token_id] = tokens.TokenRecord(
-            record.token_id, record.secret_sha256, record.expires_at, record.cluster, record.approves
-        )
-        self._save()
-
-    def _as_used(self, record: tokens.TokenRecord) -> tokens.TokenRecord:
-        used = self._used.get(record.token_id)
-        if used is None:
-            return record
-        return tokens.TokenRecord(
-            record.token_id, record.secret_sha256, record.expires_at, record.cluster, record.approves,
-            used_by=used["cluster"], used_at=datetime.fromisoformat(used["at"]),
-        )  # fmt: skip
-
-    def _save(self) -> None:
-        processes.write_private_file(self._path, json.dumps(self._used).encode())
-
-
 class Enrollment(pb_grpc.EnrollmentServicer):
     """Serves Join on the enrollment listener and Renew on the control listener."""
 
     def __init__(
         self,
-        shelf: TokenShelf,
+        shelf: token_shelf.TokenShelf,
         issuer: authority.Authority,
         roll: members.Members,
         control_address: Callable[[], str],
@@ -111,7 +63,7 @@ class Enrollment(pb_grpc.EnrollmentServicer):
         except identities.InvalidIdentity as error:
             raise denials.Denied(denials.Reason.CLUSTER_NAME_INVALID, detail=str(error)) from error
         labels = checked_labels(dict(request.labels))
-        used = self._shelf.redeem(request.token, name, self._now())
+        used = await self._shelf.redeem(request.token, name, self._now())
         # One at a time: of two tokens for one new name, the second finds the name taken.
         async with self._joining:
             chain = await self._or_give_back(used, self._admit(used, identity, request, labels))
@@ -186,7 +138,7 @@ class Enrollment(pb_grpc.EnrollmentServicer):
         try:
             return await attempt
         except BaseException:
-            self._shelf.give_back(used)
+            await asyncio.shield(self._shelf.give_back(used))
             raise
 
     def _certificate(self, status: members.Status, chain: bytes) -> None:

@@ -57,6 +57,7 @@ class AgentLinks:
         self._on_change = on_change
         self._started_at = now()
         self._agents: dict[str, _Agent] = {}
+        self._released = asyncio.Event()
 
     def open(self, cluster: str) -> Link:
         """Begin a session; an older one of the same cluster is told to end."""
@@ -120,6 +121,16 @@ class AgentLinks:
         if agent.link is not None:
             agent.link.news.set()
 
+    def release(self) -> None:
+        """What is asked of the clusters is known now."""
+        self._released.set()
+
+    async def released(self) -> None:
+        """Wait until it is: an agent that was told too early that nothing is asked of it would end its
+        clients.
+        """
+        await self._released.wait()
+
     def assigned(self, cluster: str) -> tuple[desired.Assignment, ...]:
         """What the cluster is asked to do."""
         agent = self._agents.get(cluster)
@@ -162,9 +173,11 @@ class AggregatorLinks:
         self._now = now
         self._known: dict[tuple[str, str], _Aggregator] = {}
 
-    def expect(self, uid: str, namespace: str, name: str) -> None:
-        """An aggregator of this training is being started; forget what an earlier one said."""
-        self._known[namespace, name] = _Aggregator(uid, expected_at=self._now())
+    def expect(self, uid: str, namespace: str, name: str, since: float | None = None) -> None:
+        """An aggregator of this training is being started, or was since that time (unix seconds); forget
+        what an earlier one said.
+        """
+        self._known[namespace, name] = _Aggregator(uid, expected_at=self._now() if since is None else since)
 
     def forget(self, uid: str) -> None:
         """No aggregator of this training is expected any more."""
@@ -212,6 +225,10 @@ class AggregatorLinks:
         for entry in self._known.values():
             if entry.link is not None:
                 entry.link.end(reason)
+
+    def addresses(self) -> dict[str, str]:
+        """Where the aggregators listen, by the server name that their clients ask for."""
+        return {entry.server_name: entry.address for entry in self._known.values() if entry.address}
 
     async def drained(self, uid: str, timeout_seconds: float) -> None:
         """Wait until what an ended process had still sent was read, or the time is over."""

@@ -6,6 +6,7 @@ and what they say goes into status, which has a schema, and onto people's termin
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -66,9 +67,25 @@ def _name(raw: str) -> str:
     return text(raw, MAXIMUM_NAME_CHARACTERS).replace("\n", " ")
 
 
-def assignments(wanted: Sequence[desired.Assignment]) -> pb.Assignments:
+@dataclasses.dataclass(frozen=True)
+class Terms:
+    """What holds for all assignments of a hub.
+
+    same_address: aggregators are reached where the agent reached the hub. client_image: for trainings that
+    name none.
+    """
+
+    same_address: bool = False
+    client_image: str = ""
+
+
+ONE_ADDRESS_EACH = Terms()
+"""Hub and aggregators are reached at addresses of their own, as in a simulation."""
+
+
+def assignments(wanted: Sequence[desired.Assignment], terms: Terms = ONE_ADDRESS_EACH) -> pb.Assignments:
     """The whole wanted list of one cluster."""
-    return pb.Assignments(assignments=[_assignment(entry) for entry in wanted])
+    return pb.Assignments(assignments=[_assignment(entry, terms) for entry in wanted])
 
 
 def report(status: pb.AssignmentStatus) -> snapshot.Report:
@@ -156,8 +173,9 @@ def rules(wanted: desired.RoundRules) -> pb.RoundRules:
     )
 
 
-def _assignment(wanted: desired.Assignment) -> pb.Assignment:
+def _assignment(wanted: desired.Assignment, terms: Terms) -> pb.Assignment:
     app = wanted.app
+    same_address = terms.same_address and bool(wanted.aggregator_address)
     if app.bundled:
         source = pb.AppSource(bundle=True)
     else:
@@ -169,14 +187,15 @@ def _assignment(wanted: desired.Assignment) -> pb.Assignment:
         dataset=wanted.dataset,
         app_digest=app.digest,
         app=source,
-        aggregator_address=wanted.aggregator_address,
+        aggregator_address="" if same_address else wanted.aggregator_address,
         aggregator_server_name=wanted.aggregator_server_name,
         run_config_json=json.dumps(dict(wanted.run_config), sort_keys=True),
-        image=wanted.image,
+        image=wanted.image or terms.client_image,
         strategy=wanted.strategy,
         rounds=wanted.rounds,
         resource_limits=dict(wanted.resource_limits),
         resource_requests=dict(wanted.resource_requests),
         privacy_json=json.dumps(dict(wanted.privacy), sort_keys=True),
         maximum_restarts=wanted.maximum_restarts,
+        same_address=same_address,
     )

@@ -144,9 +144,8 @@ def failure_of(snap: snapshot.Snapshot) -> snapshot.Problem | None:
             None if finished.succeeded else _with_tail(finished.reason, finished.message, finished.log_tail)
         )
     if aggregator.exit is not None and not snap.training.suspended:
-        message = (
-            f"The aggregator ended without a result: {aggregator.exit.description}. Its last lines say why."
-        )
+        how = aggregator.exit.description.rstrip(".")
+        message = f"The aggregator ended without a result: {how}. Its last lines say why."
         return _with_tail(Reason.SERVER_APP_EXITED, message, aggregator.exit.log_tail)
     return None
 

@@ -61,6 +61,7 @@ class Training:
     spec: Mapping[str, Any]
     status: Mapping[str, Any]
     app: App | Problem
+    created_at: float = 0.0
 
     @property
     def dataset(self) -> str:
@@ -173,21 +174,24 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True)
 class Exit:
-    """The aggregator's process ended."""
+    """The aggregator's process ended; `reason` is set if more is known than its exit status."""
 
     description: str
     log_tail: tuple[str, ...] = ()
+    reason: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Aggregator:
     """The training's aggregator: its process, its link and what it said.
 
-    ``address`` is empty until it reported where clients reach it.
+    ``address`` is empty until it reported where clients reach it. ``waiting`` says why its process cannot run
+    yet.
     """
 
     started: bool = False
     exit: Exit | None = None
+    waiting: Problem | None = None
     address: str = ""
     server_name: str = ""
     progress: Progress = Progress()
@@ -221,6 +225,7 @@ class Snapshot:
 def training_of(resource: Mapping[str, Any], app: App | Problem) -> Training:
     """Read a FederatedTraining resource."""
     metadata = resource["metadata"]
+    created = metadata.get("creationTimestamp")
     return Training(
         namespace=metadata.get("namespace") or "default",
         name=metadata["name"],
@@ -229,6 +234,7 @@ def training_of(resource: Mapping[str, Any], app: App | Problem) -> Training:
         spec=resource.get("spec", {}),
         status=resource.get("status") or {},
         app=app,
+        created_at=moment(created) if created else 0.0,
     )
 
 

@@ -129,6 +129,14 @@ def quantity(value: float) -> str:
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(float(value))
 
 
+def expires_at(training: snapshot.Training) -> float | None:
+    """Return when a finished training is to be deleted, unix seconds; None for never, or not yet."""
+    seconds, completed = training.spec.get("ttlSecondsAfterFinished"), training.status.get("completedAt")
+    if seconds is None or not completed or not desired.ended(training):
+        return None
+    return snapshot.moment(completed) + float(seconds)
+
+
 def phase_condition(status: dict[str, Any]) -> dict[str, Any]:
     """Return the condition that explains the phase best; an Event takes its reason and message."""
     by_type = {entry["type"]: entry for entry in status["conditions"]}
@@ -189,12 +197,11 @@ def _running(snap: snapshot.Snapshot, plan: desired.Plan) -> dict[str, Any]:
                 Condition.RUNNING, True, Reason.ROUND_IN_PROGRESS, current.message or _round_sentence(current)
             )
         case desired.Stage.STARTING:
-            return conditions.condition(
-                Condition.RUNNING,
-                False,
-                Reason.STARTING,
-                current.message or "The aggregator is being started.",
-            )
+            waiting = snap.aggregator.waiting
+            message = current.message or "The aggregator is being started."
+            if waiting is not None:
+                message = f"The aggregator cannot run yet ({waiting.reason}): {waiting.message}"
+            return conditions.condition(Condition.RUNNING, False, Reason.STARTING, message)
         case desired.Stage.ENDED if plan.failure is None:
             return conditions.condition(
                 Condition.RUNNING, False, Reason.ALL_ROUNDS_DONE, "The training is over."

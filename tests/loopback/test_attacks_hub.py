@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from coordinator import controller
 from coordinator.issuing import tokens
 from federation.api import cluster, meta, training, validation
 from federation.store import port as stores
@@ -362,14 +363,14 @@ async def test_one_training_that_cannot_be_planned_does_not_end_the_hub(
 ) -> None:
     """Whatever goes wrong with it, the hub goes on, and the training too once it is over."""
     broken = True
-    render = gateway.app.controller.status.render
+    render = controller.status.render
 
     def breaking(*arguments: Any) -> Any:
         if broken:
             raise ZeroDivisionError
         return render(*arguments)
 
-    monkeypatch.setattr(gateway.app.controller.status, "render", breaking)
+    monkeypatch.setattr(controller.status, "render", breaking)
     async with hub.channel(await hub.join("zurich")) as channel:
         agent = Agent(channel)
         await agent.hello()

@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from coordinator import app, config
+from coordinator import config, local
 from coordinator.issuing import tokens
 from federation.apps import bundle
 from federation.runtime import port as runtimes
@@ -102,7 +102,7 @@ class Hub:
             )
             self.tokens.append(token)
             records.append(config.JoinToken.of(record))
-        self.app = app.Coordinator(
+        self.app = local.coordinator(
             config.CoordinatorConfig(
                 state_directory=directory / "state",
                 resources=(directory / "manifests",),

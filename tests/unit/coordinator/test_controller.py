@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from coordinator import controller
+from coordinator import controller, workloads
 from coordinator.clients import members
 from coordinator.planning import desired, snapshot
 from federation.runtime import port as runtimes
 from federation.store import memory
 from federation.store import port as stores
+from federation.trust import authorisation
 
 START = 1_780_000_000.0
 KEY = stores.Key("FederatedTraining", "cardiology", "hospitals")
@@ -85,7 +86,10 @@ class Edges:
             self.wanted[cluster] = tuple(wanted)
             self.pushes += 1
 
-    def expect(self, uid: str, namespace: str, name: str) -> None:
+    def release(self) -> None:
+        self.released = True
+
+    def expect(self, uid: str, namespace: str, name: str, since: float | None = None) -> None:
         self.aggregator = snapshot.Aggregator()
 
     def forget(self, uid: str) -> None:
@@ -133,7 +137,7 @@ class Scene:
             self.lines.append,
         )
         self.runtime, self.edges, self.apps = Runtime(), Edges(), Apps()
-        self.expelled: frozenset[str] = frozenset()
+        self.revoked = authorisation.NONE_REVOKED
         self.controller = controller.Controller(
             store=self.store,
             runtime=self.runtime,
@@ -150,11 +154,11 @@ class Scene:
 
     async def _launch(self, training: snapshot.Training, clusters: int) -> runtimes.Workload:
         return runtimes.Workload(
-            controller.workload_name(training.uid), ("aggregator",), pathlib.PurePath("/nowhere")
+            workloads.workload_name(training.uid), ("aggregator",), pathlib.PurePath("/nowhere")
         )
 
-    def _revoke(self, expelled: frozenset[str]) -> None:
-        self.expelled = expelled
+    def _revoke(self, revocations: authorisation.Revocations) -> None:
+        self.revoked = revocations
 
     async def cluster(self, name: str, acceptance: str = "Accepted") -> None:
         await self.store.apply(
@@ -346,7 +350,7 @@ async def test_expelling_revokes_at_once_and_leaves_the_roster(scene: Scene) -> 
     await scene.settle()
     await scene.cluster("zurich", "Expelled")
     await scene.settle()
-    assert scene.expelled == {"zurich"}
+    assert scene.revoked.clusters == {"zurich"}
     assert [(member.cluster, member.expected) for member in scene.edges.roster] == [
         ("budapest", True),
         ("zurich", False),

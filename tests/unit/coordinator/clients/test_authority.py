@@ -17,9 +17,9 @@ NOW = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
 def make(path: pathlib.Path, trust_domain: str = "hanse.local") -> authority.Authority:
     """An authority with a fixed clock."""
     serials = itertools.count(1)
+    ca = authority.load_or_create(path, trust_domain, now=NOW, new_serial=lambda: next(serials))
     return authority.Authority(
-        path,
-        trust_domain,
+        ca,
         now=lambda: NOW,
         new_serial=lambda: next(serials),
         lifetimes=authority.Lifetimes(client=dt.timedelta(minutes=5)),

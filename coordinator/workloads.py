@@ -1,0 +1,214 @@
+"""The aggregators' workloads: from the wish to start one until nothing is left of it.
+
+Of a durable runtime (Kubernetes Jobs) workloads are found that an earlier coordinator started. They are taken
+over as they are, with the credentials that they have; those that nobody wants any more are ended. This module
+refuses to decide which training should run, and to know what runs a workload.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
+from typing import Any, Protocol
+
+from coordinator.planning import snapshot
+from federation.runtime import port as runtimes
+from federation.telemetry import logs
+
+_log = logs.get_logger(__name__)
+
+DRAIN_SECONDS = 2.0
+"""The end of a process can be seen before the last words on its stream are read."""
+
+HEARING_SECONDS = 60.0
+"""An aggregator that was taken over dials again within seconds; so long nothing is said of its training."""
+
+NAME_PREFIX = "aggregator-"
+
+Launch = Callable[[snapshot.Training, int], Coroutine[Any, Any, runtimes.Workload]]
+"""Writes the aggregator's credentials and returns the workload that runs it, for so many clusters."""
+
+
+class Sessions(Protocol):
+    """What is known of the aggregators' sessions."""
+
+    def expect(self, uid: str, namespace: str, name: str, since: float | None = None) -> None:
+        """An aggregator is being started, or was since that time (unix seconds)."""
+        ...
+
+    def forget(self, uid: str) -> None:
+        """It is gone."""
+        ...
+
+    async def drained(self, uid: str, timeout_seconds: float) -> None:
+        """Wait until an ended process's last words are read."""
+        ...
+
+
+@dataclasses.dataclass
+class Process:
+    """One aggregator, from the wish to start it until nothing is left of it.
+
+    waiting: why it does not run yet, if its runtime says so. adopted_at: when it was taken over from an
+    earlier coordinator, unix seconds.
+    """
+
+    uid: str
+    exit: snapshot.Exit | None = None
+    waiting: snapshot.Problem | None = None
+    winding_down: asyncio.Task[None] | None = None
+    suspended: bool = False
+    adopted_at: float | None = None
+
+    @property
+    def gone(self) -> bool:
+        """Whether it was told to end and nothing of it is left."""
+        return self.exit is not None and (self.winding_down is None or self.winding_down.done())
+
+
+class Workloads:
+    """The aggregators of one hub."""
+
+    def __init__(
+        self,
+        *,
+        runtime: runtimes.Runtime,
+        sessions: Sessions,
+        launch: Launch,
+        now: Callable[[], float],
+        stop_grace_seconds: float,
+        on_change: Callable[[], None],
+    ) -> None:
+        """Wire it; nothing happens before `watch`."""
+        self._runtime = runtime
+        self._sessions = sessions
+        self._launch = launch
+        self._now = now
+        self._stop_grace_seconds = stop_grace_seconds
+        self._on_change = on_change
+        self._processes: dict[str, Process] = {}
+        self._running: set[str] = set()
+        self._ending: set[asyncio.Task[None]] = set()
+        self._sweeping: set[str] = set()
+
+    def find(self, uid: str) -> Process | None:
+        """Return a training's aggregator, if there is one."""
+        return self._processes.get(uid)
+
+    async def start(self, training: snapshot.Training, clusters: int) -> None:
+        """Start a training's aggregator, or take over the one that runs."""
+        process = self._processes[training.uid] = Process(training.uid)
+        title = f"{training.namespace}/{training.name}"
+        try:
+            if await self._runs(workload_name(training.uid)):
+                self._adopt(process, training)
+            else:
+                self._sessions.expect(training.uid, training.namespace, training.name)
+                await self._runtime.start(await self._launch(training, clusters))
+                _log.info("aggregator started", training=title, uid=training.uid)
+        except runtimes.WorkloadExists:
+            self._adopt(process, training)
+        except (runtimes.RuntimeFailure, OSError) as error:
+            process.exit = snapshot.Exit(f"it could not be started, {error}")
+            _log.warning("aggregator not started", training=title, uid=training.uid, error=str(error))
+        self._on_change()
+
+    def wind_down(self, process: Process, wait_seconds: float) -> None:
+        """Let an aggregator end by itself for so long, then end it."""
+        if process.winding_down is not None:
+            return
+
+        async def work() -> None:
+            # It ends by itself after its last report or after being told; force comes only after that.
+            waited = 0.0
+            while process.exit is None and waited < wait_seconds:
+                await asyncio.sleep(0.1)
+                waited += 0.1
+            await self._stop(workload_name(process.uid))
+
+        process.winding_down = self._in_background(work())
+
+    def drop(self, process: Process) -> None:
+        """It has ended and is of no interest any more."""
+        if self._processes.get(process.uid) is process:
+            del self._processes[process.uid]
+            self._sessions.forget(process.uid)
+
+    def forget(self, uid: str) -> None:
+        """Its training is gone, and it goes now."""
+        process = self._processes.pop(uid, None)
+        self._sessions.forget(uid)
+        if process is not None:
+            self.wind_down(process, 0.0)
+
+    def sweep(self, wanted: Collection[str]) -> None:
+        """End what runs for a training that is gone or over; `wanted` has the uids of all others."""
+        if not self._runtime.durable:
+            return
+        cared_for = {workload_name(uid) for uid in (*wanted, *self._processes)}
+        for name in sorted(self._running - cared_for - self._sweeping):
+            if name.startswith(NAME_PREFIX):
+                _log.info("aggregator of a training that is gone is ended", workload=name)
+                self._sweeping.add(name)
+                self._in_background(self._stop(name))
+
+    async def watch(self) -> None:
+        """Follow what the runtime says, until it is closed."""
+        events: AsyncIterator[runtimes.WorkloadEvent] = self._runtime.events()
+        async for event in events:
+            process = next((p for p in self._processes.values() if workload_name(p.uid) == event.name), None)
+            if isinstance(event, runtimes.Exited):
+                self._running.discard(event.name)
+                self._sweeping.discard(event.name)
+                if process is not None:
+                    await self._sessions.drained(process.uid, DRAIN_SECONDS)
+                    process.exit = exit_of(event)
+                    _log.info("aggregator ended", uid=process.uid, reason=process.exit.description)
+            elif isinstance(event, runtimes.Waiting):
+                if process is not None:
+                    process.waiting = snapshot.Problem(event.reason, event.message)
+            else:
+                self._running.add(event.name)
+                if process is not None:
+                    process.waiting = None
+            self._on_change()
+
+    async def _runs(self, name: str) -> bool:
+        if not self._runtime.durable:
+            return False
+        return name in self._running or any(found.name == name for found in await self._runtime.list())
+
+    def _adopt(self, process: Process, training: snapshot.Training) -> None:
+        process.adopted_at = self._now()
+        # Its certificate is from after the training was made; one from before is of an earlier namesake.
+        self._sessions.expect(training.uid, training.namespace, training.name, training.created_at)
+        _log.info("aggregator taken over", training=f"{training.namespace}/{training.name}", uid=training.uid)
+
+    async def _stop(self, name: str) -> None:
+        try:
+            await self._runtime.stop(name, self._stop_grace_seconds)
+        except runtimes.RuntimeFailure as error:
+            _log.warning("aggregator not stopped", workload=name, error=str(error))
+            self._sweeping.discard(name)
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._ending.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._ending.discard(task)
+        self._on_change()
+
+
+def exit_of(event: runtimes.Exited) -> snapshot.Exit:
+    """Return how an aggregator ended, as the planner knows it."""
+    how = f"signal {event.signal}" if event.signal else f"exit status {event.exit_code}"
+    return snapshot.Exit(event.message or how, event.log_tail, event.reason)
+
+
+def workload_name(uid: str) -> str:
+    """Return the name of the workload that runs a training's aggregator."""
+    return f"{NAME_PREFIX}{uid}"[: runtimes.MAXIMUM_NAME_LENGTH].rstrip("-")
