@@ -88,6 +88,17 @@ class Destination:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class PodDestination:
+    """Pods that a container may connect to, whatever their addresses become: those of a namespace with these
+    labels, at one TCP port. Also what a Service leads to, since policies look behind its address.
+    """
+
+    namespace: str
+    labels: Mapping[str, str]
+    port: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Pod:
     """What only a container runtime needs to know of a workload.
 
@@ -112,7 +123,7 @@ class Pod:
         default_factory=dict
     )
     blobs: Mapping[pathlib.PurePath, bytes] = dataclasses.field(default_factory=dict)
-    egress: tuple[Destination, ...] | None = None
+    egress: tuple[Destination | PodDestination, ...] | None = None
     ingress_port: int | None = None
     host_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
     service_account: str = ""
