@@ -71,6 +71,19 @@ class ResyncRequiredError(StoreError):
         self.resource_version = resource_version
 
 
+class RefusedError(StoreError):
+    """The store refuses the resource: a field is unknown or breaks a rule; nothing was written."""
+
+    def __init__(self, message: str, causes: tuple[tuple[str, str], ...] = ()) -> None:
+        """Keep the store's own words, and field by field what is wrong where it says so."""
+        super().__init__(message)
+        self.causes = causes
+
+
+class UnavailableError(StoreError):
+    """The store does not answer; nothing is known of what was asked. Ask again."""
+
+
 class ChangeType(enum.StrEnum):
     """What happened to a resource, in the Kubernetes watch's words."""
 

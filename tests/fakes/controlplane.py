@@ -7,6 +7,8 @@ with the process that started them. Where the programs are missing, `missing()` 
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import ctypes
 import dataclasses
 import os
@@ -15,6 +17,7 @@ import secrets
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -24,6 +27,8 @@ from collections.abc import Mapping, Sequence
 import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+
+from federation.kube import client
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 START_SECONDS = 90.0
@@ -218,8 +223,6 @@ def _until_default_account(plane: ControlPlane, token: str) -> None:
 
 def _until(plane: ControlPlane, token: str, path: str) -> None:
     """Ask until the path answers 200; polling, because nothing can be watched before it is there."""
-    import ssl
-
     deadline = time.monotonic() + START_SECONDS
     request = urllib.request.Request(plane.server + path, headers={"Authorization": f"Bearer {token}"})
     opener = urllib.request.build_opener(
@@ -243,10 +246,6 @@ def _until(plane: ControlPlane, token: str, path: str) -> None:
 
 
 def _apply_crds(plane: ControlPlane) -> None:
-    import asyncio
-
-    from federation.kube import client
-
     async def apply() -> None:
         async with await client.Client.connect(plane.kubeconfig) as api:
             listing = await api.list("CustomResourceDefinition")
@@ -258,7 +257,12 @@ def _apply_crds(plane: ControlPlane) -> None:
                     return
 
     pending = {yaml.safe_load(p.read_text())["metadata"]["name"] for p in (ROOT / "crds").glob("*.yaml")}
-    asyncio.run(asyncio.wait_for(apply(), START_SECONDS))
+
+    def in_a_loop_of_its_own() -> None:
+        asyncio.run(asyncio.wait_for(apply(), START_SECONDS))
+
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:  # the caller may be inside a loop already
+        thread.submit(in_a_loop_of_its_own).result()
 
 
 def _established(crd: dict[str, object]) -> bool:
