@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import itertools
 import pathlib
 from collections.abc import AsyncIterator
 
 import pytest
 
-from federation.kube import client, errors
+from federation.kube import client, errors, leases
 from tests.fakes import controlplane
 
 pytestmark = pytest.mark.controlplane
@@ -201,3 +202,24 @@ async def test_no_kubeconfig_is_said_before_anything_is_sent(tmp_path: pathlib.P
         await client.Client.connect(tmp_path / "none")
     with pytest.raises(errors.NotConfigured, match="service account"):
         await client.Client.connect()
+
+
+async def test_two_contenders_for_one_lease_of_a_real_server(api: client.Client, namespace: str) -> None:
+    """The server's own conflicts decide: one leads; when it gives up, the other does."""
+    timing = leases.Timing(lease_seconds=3, renew_seconds=2, retry_seconds=0.2)
+
+    def contender(identity: str) -> leases.Elector:
+        return leases.Elector(
+            api, namespace, "coordinator", identity, timing=timing, jitter=lambda: 0.5,
+            now=lambda: dt.datetime.now(dt.UTC), monotonic=asyncio.get_running_loop().time,
+        )  # fmt: skip
+
+    electors = [contender("a"), contender("b")]
+    tasks = [asyncio.create_task(elector.acquire()) for elector in electors]
+    done, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    assert (len(done), [elector.held for elector in electors].count(True)) == (1, 1)
+    leader = electors[tasks.index(done.pop())]
+    await leader.release()
+    await asyncio.wait_for(waiting.pop(), 10)
+    assert [elector.held for elector in electors].count(True) == 1
+    assert not leader.held
