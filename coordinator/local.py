@@ -30,7 +30,19 @@ def coordinator(
     clock: Callable[[], float] = time.time,
     runtime: runtimes.Runtime | None = None,
 ) -> hub.Coordinator:
-    """Make a hub of processes; opens no port.
+    """Make a hub of processes, as `gather` says; opens no port."""
+    given = gather(settings, publish=publish, clock=clock, runtime=runtime)
+    return hub.Coordinator(settings, parts=given, publish=publish, clock=clock)
+
+
+def gather(
+    settings: config.CoordinatorConfig,
+    *,
+    publish: Callable[[Mapping[str, Any]], None] | None = None,
+    clock: Callable[[], float] = time.time,
+    runtime: runtimes.Runtime | None = None,
+) -> parts.Parts:
+    """Make the parts of a hub of processes.
 
     Args:
         settings: what to be.
@@ -64,7 +76,7 @@ def coordinator(
             log_level=settings.log_level,
         ).launch
 
-    given = parts.Parts(
+    return parts.Parts(
         authority=issuer,
         store=memory.MemoryStore(now, lambda: str(uuid.uuid4()), on_change=publish),
         runtime=runtime or processes.Processes(state / "logs"),
@@ -76,7 +88,6 @@ def coordinator(
         launch=launch,
         resources=tuple(entry for path in settings.resources for entry in _read(path)),
     )
-    return hub.Coordinator(settings, parts=given, publish=publish, clock=clock)
 
 
 def _read(path: pathlib.Path) -> list[dict[str, Any]]:
