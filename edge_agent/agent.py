@@ -11,34 +11,28 @@ import collections
 import dataclasses
 import datetime as dt
 import json
-import pathlib
 import random
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 
-import grpc.aio
 import pydantic
 
 from edge_agent import (
     assignments,
     bundles,
-    credentials,
+    client_credentials,
     facts,
     lifecycle,
     offers,
     policy,
     resources,
-    tails,
+    sites,
     workloads,
 )
 from edge_agent import link as links
-from edge_agent.client import config as client_config
 from federation.api import reasons
-from federation.runtime import port, processes, tasks
+from federation.runtime import port, tasks
 from federation.telemetry import logs
 from federation.trust import credentials as trust
-from federation.trust import directory as trust_directory
-from federation.trust import identity as identities
-from federation.wire import denials, hanse_pb2, hanse_pb2_grpc
 
 _log = logs.get_logger(__name__)
 
@@ -48,21 +42,16 @@ LOOK_SECONDS = 1.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the agent stands in; everything that differs between a test, a simulation and a cluster."""
+    """What the agent stands in; what differs between a simulation and a cluster is its `site`."""
 
     cluster: str
     trust_domain: str
-    places: workloads.Places
-    runtime: port.Runtime
+    site: sites.Site
     channel: trust.ReloadingChannel
-    directory: resources.Directory
-    python: str
-    environment: Mapping[str, str]
-    log_level: client_config.LogLevel
     stop_grace_seconds: float
     rng: random.Random
     now: Callable[[], dt.datetime]
-    log_path: Callable[[str], pathlib.Path]
+    hub_address: str = ""
 
 
 class Agent:
@@ -79,15 +68,22 @@ class Agent:
         self._locks: dict[str, asyncio.Lock] = {}
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._renewals: dict[str, asyncio.Task[None]] = {}
         self._uid_of: dict[str, str] = {}
-        self._tails: dict[str, tails.Tail] = {}
+        self._credentials = client_credentials.ClientCredentials(
+            cluster=surroundings.cluster,
+            trust_domain=surroundings.trust_domain,
+            channel=surroundings.channel,
+            site=surroundings.site,
+            rng=surroundings.rng,
+            now=surroundings.now,
+        )
         self.link = links.Link(
             surroundings.channel,
             agent_version=agent_version,
             rng=surroundings.rng,
             on_assignments=self._assigned,
             reports=self._table.reports,
+            hub_address=surroundings.hub_address,
         )
 
     async def run(self) -> None:
@@ -95,13 +91,25 @@ class Agent:
 
         Raises: link.SentAway.
         """
-        self._declared = await asyncio.to_thread(self._at.directory.read)
+        self._declared = await self._at.site.declared()
         self.link.offer(self._declared.offers)
+        for found in await self._at.site.found():
+            self._take_over(found)
         try:
             await tasks.together(self.link.run(), self._watch_runtime(), self._work(), self._until_broken())
         finally:
-            for task in (*self._tasks, *self._renewals.values()):
+            self._credentials.close()
+            for task in self._tasks:
                 task.cancel()
+
+    def _take_over(self, found: sites.Found) -> None:
+        uid = found.assignment.uid
+        _log.info("client found running", uid=uid, name=found.name)
+        self._hub = self._hub or found.hub
+        self._uid_of[found.name] = uid
+        self._at.site.follow_log(found.name)
+        self._credentials.take_over(found.assignment)
+        self._happened(facts.ClientFound(found.assignment))
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
@@ -117,14 +125,17 @@ class Agent:
             self._advance(loop.time())
 
     async def _look(self) -> None:
-        declared = await asyncio.to_thread(self._at.directory.read)
+        declared = await self._at.site.declared()
         if declared is not self._declared:
             self._declared = declared
             self.link.offer(declared.offers)
-        for name, tail in tuple(self._tails.items()):
-            lines = await asyncio.to_thread(tail.read_new)
-            if lines and name in self._uid_of:
-                self.link.log_lines(self._uid_of[name], lines)
+        for name, uid in tuple(self._uid_of.items()):
+            if lines := await self._at.site.new_lines(name):
+                self.link.log_lines(uid, lines)
+        in_use: dict[str, list[str]] = {}
+        for assignment in self._table.using_data():
+            in_use.setdefault(assignment.dataset, []).append(assignment.training)
+        await self._at.site.show_use(in_use)
 
     def _advance(self, now: float) -> None:
         happened = tuple(self._facts)
@@ -150,7 +161,7 @@ class Agent:
             training=assignment.name,
             dataset=assignment.dataset,
             app_digest=assignment.proven_digest,
-            image=assignment.image,
+            image=assignment.image or self._at.site.default_image,
             strategy=assignment.strategy,
             rounds=assignment.rounds,
             requests=assignment.requests,
@@ -185,7 +196,7 @@ class Agent:
             case facts.FetchBundle():
                 self._spawn(self._fetch(instruction))
             case facts.RequestCertificate():
-                self._spawn(self._in_turn(instruction.uid, self._certify(instruction)))
+                self._spawn(self._in_turn(instruction.uid, self._certify(instruction.assignment)))
             case facts.StartClient():
                 self._spawn(self._in_turn(instruction.uid, self._start(instruction)))
             case facts.StopClient():
@@ -216,7 +227,7 @@ class Agent:
 
     async def _fetch(self, order: facts.FetchBundle) -> None:
         try:
-            await bundles.fetch(self._at.channel, order.digest, self._at.places.bundle(order.digest))
+            await bundles.fetch(self._at.channel, order.digest, self._at.site.shelf)
         except bundles.BundleNotFetched as error:
             self._happened(
                 facts.BundleNotFetched(order.uid, order.digest, error.reason, error.message, error.may_retry)
@@ -224,72 +235,8 @@ class Agent:
         else:
             self._happened(facts.BundleFetched(order.uid, order.digest))
 
-    async def _certify(self, order: facts.RequestCertificate) -> None:
-        refused = reasons.ClusterReason.CREDENTIALS_REFUSED
-        assignment = order.assignment
-        path = self._at.places.client_credentials(assignment)
-        try:
-            identity = identities.ClientIdentity(
-                self._at.trust_domain,
-                self._at.cluster,
-                assignment.namespace,
-                assignment.name,
-                assignment.dataset,
-            )
-            await credentials.obtain(path, identity, self._issuer(assignment))
-        except grpc.aio.AioRpcError as error:
-            denial = denials.from_rpc_error(error)
-            reason = refused if denial else reasons.ClusterReason.LINK_LOST
-            message = denial.message if denial else f"the hub is away: {credentials.describe(error)}"
-            may_retry = denial is None or denial.may_retry
-            self._happened(facts.CertificateNotIssued(order.uid, reason, message, may_retry))
-        except (identities.InvalidIdentity, credentials.NotEnrolled) as error:
-            self._happened(facts.CertificateNotIssued(order.uid, refused, str(error), may_retry=False))
-        except OSError as error:
-            message = f"the client's certificate cannot be stored: {error}; make room at {path}"
-            self._happened(
-                facts.CertificateNotIssued(
-                    order.uid, reasons.ClusterReason.STORAGE_FULL, message, may_retry=True
-                )
-            )
-        else:
-            self._keep_fresh(order.uid, path, identity, self._issuer(assignment))
-            self._happened(facts.CertificateIssued(order.uid))
-
-    def _issuer(self, assignment: assignments.Assignment) -> credentials.Issue:
-        async def issue(csr_pem: bytes) -> hanse_pb2.CertificateReply:
-            async with self._at.channel.use() as channel:
-                stub = hanse_pb2_grpc.ControlStub(channel)
-                reply = await stub.IssueClientCertificate(
-                    hanse_pb2.IssueClientCertificateRequest(
-                        namespace=assignment.namespace,
-                        name=assignment.name,
-                        dataset=assignment.dataset,
-                        csr_pem=csr_pem,
-                    ),
-                    timeout=credentials.CALL_TIMEOUT_SECONDS,
-                )
-                assert isinstance(reply, hanse_pb2.CertificateReply)
-                return reply
-
-        return issue
-
-    def _keep_fresh(
-        self, uid: str, path: pathlib.Path, identity: identities.ClientIdentity, issue: credentials.Issue
-    ) -> None:
-        async def renew() -> None:
-            try:
-                await credentials.keep_fresh(path, identity, issue, rng=self._at.rng, now=self._at.now)
-            except (credentials.NotEnrolled, trust_directory.CredentialsUnusable) as error:
-                _log.warning("client certificate not renewed", uid=uid, error=str(error))
-
-        self._end_renewal(uid)
-        self._renewals[uid] = asyncio.create_task(renew())
-
-    def _end_renewal(self, uid: str) -> None:
-        renewal = self._renewals.pop(uid, None)
-        if renewal is not None:
-            renewal.cancel()
+    async def _certify(self, assignment: assignments.Assignment) -> None:
+        self._happened(await self._credentials.request(assignment))
 
     async def _start(self, order: facts.StartClient) -> None:
         name = workloads.name_of(order.uid, order.assignment.name)
@@ -298,57 +245,64 @@ class Agent:
             offer = self._offer(order.assignment.dataset)
             if offer is None:
                 raise offers.DatasetUnavailable(f"data set {order.assignment.dataset} is no longer offered")
-            location = await asyncio.to_thread(offers.place, offer, self._at.places.data)
-            workload = workloads.client(
-                order.assignment,
-                order.decision,
-                cluster=self._at.cluster,
-                places=self._at.places,
-                node_config=offers.node_config(offer, location),
-                python=self._at.python,
-                environment=self._at.environment,
-                log_level=self._at.log_level,
-            )
+            workload = await self._at.site.workload(self._hub, order.assignment, order.decision, offer)
             self._uid_of[name] = order.uid
-            self._tails[name] = tails.Tail(self._at.log_path(name))
-            await self._at.runtime.start(workload)
+            self._at.site.follow_log(name)
+            await self._at.site.runtime.start(workload)
         except offers.DatasetUnavailable as error:
             unavailable = reasons.ClusterReason.DATASET_UNAVAILABLE
             self._happened(facts.ClientExited(order.uid, None, str(error), reason=unavailable))
-        except (port.RuntimeFailure, pydantic.ValidationError, OSError) as error:
+        except (port.RuntimeFailure, sites.SiteFailure, pydantic.ValidationError, OSError) as error:
             detail = f"the client could not be started: {error}"
             self._happened(facts.ClientExited(order.uid, None, detail, reason=failed))
 
     async def _stop(self, order: facts.StopClient) -> None:
         for name in [name for name, uid in self._uid_of.items() if uid == order.uid]:
-            await self._at.runtime.stop(name, self._at.stop_grace_seconds)
+            await self._at.site.runtime.stop(name, self._at.stop_grace_seconds)
 
     async def _discard(self, order: facts.Discard) -> None:
-        self._end_renewal(order.uid)
-        name = workloads.name_of(order.uid, order.assignment.name)
-        self._uid_of.pop(name, None)
-        self._tails.pop(name, None)
-        await asyncio.to_thread(processes.remove_tree, self._at.places.client(order.assignment))
+        self._credentials.end(order.uid)
+        self._uid_of.pop(workloads.name_of(order.uid, order.assignment.name), None)
+        await self._at.site.forget(order.assignment)
 
     async def _watch_runtime(self) -> None:
-        async for event in self._at.runtime.events():
+        async for event in self._at.site.runtime.events():
             uid = self._uid_of.get(event.name)
             if uid is None:
                 continue
             if isinstance(event, port.Started):
                 _log.info("client started", uid=uid, name=event.name, pid=event.handle)
-                continue
-            if isinstance(event, port.Waiting):
-                continue
-            how = (
-                f"ended with exit code {event.exit_code}"
-                if event.signal is None
-                else f"was ended by {event.signal}"
-            )
-            _log.info(
-                "client ended", uid=uid, name=event.name, exit_code=event.exit_code, signal=event.signal
-            )
-            tail = self._tails.get(event.name)
-            if tail is not None:
-                self.link.log_lines(uid, await asyncio.to_thread(tail.read_new))
-            self._happened(facts.ClientExited(uid, event.exit_code, f"the client {how}", event.log_tail))
+                self._happened(facts.ClientStarted(uid))
+            elif isinstance(event, port.Waiting):
+                _log.info("client waits", uid=uid, name=event.name, reason=event.reason)
+                self._happened(facts.ClientWaiting(uid, _reason(event.reason), event.message))
+            else:
+                await self._ended(uid, event)
+
+    async def _ended(self, uid: str, event: port.Exited) -> None:
+        how = (
+            f"ended with exit code {event.exit_code}"
+            if event.signal is None
+            else f"was ended by {event.signal}"
+        )
+        _log.info(
+            "client ended",
+            uid=uid,
+            name=event.name,
+            exit_code=event.exit_code,
+            signal=event.signal,
+            reason=event.reason,
+        )
+        self.link.log_lines(uid, await self._at.site.new_lines(event.name))
+        detail = f"the client {how}" + (f": {event.message}" if event.message else "")
+        self._happened(
+            facts.ClientExited(uid, event.exit_code, detail, event.log_tail, _reason(event.reason))
+        )
+
+
+def _reason(text: str) -> reasons.ClusterReason:
+    """Return the catalogue's word for a runtime's; what it does not have is told by the message."""
+    try:
+        return reasons.ClusterReason(text)
+    except ValueError:
+        return reasons.ClusterReason.CLIENT_EXITED

@@ -10,6 +10,8 @@ import json
 import re
 from collections.abc import Mapping
 
+import pydantic
+
 from federation.wire import hanse_pb2
 
 DEFAULT_MAXIMUM_RESTARTS = 3
@@ -66,8 +68,34 @@ class Assignment:
         return f"{self.namespace}/{self.name}"
 
 
-def from_wire(message: hanse_pb2.Assignment) -> Assignment:
-    """Read one assignment.
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Note:
+    hub: str
+    assignment: Assignment
+
+
+_NOTE = pydantic.TypeAdapter(_Note)
+
+
+def to_text(hub: str, assignment: Assignment) -> str:
+    """Return what `from_text` reads: a note beside a workload, for the agent that finds it running."""
+    return json.dumps({"hub": hub, "assignment": dataclasses.asdict(assignment)}, sort_keys=True)
+
+
+def from_text(text: str) -> tuple[str, Assignment]:
+    """Return the hub's name and the assignment that `to_text` wrote down.
+
+    Raises: InvalidAssignment.
+    """
+    try:
+        note = _NOTE.validate_json(text)
+    except pydantic.ValidationError as error:
+        raise InvalidAssignment(f"the note of an assignment cannot be read: {error}") from error
+    return note.hub, note.assignment
+
+
+def from_wire(message: hanse_pb2.Assignment, hub_address: str = "") -> Assignment:
+    """Read one assignment; `hub_address` is where its aggregator is if the hub has one address for all.
 
     Raises: InvalidAssignment, naming the training and the field.
     """
@@ -95,7 +123,7 @@ def from_wire(message: hanse_pb2.Assignment) -> Assignment:
         dataset=message.dataset,
         app_digest=message.app_digest,
         client_app=message.app.installed.client_app if installed else None,
-        aggregator_address=message.aggregator_address,
+        aggregator_address=message.aggregator_address or (hub_address if message.same_address else ""),
         aggregator_server_name=message.aggregator_server_name,
         run_config=message.run_config_json or "{}",
         privacy=message.privacy_json or "{}",

@@ -32,8 +32,21 @@ CALL_TIMEOUT_SECONDS = 20.0
 _ENROLLMENT_NAME = "enrollment.json"
 _PENDING_KEY_NAME = "pending.key"
 
+IDENTITY_FILES = (
+    directory.KEY_NAME,
+    directory.CHAIN_NAME,
+    directory.BUNDLE_NAME,
+    _ENROLLMENT_NAME,
+    _PENDING_KEY_NAME,
+)
+"""All that an agent has to keep of its membership; those that are there at a moment belong together."""
+
 Issue = Callable[[bytes], Awaitable[hanse_pb2.CertificateReply]]
 """Sends a certificate request (PEM) to the hub."""
+
+
+Keep = Callable[[], Awaitable[None]]
+"""Takes what lies in the identity's directory to where it outlives this process's disk. Raises: OSError."""
 
 
 class NotEnrolled(Exception):
@@ -52,15 +65,22 @@ class Enrollment(pydantic.BaseModel):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Invitation:
-    """How to join: where, with which one-time token, and which CA to believe."""
+    """How to join: where, with which one-time token, and which CA to believe.
+
+    trust_domain: None to take the one that the pinned CA names.
+    """
 
     cluster: str
     enrollment_address: str
     token_file: pathlib.Path
     ca_pin: str
-    trust_domain: str
+    trust_domain: str | None
     labels: Mapping[str, str]
     agent_version: str
+
+
+async def kept_by_the_disk() -> None:
+    """Do nothing: what is written to the identity's directory stays there."""
 
 
 async def enroll(
@@ -69,9 +89,11 @@ async def enroll(
     *,
     rng: random.Random,
     now: Callable[[], dt.datetime],
+    keep: Keep = kept_by_the_disk,
 ) -> Enrollment:
     """Return the membership: the stored one if its certificate still holds, else joined anew.
 
+    `keep` is awaited whenever the directory has changed.
     Tries again while the hub is away or the operator has not approved the cluster yet.
     Raises: NotEnrolled when trying again cannot help.
     """
@@ -82,7 +104,7 @@ async def enroll(
     failures = 0
     while True:
         try:
-            return await _join(invitation, identity_directory)
+            return await _join(invitation, identity_directory, keep)
         except (pinning.HubUnreachable, grpc.aio.AioRpcError) as error:
             denial = denials.from_rpc_error(error) if isinstance(error, grpc.aio.AioRpcError) else None
             if denial is not None and not denial.may_retry:
@@ -98,15 +120,16 @@ async def enroll(
         await asyncio.sleep(delay)
 
 
-async def _join(invitation: Invitation, identity_directory: pathlib.Path) -> Enrollment:
-    identity = identities.ClusterIdentity(invitation.trust_domain, invitation.cluster)
+async def _join(invitation: Invitation, identity_directory: pathlib.Path, keep: Keep) -> Enrollment:
     # One key for all tries: a hub that answered a try whose reply was lost sees the same request again.
     key_pem = await asyncio.to_thread(_pending_key, identity_directory)
+    await keep()
     token = (await asyncio.to_thread(invitation.token_file.read_text)).strip()
     hub = await pinning.dial(
         invitation.enrollment_address, invitation.ca_pin, trust_domain=invitation.trust_domain
     )
     try:
+        identity = identities.ClusterIdentity(hub.trust_domain, invitation.cluster)
         stub = hanse_pb2_grpc.EnrollmentStub(hub.channel)
         reply: hanse_pb2.JoinReply = await stub.Join(
             hanse_pb2.JoinRequest(
@@ -124,7 +147,7 @@ async def _join(invitation: Invitation, identity_directory: pathlib.Path) -> Enr
     enrollment = Enrollment(
         control_address=reply.control_address,
         control_server_name=reply.control_server_name,
-        trust_domain=invitation.trust_domain,
+        trust_domain=hub.trust_domain,
     )
     await asyncio.to_thread(_accept, identity_directory, identity, key_pem, reply.certificate)
     await asyncio.to_thread(
@@ -133,6 +156,7 @@ async def _join(invitation: Invitation, identity_directory: pathlib.Path) -> Enr
         enrollment.model_dump_json().encode(),
     )
     await asyncio.to_thread((identity_directory / _PENDING_KEY_NAME).unlink, missing_ok=True)
+    await keep()
     _log.info("joined the federation", cluster=invitation.cluster, address=enrollment.control_address)
     return enrollment
 
@@ -154,9 +178,11 @@ async def keep_fresh(
     *,
     rng: random.Random,
     now: Callable[[], dt.datetime],
+    keep: Keep = kept_by_the_disk,
 ) -> None:
     """Renew the certificate at `path` at two thirds of its life, for ever; a renewal is a new key too.
 
+    `keep` is awaited after each renewal.
     Raises: NotEnrolled when the certificate ended before a renewal succeeded, or the hub refuses for good.
     """
     store = credentials.CredentialDirectory(path)
@@ -168,6 +194,7 @@ async def keep_fresh(
             await asyncio.sleep(max(0.0, (due - now()).total_seconds()))
             try:
                 await obtain(path, identity, issue)
+                await keep()
             except (grpc.aio.AioRpcError, OSError) as error:  # a full disk may have room again
                 denial = denials.from_rpc_error(error) if isinstance(error, grpc.aio.AioRpcError) else None
                 if denial is not None and not denial.may_retry:
@@ -211,9 +238,11 @@ def _stored(invitation: Invitation, path: pathlib.Path, now: dt.datetime) -> Enr
     try:
         enrollment = Enrollment.model_validate_json((path / _ENROLLMENT_NAME).read_bytes())
         summary = credentials.CredentialDirectory(path).summary()
+        wanted = identities.ClusterIdentity(
+            invitation.trust_domain or enrollment.trust_domain, invitation.cluster
+        )
     except (OSError, ValueError, directory.CredentialsUnusable):
         return None
-    wanted = identities.ClusterIdentity(invitation.trust_domain, invitation.cluster)
     return enrollment if summary.identity == wanted and now < summary.not_after else None
 
 

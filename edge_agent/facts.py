@@ -64,6 +64,29 @@ class CertificateNotIssued:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class ClientFound:
+    """A client that an earlier agent started runs still; it is taken over until the hub says otherwise."""
+
+    assignment: assignments.Assignment
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ClientStarted:
+    """The client is up."""
+
+    uid: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ClientWaiting:
+    """The client was asked for and cannot run yet."""
+
+    uid: str
+    reason: reasons.ClusterReason
+    message: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class ClientExited:
     """The client process is gone; a client that could not be started is told so too, without an exit code."""
 
@@ -86,6 +109,9 @@ Fact = (
     | BundleNotFetched
     | CertificateIssued
     | CertificateNotIssued
+    | ClientFound
+    | ClientStarted
+    | ClientWaiting
     | ClientExited
     | TimePassed
 )
@@ -120,7 +146,9 @@ class RequestCertificate:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StartClient:
-    """Start the client process; answer with ClientExited when it ends or cannot be started."""
+    """Start the client process; answer with ClientStarted or ClientWaiting, and with ClientExited when it
+    ends or cannot be started.
+    """
 
     uid: str
     assignment: assignments.Assignment

@@ -11,7 +11,9 @@ A training from its beginning to its end:
 A permission withdrawn in the middle:
     Running -> Decided(Refused) -> (StopClient) Stopping -> the client is gone -> Deciding -> Refused
 A client that dies:
-    Running -> Restarting -> after the backoff (StartClient) Running -> ... -> Failed
+    Running -> Restarting -> after the backoff Preparing -> (StartClient) Running -> ... -> Failed
+A client that outlived an earlier agent:
+    ClientFound Running -> as every other; what an end of it needs again is prepared then
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from collections.abc import Mapping
 
 from edge_agent import assignments, facts, policy
 from federation.api import reasons
+
+Assignment = assignments.Assignment
 
 FIRST_BACKOFF_SECONDS = 1.0
 LONGEST_BACKOFF_SECONDS = 60.0
@@ -111,7 +115,7 @@ TRANSITIONS: Mapping[State, Mapping[Trigger, State]] = {
         Trigger.WITHDRAWN: State.STOPPING,
     },
     State.RESTARTING: {
-        Trigger.BACKOFF_OVER: State.READY,
+        Trigger.BACKOFF_OVER: State.PREPARING,
         Trigger.REFUSED: State.REFUSED,
         Trigger.DEFERRED: State.WAITING,
         Trigger.CHANGED: State.DECIDING,
@@ -123,7 +127,7 @@ TRANSITIONS: Mapping[State, Mapping[Trigger, State]] = {
         Trigger.WITHDRAWN: State.GONE,
     },
     State.ENDED: {
-        Trigger.READDRESSED: State.READY,
+        Trigger.READDRESSED: State.PREPARING,
         Trigger.REFUSED: State.REFUSED,
         Trigger.CHANGED: State.DECIDING,
         Trigger.WITHDRAWN: State.GONE,
@@ -200,6 +204,14 @@ class Table:
         """Return the assignments that policy has to decide about, by uid."""
         return tuple(entry.assignment for _, entry in sorted(self._entries.items()) if entry.wanted)
 
+    def using_data(self) -> tuple[Assignment, ...]:
+        """Return the assignments whose clients may have their data open, by uid."""
+        return tuple(
+            entry.assignment
+            for _, entry in sorted(self._entries.items())
+            if entry.state in (State.RUNNING, State.STOPPING)
+        )
+
     def reports(self) -> tuple[facts.Report, ...]:
         """Return the last report of each assignment, for a hub that was away."""
         return tuple(
@@ -217,6 +229,9 @@ class Table:
         if isinstance(fact, facts.AssignmentsReceived):
             self._take_assignments(fact)
             return
+        if isinstance(fact, facts.ClientFound):
+            self._take_over(now, fact.assignment)
+            return
         entry = self._entries.get(fact.uid)
         if entry is None:
             return  # an outcome that came after its assignment was gone
@@ -233,8 +248,16 @@ class Table:
         elif isinstance(fact, facts.CertificateNotIssued):
             entry.requesting = False
             self._not_prepared(now, entry, fact)
-        else:
+        elif isinstance(fact, facts.ClientExited):
             self._client_exited(now, entry, fact)
+        elif entry.state is State.RUNNING:
+            self._client_begins(now, entry, fact)
+
+    def _take_over(self, now: float, assignment: Assignment) -> None:
+        # Wanted until the hub's list says otherwise: while the hub is away clients run on.
+        found = _Entry(assignment, State.RUNNING)
+        found.started_at, found.running_address = now, assignment.aggregator_address
+        self._entries.setdefault(assignment.uid, found)
 
     def _take_assignments(self, fact: facts.AssignmentsReceived) -> None:
         wanted = {assignment.uid: assignment for assignment in fact.assignments}
@@ -280,6 +303,8 @@ class Table:
             self._start(now, entry)
         elif state is State.RESTARTING and entry.due_at is not None and now >= entry.due_at:
             self._move(entry, Trigger.BACKOFF_OVER)
+        elif state is State.ENDED and not entry.assignment.aggregator_address:
+            entry.running_address = ""  # whoever listens at the same address later is another aggregator
         elif (
             state in (State.RUNNING, State.ENDED)
             and entry.assignment.aggregator_address
@@ -350,6 +375,15 @@ class Table:
         entry.started_at = now
         entry.running_address = entry.assignment.aggregator_address
         self._instructions.append(facts.StartClient(entry.assignment.uid, entry.assignment, entry.decision))
+        self._report(entry, facts.Reported.PREPARING, "", "the client is being started")
+
+    def _client_begins(
+        self, now: float, entry: _Entry, fact: facts.ClientStarted | facts.ClientWaiting
+    ) -> None:
+        if isinstance(fact, facts.ClientWaiting):
+            self._report(entry, facts.Reported.WAITING, fact.reason, fact.message)
+            return
+        entry.started_at = now
         self._report(entry, facts.Reported.RUNNING, "", "the client is running")
 
     def _client_exited(self, now: float, entry: _Entry, fact: facts.ClientExited) -> None:

@@ -77,13 +77,18 @@ class Link:
         rng: random.Random,
         on_assignments: OnAssignments,
         reports: Callable[[], Iterable[facts.Report]],
+        hub_address: str = "",
     ) -> None:
-        """Keep the wiring; `reports` gives the last report of each assignment, for a new session."""
+        """Keep the wiring; `reports` gives the last report of each assignment, for a new session.
+
+        `hub_address` is where aggregators are too, if the hub has one address for all.
+        """
         self._channel = channel
         self._agent_version = agent_version
         self._rng = rng
         self._on_assignments = on_assignments
         self._current_reports = reports
+        self._hub_address = hub_address
         self._offers: tuple[offers.Offer, ...] = ()
         self._offers_changed = False
         self._reports: dict[str, facts.Report] = {}
@@ -191,7 +196,7 @@ class Link:
             message = await _read(call)
             kind = message.WhichOneof("body")
             if kind == "assignments":
-                self._on_assignments(hub, _readable(message.assignments))
+                self._on_assignments(hub, _readable(message.assignments, self._hub_address))
             elif kind == "goodbye":
                 _take_leave(message.goodbye)
 
@@ -245,11 +250,11 @@ def _take_leave(goodbye: hanse_pb2.Goodbye) -> None:
     raise _SessionEnded(goodbye.message or f"the hub closed the session: {goodbye.reason}")
 
 
-def _readable(message: hanse_pb2.Assignments) -> tuple[assignments.Assignment, ...]:
+def _readable(message: hanse_pb2.Assignments, hub_address: str) -> tuple[assignments.Assignment, ...]:
     found = []
     for assignment in message.assignments:
         try:
-            found.append(assignments.from_wire(assignment))
+            found.append(assignments.from_wire(assignment, hub_address))
         except assignments.InvalidAssignment as error:
             _log.warning("assignment not usable", error=str(error))
     return tuple(found)

@@ -40,9 +40,14 @@ class Places:
         """The clients' output."""
         return self.state_directory / "logs"
 
+    @property
+    def bundles(self) -> pathlib.Path:
+        """The apps that were fetched."""
+        return self.state_directory / "bundles"
+
     def bundle(self, digest: str) -> pathlib.Path:
         """The unpacked app with this digest (sha256:HEX)."""
-        return self.state_directory / "bundles" / digest.removeprefix("sha256:")
+        return self.bundles / digest.removeprefix("sha256:")
 
     def client(self, assignment: assignments.Assignment) -> pathlib.Path:
         """All that belongs to one assignment's client and goes with it."""

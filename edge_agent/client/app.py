@@ -7,7 +7,10 @@ expects to be; the conversation with the aggregator runs on another.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import pathlib
 import queue
 import random
 import shutil
@@ -18,8 +21,9 @@ from flwr.app import Message
 from flwr.clientapp import ClientApp
 
 from edge_agent.client import config as client_config
-from edge_agent.client import link, worker
+from edge_agent.client import link, network, worker
 from federation.api import reasons
+from federation.apps import bundle
 from federation.apps import config as app_config
 from federation.apps import errors as app_errors
 from federation.flower import host, node_ids
@@ -51,6 +55,10 @@ def run(config: client_config.ClientConfig) -> int:
         rng=random.Random(),  # noqa: S311  (spreads retries, protects nothing)
     )
     try:
+        network.wait_until_restricted(config.closed_addresses, config.aggregator_address)
+    except network.NotRestricted as error:
+        return _leave(config, reasons.ClusterReason.NETWORK_NOT_RESTRICTED, str(error))
+    try:
         app, run_config = _load(config)
     except (host.AppNotLoadable, app_errors.AppError) as error:
         log.error("client app not loadable", detail=str(error), exc_info=True)
@@ -77,18 +85,43 @@ def run(config: client_config.ClientConfig) -> int:
 
 def _load(config: client_config.ClientConfig) -> tuple[ClientApp, dict[str, app_config.Value]]:
     """The app and its run config. The working directory is the app's own, as the app expects."""
-    if config.app_directory is None:
+    if config.app_directory is None and config.app_bundle is None:
         if config.client_app is None:
             raise app_errors.NoSuchComponent("the assignment names no ClientApp and brings no app bundle")
         return host.load_client_app(config.client_app, None), dict(config.run_config)
     # A copy of this client's own: apps write beside their modules, and the unpacked bundle is shared.
     directory = config.state_directory / "app"
     if not directory.exists():
-        shutil.copytree(config.app_directory, directory)
+        if config.app_directory is not None:
+            shutil.copytree(config.app_directory, directory)
+        else:
+            _unpack(config, directory)
     described = app_config.load(directory)
     run_config = app_config.merge(described.defaults, config.run_config)
     os.chdir(directory)
     return host.load_client_app(config.client_app or app_config.client_app(described), directory), run_config
+
+
+def _unpack(config: client_config.ClientConfig, directory: pathlib.Path) -> None:
+    assert config.app_bundle is not None
+    parts = sorted(path for path in config.app_bundle.iterdir() if path.is_file())
+    data = b"".join(part.read_bytes() for part in parts)
+    got = bundle.digest(data)
+    if got != config.app_digest:
+        raise bundle.InvalidBundle(f"the app that was handed over is {got}, and {config.app_digest} was allowed")
+    fresh = directory.with_name(".new-app")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    bundle.unpack(data, fresh)
+    fresh.rename(directory)
+
+
+def _leave(config: client_config.ClientConfig, reason: reasons.ClusterReason, message: str) -> int:
+    log.error("client cannot work here", reason=reason, detail=message)
+    if config.termination_log is not None:
+        with contextlib.suppress(OSError):
+            config.termination_log.write_text(json.dumps({"reason": reason, "message": message}))
+    return 1
 
 
 def _end(inbox: queue.Queue[Message | link.End], end: link.End) -> None:

@@ -35,7 +35,11 @@ class ClientConfig(pydantic.BaseModel):
     """tls.crt, tls.key and ca.crt of this client's own identity; renewed in place by the agent."""
 
     app_directory: pathlib.Path | None = None
-    """The unpacked bundle with its pyproject.toml; None when the app is installed."""
+    """The unpacked bundle with its pyproject.toml; None when the app is installed or comes packed."""
+    app_bundle: pathlib.Path | None = None
+    """A directory of files that, joined in the order of their names, are the packed bundle."""
+    app_digest: str = ""
+    """sha256:HEX that the packed bundle must have."""
     client_app: str | None = None
     """module:attribute; None: read it from the bundle's pyproject.toml."""
     run_config: dict[str, Scalar] = pydantic.Field(default_factory=dict)
@@ -45,4 +49,8 @@ class ClientConfig(pydantic.BaseModel):
 
     state_directory: pathlib.Path
     """Kept over restarts of this client, gone with the training."""
+    closed_addresses: tuple[str, ...] = ()
+    """HOST:PORT, by IP address, that must be closed before the app is loaded or data are touched."""
+    termination_log: pathlib.Path | None = None
+    """Where to leave the last words {"reason": …, "message": …} of an end that is not the app's."""
     log_level: LogLevel = "INFO"

@@ -164,6 +164,18 @@ class ClusterReason(Documented):
     CLIENT_EXITED = "ClientExited", "The client's process ended by itself."
     CLIENT_HUNG = "ClientHung", "The client has not answered within the round's deadline."
     CLIENT_START_FAILED = "ClientStartFailed", "The client's process or Job could not be created."
+    UNSCHEDULABLE = "Unschedulable", "No node of the edge has room for the client, or none fits it."
+    IMAGE_NOT_PULLED = "ImageNotPulled", "The edge cannot get the client's image."
+    VOLUME_NOT_MOUNTED = "VolumeNotMounted", "A volume that the client needs cannot be mounted."
+    NOT_ADMITTED = "NotAdmitted", "The edge's Kubernetes does not let the client's pod be made."
+    OUT_OF_MEMORY = "OutOfMemory", "The client used more memory than its limit and was ended."
+    EVICTED = "Evicted", "The edge's node ended the client to get back memory or disk."
+    NODE_LOST = "NodeLost", "The node that the client ran on is gone or does not answer."
+    NETWORK_NOT_RESTRICTED = (
+        "NetworkNotRestricted",
+        "The client could reach an address that must be closed to it, and so touched no data.",
+    )
+    APP_TOO_LARGE = "AppTooLarge", "The app is too large for the edge's Kubernetes; it belongs into an image."
     CREDENTIALS_REFUSED = "CredentialsRefused", "The hub did not issue or take the client's certificate."
     LINK_LOST = "LinkLost", "The connection broke; the edge tries again by itself."
     STORAGE_FULL = "StorageFull", "The edge has no room for the app or the messages."
@@ -232,6 +244,11 @@ class EdgeDatasetReason(Documented):
     VOLUME_FOUND = "VolumeFound", "The volume is there."
     VOLUME_NOT_FOUND = "VolumeNotFound", "The volume, its directory or its secret does not exist."
     VOLUME_NOT_READABLE = "VolumeNotReadable", "The volume is there and cannot be read."
+    VOLUME_NOT_LOOKED_AT = (
+        "VolumeNotLookedAt",
+        "The agent cannot look at a volume of this kind; the first client will show whether it is there.",
+    )
+    VOLUME_NOT_SUPPORTED = "VolumeNotSupported", "Clients of this edge cannot have a volume of this kind."
     NAME_TAKEN = "NameTaken", "An older EdgeDataset of this cluster has the same spec.name."
     TRAINING_RUNS = "TrainingRuns", "At least one training's client has it mounted."
     NO_TRAINING = "NoTraining", "No training's client has it mounted."

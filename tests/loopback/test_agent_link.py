@@ -12,7 +12,7 @@ import grpc.aio
 import pytest
 
 from edge_agent import agent as agents
-from edge_agent import app, credentials, link, resources, workloads
+from edge_agent import app, credentials, link, process_site, resources, workloads
 from federation.apps import bundle
 from federation.runtime import port
 from federation.trust import certificates
@@ -228,17 +228,20 @@ class Edge:
         surroundings = agents.Surroundings(
             cluster=CLUSTER.cluster,
             trust_domain=fakes.TRUST_DOMAIN,
-            places=self.places,
-            runtime=self.runtime,
+            site=process_site.ProcessSite(
+                cluster=CLUSTER.cluster,
+                places=self.places,
+                runtime=self.runtime,
+                directory=resources.Directory(self.declared),
+                log_directory=self.places.logs,
+                python="python",
+                environment={},
+                log_level="INFO",
+            ),
             channel=channel,
-            directory=resources.Directory(self.declared),
-            python="python",
-            environment={},
-            log_level="INFO",
             stop_grace_seconds=1,
             rng=random.Random(1),
             now=lambda: self.now,
-            log_path=lambda name: self.places.logs / f"{name}.log",
         )
         try:
             await agents.Agent(surroundings, agent_version="0").run()

@@ -60,7 +60,7 @@ def test_from_the_hubs_wish_to_its_end() -> None:
     assert kinds(table.handle(2, ISSUED)) == []
     assert kinds(table.handle(3, FETCHED)) == ["PREPARING"]
     assert table.states() == {UID: State.READY}
-    assert kinds(table.handle(4, wanted(ADDRESSED))) == ["StartClient", "RUNNING"]
+    assert kinds(table.handle(4, wanted(ADDRESSED))) == ["StartClient", "PREPARING"]
     assert kinds(table.handle(5, died(0))) == ["STOPPED TrainingEnded"]
     assert table.states() == {UID: State.ENDED}
     assert kinds(table.handle(6, wanted())) == ["STOPPED TrainingEnded", "Discard"]
@@ -72,7 +72,7 @@ def test_an_installed_app_is_not_fetched() -> None:
     table = lifecycle.Table()
     installed = dataclasses.replace(ADDRESSED, client_app="pkg:app")
     assert kinds(table.handle(0, wanted(installed), decided(YES))) == ["PREPARING", "RequestCertificate"]
-    assert kinds(table.handle(1, ISSUED)) == ["StartClient", "RUNNING"]
+    assert kinds(table.handle(1, ISSUED)) == ["StartClient", "PREPARING"]
 
 
 def test_a_refusal_is_reported_once_and_healed_by_a_new_policy() -> None:
@@ -102,7 +102,7 @@ def test_permission_given_back_starts_without_preparing_again() -> None:
     """App and certificate are still here."""
     table = running()
     table.handle(1, decided(NO), died(0))
-    assert kinds(table.handle(2, decided(YES))) == ["StartClient", "RUNNING"]
+    assert kinds(table.handle(2, decided(YES))) == ["StartClient", "PREPARING"]
 
 
 def test_no_longer_wanted_ends_the_client_and_removes_its_files() -> None:
@@ -136,10 +136,10 @@ def test_a_dying_client_is_restarted_with_backoff_and_then_failed() -> None:
     )
     assert table.due_at() == 11
     assert kinds(table.handle(10.9, facts.TimePassed())) == []
-    assert kinds(table.handle(11, facts.TimePassed())) == ["StartClient", "RUNNING"]
+    assert kinds(table.handle(11, facts.TimePassed())) == ["StartClient", "PREPARING"]
     table.handle(12, died())
     assert table.due_at() == 14
-    assert kinds(table.handle(14, facts.TimePassed())) == ["StartClient", "RUNNING"]
+    assert kinds(table.handle(14, facts.TimePassed())) == ["StartClient", "PREPARING"]
     last = table.handle(15, died())
     assert last == [
         facts.Report(
@@ -206,7 +206,7 @@ def test_a_moved_aggregator_restarts_the_client() -> None:
     assert kinds(table.handle(2, died(0))) == ["StartClient"]
     table.handle(3, died(0))
     assert table.states() == {UID: State.ENDED}
-    assert kinds(table.handle(4, wanted(ADDRESSED))) == ["StartClient", "RUNNING"]
+    assert kinds(table.handle(4, wanted(ADDRESSED))) == ["StartClient", "PREPARING"]
 
 
 def test_an_aggregator_that_is_away_leaves_the_client_running() -> None:

@@ -1,0 +1,103 @@
+"""Looks whether the network is as closed as it must be, before the client touches data.
+
+A NetworkPolicy is enforced by somebody else, and sometimes a moment after a pod begins. So the client tries
+by itself: while one address opens that must be closed it waits, and in the end it refuses to work. It looks
+when the aggregator answers, where that is soon: a network that is not up yet closes everything.
+This module refuses to know why an address must be closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from federation.telemetry import logs
+
+log = logs.get_logger(__name__)
+
+PATIENCE_SECONDS = 30.0
+"""A policy that is not in force after so long will not be."""
+
+CONNECT_SECONDS = 1.0
+"""One attempt; a packet that is dropped never comes back, one that is let through does within this."""
+
+DOOR_SECONDS = 10.0
+"""An aggregator that is away does not keep the client from looking for longer than this."""
+
+AGAIN_SECONDS = 0.5
+
+
+class NotRestricted(Exception):
+    """An address that must be closed is open; the text is a sentence for people."""
+
+
+def wait_until_restricted(
+    closed: Sequence[str],
+    door: str,
+    *,
+    patience_seconds: float = PATIENCE_SECONDS,
+    door_seconds: float = DOOR_SECONDS,
+    connect_seconds: float = CONNECT_SECONDS,
+    now: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], object] = time.sleep,
+) -> None:
+    """Return when no address of `closed` can be connected to; blocks until then.
+
+    closed:  HOST:PORT each; nothing is looked at when there is none.
+    door:    where the aggregator is; what gRPC dials, of which only HOST:PORT is tried.
+    Raises: NotRestricted after `patience_seconds`.
+    """
+    if not closed:
+        return
+    began = now()
+    doors = _tried(door)
+    while True:
+        opened = _open_among((*closed, *doors), connect_seconds)
+        too_open = [address for address in closed if address in opened]
+        waited = now() - began
+        if not too_open and (not doors or opened.intersection(doors) or waited >= door_seconds):
+            log.info("network is restricted", addresses=len(closed), seconds=round(waited, 3))
+            return
+        if too_open and waited >= patience_seconds:
+            raise NotRestricted(
+                f"{too_open[0]} can be reached from the client's pod after {waited:.0f} s, and nothing but the "
+                "hub must be; install a network plugin that enforces NetworkPolicy, or correct the policies "
+                "of the namespace"
+            )
+        if too_open:
+            log.warning("network is not restricted yet", address=too_open[0], seconds=round(waited, 3))
+        sleep(AGAIN_SECONDS)
+
+
+def _tried(door: str) -> tuple[str, ...]:
+    """Return the HOST:PORT in a gRPC target such as a.b:1, ipv4:1.2.3.4:5,6.7.8.9:5 or ipv6:[::1]:5."""
+    scheme, _, rest = door.partition(":")
+    return tuple(rest.split(",")) if scheme in ("ipv4", "ipv6") else (door,) if door else ()
+
+
+def _open_among(addresses: Sequence[str], connect_seconds: float) -> set[str]:
+    """Return the addresses that a connection could be made to, all tried at once."""
+    opened: set[str] = set()
+
+    def attempt(address: str) -> None:
+        if _opens(address, connect_seconds):
+            opened.add(address)
+
+    threads = [threading.Thread(target=attempt, args=(address,), daemon=True) for address in addresses]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        # Looking up a name may hang for longer than connecting; what hangs has not opened.
+        thread.join(connect_seconds + 1.0)
+    return set(opened)
+
+
+def _opens(address: str, connect_seconds: float) -> bool:
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(OSError, ValueError):
+        with socket.create_connection((host.strip("[]"), int(port)), connect_seconds):
+            return True
+    return False
