@@ -40,6 +40,10 @@ LAST_WORDS_SECONDS = 2.0
 def run(config: client_config.ClientConfig) -> int:
     """Serve until the training ends; returns the process's exit code: 0 after a goodbye, 1 otherwise."""
     tls.require()
+    try:
+        network.wait_until_restricted(config.closed_addresses, config.aggregator_address)
+    except network.NotRestricted as error:
+        return _leave(config, reasons.ClusterReason.NETWORK_NOT_RESTRICTED, str(error))
     training = f"{config.training_namespace}/{config.training_name}"
     node_id = node_ids.node_id(config.training_namespace, config.training_name, config.cluster)
     run_id = node_ids.run_id(config.training_namespace, config.training_name)
@@ -54,10 +58,6 @@ def run(config: client_config.ClientConfig) -> int:
         on_end=lambda end: _end(inbox, end),
         rng=random.Random(),  # noqa: S311  (spreads retries, protects nothing)
     )
-    try:
-        network.wait_until_restricted(config.closed_addresses, config.aggregator_address)
-    except network.NotRestricted as error:
-        return _leave(config, reasons.ClusterReason.NETWORK_NOT_RESTRICTED, str(error))
     try:
         app, run_config = _load(config)
     except (host.AppNotLoadable, app_errors.AppError) as error:
@@ -108,7 +108,9 @@ def _unpack(config: client_config.ClientConfig, directory: pathlib.Path) -> None
     data = b"".join(part.read_bytes() for part in parts)
     got = bundle.digest(data)
     if got != config.app_digest:
-        raise bundle.InvalidBundle(f"the app that was handed over is {got}, and {config.app_digest} was allowed")
+        raise app_errors.InvalidBundle(
+            f"the app that was handed over is {got}, and {config.app_digest} was allowed"
+        )
     fresh = directory.with_name(".new-app")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)

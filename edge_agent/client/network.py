@@ -2,7 +2,7 @@
 
 A NetworkPolicy is enforced by somebody else, and sometimes a moment after a pod begins. So the client tries
 by itself: while one address opens that must be closed it waits, and in the end it refuses to work. It looks
-when the aggregator answers, where that is soon: a network that is not up yet closes everything.
+once the aggregator answers, if that is soon: a network that is not up yet closes everything.
 This module refuses to know why an address must be closed.
 """
 
@@ -52,23 +52,30 @@ def wait_until_restricted(
     """
     if not closed:
         return
+    _wait_for_door(_tried(door), door_seconds, connect_seconds, now, sleep)
     began = now()
-    doors = _tried(door)
-    while True:
-        opened = _open_among((*closed, *doors), connect_seconds)
-        too_open = [address for address in closed if address in opened]
-        waited = now() - began
-        if not too_open and (not doors or opened.intersection(doors) or waited >= door_seconds):
-            log.info("network is restricted", addresses=len(closed), seconds=round(waited, 3))
-            return
-        if too_open and waited >= patience_seconds:
+    while opened := _open_among(closed, connect_seconds):
+        address, waited = min(opened), now() - began
+        if waited >= patience_seconds:
             raise NotRestricted(
-                f"{too_open[0]} can be reached from the client's pod after {waited:.0f} s, and nothing but the "
-                "hub must be; install a network plugin that enforces NetworkPolicy, or correct the policies "
-                "of the namespace"
+                f"{address} can be reached from the client's pod after {waited:.0f} s, and nothing but the "
+                "hub must be; install a network plugin that enforces NetworkPolicy, or correct the "
+                "namespace's policies"
             )
-        if too_open:
-            log.warning("network is not restricted yet", address=too_open[0], seconds=round(waited, 3))
+        log.warning("network is not restricted yet", address=address, seconds=round(waited, 3))
+        sleep(AGAIN_SECONDS)
+    log.info("network is restricted", addresses=len(closed), seconds=round(now() - began, 3))
+
+
+def _wait_for_door(
+    door: Sequence[str],
+    door_seconds: float,
+    connect_seconds: float,
+    now: Callable[[], float],
+    sleep: Callable[[float], object],
+) -> None:
+    ends = now() + door_seconds
+    while door and not _open_among(door, connect_seconds) and now() < ends:
         sleep(AGAIN_SECONDS)
 
 
@@ -97,7 +104,9 @@ def _open_among(addresses: Sequence[str], connect_seconds: float) -> set[str]:
 
 def _opens(address: str, connect_seconds: float) -> bool:
     host, _, port = address.rpartition(":")
-    with contextlib.suppress(OSError, ValueError):
-        with socket.create_connection((host.strip("[]"), int(port)), connect_seconds):
-            return True
+    with (
+        contextlib.suppress(OSError, ValueError),
+        socket.create_connection((host.strip("[]"), int(port)), connect_seconds),
+    ):
+        return True
     return False

@@ -305,3 +305,68 @@ def test_the_diagram_is_drawn_from_the_table() -> None:
     pairs = {(state, target) for state, row in lifecycle.TRANSITIONS.items() for target in row.values()}
     assert len(lines) == 2 + len(pairs) + 1
     assert "    Ready --> Running: the aggregator has an address" in lines
+
+
+def test_the_hub_hears_what_the_client_waits_for() -> None:
+    """No node has room: said with the runtime's sentence, and taken back once it runs."""
+    table = running()
+    unschedulable = reasons.ClusterReason.UNSCHEDULABLE
+    waiting = facts.ClientWaiting(UID, unschedulable, "no node has 64 cores; ask for less")
+    assert table.handle(1, waiting) == [
+        facts.Report(UID, Reported.WAITING, "Unschedulable", "no node has 64 cores; ask for less")
+    ]
+    assert table.handle(2, waiting) == []
+    assert kinds(table.handle(3, facts.ClientStarted(UID))) == ["RUNNING"]
+    assert table.states() == {UID: State.RUNNING}
+
+
+def test_a_client_that_is_being_stopped_waits_for_nothing() -> None:
+    """What a pod waits for is no news once nobody wants it."""
+    table = running()
+    table.handle(1, decided(NO))
+    waiting = facts.ClientWaiting(UID, reasons.ClusterReason.UNSCHEDULABLE, "no room")
+    assert table.handle(2, waiting, facts.ClientStarted(UID)) == []
+
+
+def found() -> lifecycle.Table:
+    table = lifecycle.Table()
+    assert kinds(table.handle(0, facts.ClientFound(ADDRESSED))) == []
+    assert kinds(table.handle(1, decided(YES), facts.ClientStarted(UID))) == ["RUNNING"]
+    return table
+
+
+def test_a_client_that_outlived_its_agent_is_taken_over() -> None:
+    """Nothing is prepared or started again when the hub asks for what runs; its end is as any other."""
+    table = found()
+    assert kinds(table.handle(2, wanted(ADDRESSED), decided(YES))) == []
+    assert kinds(table.handle(3, died(0))) == ["STOPPED TrainingEnded"]
+
+
+FOUND_ENDS = {
+    "the hub asks no longer": (wanted(),),
+    "the hub asks for something else": (wanted(dataclasses.replace(ADDRESSED, rounds=9)),),
+    "the aggregator is elsewhere": (wanted(MOVED),),
+    "policy refuses, with the hub away": (decided(NO),),
+}
+
+
+@pytest.mark.parametrize("case", FOUND_ENDS)
+def test_a_found_client_is_stopped(case: str) -> None:
+    """As one that this agent started."""
+    assert "StopClient" in kinds(found().handle(2, *FOUND_ENDS[case]))
+
+
+def test_a_found_client_that_dies_is_prepared_anew() -> None:
+    """This agent has neither its app nor its key."""
+    table = found()
+    assert kinds(table.handle(5, died())) == ["PREPARING ClientExited"]
+    assert kinds(table.handle(7, facts.TimePassed())) == ["PREPARING", "FetchBundle", "RequestCertificate"]
+    assert kinds(table.handle(8, FETCHED, ISSUED)) == ["StartClient", "PREPARING"]
+
+
+def test_an_ended_client_starts_again_when_its_aggregator_is_back_at_the_same_address() -> None:
+    """All of a hub's aggregators have one address; that it was gone in between tells them apart."""
+    table = running()
+    table.handle(1, died(0))
+    assert kinds(table.handle(2, wanted(PLAIN))) == []
+    assert kinds(table.handle(3, wanted(ADDRESSED)))[-2:] == ["StartClient", "PREPARING"]

@@ -108,3 +108,27 @@ def test_a_broken_assignment_is_refused(changes: dict) -> None:
 def test_the_config_is_json_that_people_can_read() -> None:
     """For whoever looks into the directory."""
     assert json.loads(make().files["config.json"])["cluster"] == "budapest"
+
+
+def test_one_address_for_all_is_the_hubs() -> None:
+    """Where the hub says so; never before the aggregator is up."""
+    message = hanse_pb2.Assignment(
+        uid="u", namespace="n", name="t", dataset="d", app_digest=DIGEST, app=hanse_pb2.AppSource(bundle=True)
+    )
+    assert assignments.from_wire(message, "hub.example:443").aggregator_address == ""
+    message.same_address = True
+    assert assignments.from_wire(message, "hub.example:443").aggregator_address == "hub.example:443"
+
+
+def test_a_note_of_an_assignment_reads_back_whole() -> None:
+    """What a found client was started for, and whose wish it was."""
+    assert assignments.from_text(assignments.to_text("hub.example", ASSIGNMENT)) == (
+        "hub.example", ASSIGNMENT,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"hub": "h", "assignment": {"uid": "u"}}'])
+def test_a_note_that_is_none_is_refused(text: str) -> None:
+    """Such a client is ended, not guessed at."""
+    with pytest.raises(assignments.InvalidAssignment):
+        assignments.from_text(text)
