@@ -3,7 +3,7 @@
     python -m edge_agent --config FILE
 
 Exit codes: 0 ended as asked; 2 the configuration cannot be used; 3 the hub does not let this agent in, or
-sent it away for good. This module refuses to decide; it wires.
+sent it away for good; 4 the edge's Kubernetes does not let it work. This module refuses to decide; it wires.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import contextlib
 import functools
-import os
 import pathlib
 import signal
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from collections.abc import Sequence
 import pydantic
 
 from edge_agent import config as configs
-from edge_agent import credentials, on_processes
+from edge_agent import credentials, on_processes, sites
 from edge_agent import link as links
 from federation.runtime import hardening, lifeline
 from federation.telemetry import logs
@@ -31,6 +30,7 @@ _log = logs.get_logger(__name__)
 
 EXIT_CONFIGURATION = 2
 EXIT_SENT_AWAY = 3
+EXIT_SITE = 4
 
 TERMINATION_LOG = pathlib.Path("/dev/termination-log")
 """What a pod's status shows of how its container ended; there is none outside a pod."""
@@ -66,14 +66,16 @@ async def run(config: configs.AgentConfig) -> int:
         if config.kubernetes is None:
             await on_processes.run(config, stop)
         else:
-            from edge_agent import on_kubernetes  # a simulation need not load a Kubernetes client
-
-            await on_kubernetes.run(config, configs.in_pod(config.kubernetes, os.environ), stop)
+            raise sites.SiteFailure("clients as pods are not wired yet")
     except (credentials.NotEnrolled, links.SentAway) as error:
         _log.error("the hub does not want this agent", error=str(error))
         if config.kubernetes is not None:
             await asyncio.to_thread(_last_words, str(error))
         return EXIT_SENT_AWAY
+    except sites.SiteFailure as error:
+        _log.error("the edge's Kubernetes does not let the agent work", error=str(error))
+        await asyncio.to_thread(_last_words, str(error))
+        return EXIT_SITE
     _log.info("stopped as asked")
     return 0
 

@@ -97,7 +97,7 @@ class ClientCredentials:
                 )
                 await self._site.hand_over_credentials(assignment)
                 break
-            except (grpc.aio.AioRpcError, OSError, trust_directory.CredentialsUnusable) as error:
+            except (grpc.aio.AioRpcError, OSError, sites.SiteFailure) as error:
                 failures += 1
                 _log.warning(
                     "certificate not renewed yet", uid=assignment.uid, error=credentials.describe(error)
@@ -123,7 +123,7 @@ class ClientCredentials:
                 now=self._now,
                 keep=hand_over,
             )
-        except (credentials.NotEnrolled, trust_directory.CredentialsUnusable) as error:
+        except (credentials.NotEnrolled, trust_directory.CredentialsUnusable, sites.SiteFailure) as error:
             _log.warning("client certificate not renewed", uid=assignment.uid, error=str(error))
 
     def _identity(self, assignment: assignments.Assignment) -> identities.ClientIdentity:

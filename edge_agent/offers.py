@@ -1,7 +1,7 @@
 """From EdgeDataset objects to what the hub may know, and to where a client process finds the data.
 
-What is declared travels, the data do not. This module refuses to know who may use a data set (policy) and
-how a pod mounts one: it serves local processes, so only host paths and ConfigMaps can be had here.
+What is declared travels, the data do not. This module refuses to know who may use a data set (policy). Where
+clients are processes, only host paths and ConfigMaps can be had; what pods mount is made in `owned`.
 """
 
 from __future__ import annotations
@@ -14,17 +14,20 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from federation.api import dataset as api
 from federation.api import manifests
+from federation.runtime import port
 
 Scalar = bool | int | float | str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Offer:
-    """One data set as offered; `directory` or `files` say where its content is, or `unavailable` why not.
+    """One data set as offered; `directory`, `files` or `mount` say where its content is, or `unavailable` why
+    not.
 
     examples:    as the owner declares it, None when the owner does not.
     directory:   used in place.
     files:       the content of a ConfigMap by file name.
+    mount:       what a pod mounts.
     unavailable: one sentence for people, with the next step; None when the data can be had.
     """
 
@@ -34,6 +37,7 @@ class Offer:
     node_config: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
     directory: pathlib.Path | None = None
     files: Mapping[str, bytes] | None = None
+    mount: port.Mount | None = None
     unavailable: str | None = None
 
 

@@ -1,0 +1,176 @@
+"""The edge in a cluster: clients are pods, the owner's objects are the API server's, in one namespace.
+
+This module refuses to decide, and to know how a workload becomes a Job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pathlib
+import socket
+from collections.abc import Mapping, Sequence
+
+from edge_agent import (
+    assignments,
+    bundles,
+    offers,
+    pod_logs,
+    pods,
+    policy,
+    resources,
+    sites,
+    watching,
+    workloads,
+)
+from federation.kube import client
+from federation.runtime import port, processes
+from federation.telemetry import logs
+from federation.trust import directory
+
+_log = logs.get_logger(__name__)
+
+
+class KubernetesSite:
+    """A site (see `sites.Site`) in one namespace of a cluster."""
+
+    def __init__(
+        self,
+        api: client.Client,
+        *,
+        runtime: port.Runtime,
+        owner: watching.Owner,
+        places: workloads.Places,
+        settings: pods.Settings,
+        stop_grace_seconds: float,
+    ) -> None:
+        """Keep the wiring; `places` is a disk that may be gone tomorrow."""
+        self._api = api
+        self._runtime = runtime
+        self._owner = owner
+        self._places = places
+        self._settings = settings
+        self._stop_grace_seconds = stop_grace_seconds
+        self._shelf = bundles.Archives(places.bundles)
+        self.logs = pod_logs.PodLogs(api, settings.namespace)
+        self._found: set[str] = set()
+
+    @property
+    def runtime(self) -> port.Runtime:
+        """Jobs."""
+        return self._runtime
+
+    @property
+    def shelf(self) -> bundles.Shelf:
+        """Packed apps: a pod is handed the archive."""
+        return self._shelf
+
+    @property
+    def default_image(self) -> str:
+        """The image of a client whose training names none."""
+        return self._settings.default_image
+
+    async def declared(self) -> resources.Resources:
+        """Return what the owner's objects declare now."""
+        return await self._owner.declared()
+
+    async def found(self) -> tuple[sites.Found, ...]:
+        """Return the clients whose Jobs are there, by the note that each carries."""
+        labels = ",".join(f"{key}={value}" for key, value in pods.LABELS.items())
+        jobs = await self._api.list("Job", self._settings.namespace, labels=labels)
+        found = []
+        for job in jobs.items:
+            metadata = job["metadata"]
+            if metadata.get("deletionTimestamp"):
+                continue
+            note = (metadata.get("annotations") or {}).get(pods.ASSIGNMENT_ANNOTATION, "")
+            try:
+                hub, assignment = assignments.from_text(note)
+                name = workloads.name_of(assignment.uid, assignment.name)
+                if name != metadata["name"]:
+                    raise assignments.InvalidAssignment(f"the note is one of {name}")
+            except assignments.InvalidAssignment as error:
+                _log.warning(
+                    "client ended that cannot be taken over", name=metadata["name"], error=str(error)
+                )
+                await self._runtime.stop(metadata["name"], self._stop_grace_seconds)
+                continue
+            found.append(sites.Found(name, hub, assignment))
+        self._found = {one.name for one in found}
+        return tuple(found)
+
+    def credentials(self, assignment: assignments.Assignment) -> pathlib.Path:
+        """Return where the agent writes what the client's Secret is made of."""
+        return self._places.client_credentials(assignment)
+
+    async def hand_over_credentials(self, assignment: assignments.Assignment) -> None:
+        """Change the files that the client sees. Raises: OSError; SiteFailure."""
+        name = workloads.name_of(assignment.uid, assignment.name)
+        material = await self._material(assignment)
+        try:
+            await self._runtime.refresh(name, pods.CREDENTIALS, pods.credential_files(material))
+        except port.RuntimeFailure as error:
+            raise OSError(str(error)) from error
+
+    async def workload(
+        self, hub: str, assignment: assignments.Assignment, allowed: policy.Allowed, offer: offers.Offer
+    ) -> port.Workload:
+        """Return the client's workload (see `sites.Site.workload`)."""
+        if not (assignment.image or self._settings.default_image):
+            raise sites.SiteFailure(
+                "the training names no client image and the edge has none of its own; set spec.client.image"
+            )
+        doors = await _addresses(assignment.aggregator_address)
+        material = await self._material(assignment)
+        archive = (
+            await asyncio.to_thread(self._shelf.read, assignment.app_digest)
+            if assignment.from_bundle
+            else None
+        )
+        brought = pods.Brought(pods.credential_files(material), archive, doors)
+        return pods.client(hub, assignment, allowed, offer, brought, self._settings)
+
+    async def show_use(self, in_use: Mapping[str, Sequence[str]]) -> None:
+        """Write it into the data sets' statuses, soon."""
+        self._owner.use(in_use)
+
+    def follow_log(self, name: str) -> None:
+        """Follow the pod's log; of a client that was found, only what it writes from now on."""
+        self.logs.follow(name, from_the_beginning=name not in self._found)
+        self._found.discard(name)
+
+    async def new_lines(self, name: str) -> list[str]:
+        """Return the lines since the last call."""
+        return self.logs.take(name)
+
+    async def forget(self, assignment: assignments.Assignment) -> None:
+        """Remove the client's keys from this disk; its objects went when it ended."""
+        self.logs.end(workloads.name_of(assignment.uid, assignment.name))
+        await asyncio.to_thread(processes.remove_tree, self._places.client(assignment))
+
+    async def _material(self, assignment: assignments.Assignment) -> directory.Material:
+        try:
+            return await asyncio.to_thread(directory.read, self.credentials(assignment))
+        except directory.CredentialsUnusable as error:
+            raise sites.SiteFailure(f"the client's certificate cannot be read: {error}") from error
+
+
+async def _addresses(address: str) -> tuple[port.Destination, ...]:
+    """Return what a client must be able to reach: it has no name server.
+
+    Raises: SiteFailure.
+    """
+    host, _, number = address.rpartition(":")
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            host.strip("[]"), int(number), type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
+        )
+    except (OSError, ValueError) as error:
+        raise sites.SiteFailure(
+            f"the aggregator's address {address} cannot be found: {error}; check the edge's name server"
+        ) from error
+    families = {socket.AF_INET: [], socket.AF_INET6: []}  # type: dict[int, list[str]]
+    for family, _, _, _, place in found:
+        if family in families and str(place[0]) not in families[family]:
+            families[family].append(str(place[0]))
+    ips = families[socket.AF_INET] or families[socket.AF_INET6]  # gRPC takes a list of one family only
+    return tuple(port.Destination(ip, int(number)) for ip in sorted(ips))

@@ -1,0 +1,183 @@
+"""From an allowed assignment to the client's workload where clients are pods.
+
+Pure. The pod sees its data read-only, its own identity, its app packed, a place to write to that goes with
+it, and no way out but the aggregator's address. This module refuses to know how a workload becomes a Job.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from edge_agent import assignments, offers, policy, rules, workloads
+from edge_agent.client import config
+from federation.runtime import port
+from federation.trust import directory
+
+CONFIG_DIRECTORY = pathlib.PurePosixPath("/hanse/config")
+CREDENTIALS = pathlib.PurePosixPath("/hanse/credentials")
+APP = pathlib.PurePosixPath("/hanse/app")
+STATE = pathlib.PurePosixPath("/hanse/state")
+SCRATCH = pathlib.PurePosixPath("/tmp")  # noqa: S108
+TERMINATION_LOG = pathlib.PurePosixPath("/dev/termination-log")
+
+ASSIGNMENT_ANNOTATION = "hanse.dev/assignment"
+"""On a client's objects: what it was started for, so that another agent can take it over."""
+
+LABELS: Mapping[str, str] = {
+    "app.kubernetes.io/name": "hanse",
+    "app.kubernetes.io/component": "client",
+    "app.kubernetes.io/managed-by": "hanse",
+}
+"""What all clients have, and nothing else."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settings:
+    """What is the same for all clients of one agent."""
+
+    cluster: str
+    namespace: str
+    default_image: str
+    log_level: config.LogLevel = "INFO"
+    node_selector: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    closed_addresses: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Brought:
+    """What the agent fetched for one client: its identity's files, its app's archive (None: in the image)
+    and the addresses behind its aggregator's name.
+    """
+
+    credentials: Mapping[str, bytes]
+    bundle: bytes | None
+    doors: tuple[port.Destination, ...]
+
+
+def client(
+    hub: str,
+    assignment: assignments.Assignment,
+    allowed: policy.Allowed,
+    offer: offers.Offer,
+    brought: Brought,
+    settings: Settings,
+) -> port.Workload:
+    """Return the workload that takes part in the assignment's training.
+
+    Raises: offers.DatasetUnavailable; pydantic.ValidationError if run_config holds anything but scalars.
+    """
+    if offer.mount is None:
+        raise offers.DatasetUnavailable(offer.unavailable or f"data set {offer.name} has no volume")
+    client_config = config.ClientConfig(
+        cluster=settings.cluster,
+        dataset=assignment.dataset,
+        training_namespace=assignment.namespace,
+        training_name=assignment.name,
+        training_uid=assignment.uid,
+        aggregator_address=target(brought.doors),
+        aggregator_server_name=assignment.aggregator_server_name,
+        credential_directory=pathlib.Path(CREDENTIALS),
+        app_bundle=pathlib.Path(APP) if brought.bundle is not None else None,
+        app_digest=assignment.app_digest if brought.bundle is not None else "",
+        client_app=assignment.client_app,
+        run_config=json.loads(assignment.run_config),
+        node_config=offers.node_config(offer, pathlib.Path(offer.mount.path)),
+        state_directory=pathlib.Path(STATE),
+        closed_addresses=settings.closed_addresses,
+        termination_log=pathlib.Path(TERMINATION_LOG),
+        log_level=settings.log_level,
+    )
+    return port.Workload(
+        name=workloads.name_of(assignment.uid, assignment.name),
+        # -P: modules come from where they are installed, not from the working directory
+        argv=(
+            *("python3", "-P", "-m", "edge_agent.client"),
+            *("--config", str(CONFIG_DIRECTORY / workloads.CONFIG_NAME)),
+        ),
+        directory=CONFIG_DIRECTORY,
+        environment={
+            "PYTHONUNBUFFERED": "1",
+            "HANSE_PROCESS": f"{settings.cluster}.client",
+            "HOME": str(STATE),
+        },
+        files={workloads.CONFIG_NAME: client_config.model_dump_json(indent=1).encode()},
+        resources=resources(assignment, allowed),
+        image=assignment.image or settings.default_image,
+        pod=port.Pod(
+            namespace=settings.namespace,
+            labels={
+                **LABELS,
+                "hanse.dev/training": assignment.name,
+                "hanse.dev/training-namespace": assignment.namespace,
+                "hanse.dev/dataset": assignment.dataset,
+            },
+            annotations={ASSIGNMENT_ANNOTATION: assignments.to_text(hub, assignment)},
+            mounts=(
+                offer.mount,
+                port.Mount(STATE, {"emptyDir": {}}, read_only=False),
+                port.Mount(SCRATCH, {"emptyDir": {}}, read_only=False),
+            ),
+            secret_directories={CREDENTIALS: dict(brought.credentials)},
+            blobs={APP: brought.bundle} if brought.bundle is not None else {},
+            egress=brought.doors,
+            node_selector=dict(settings.node_selector),
+        ),
+    )
+
+
+def credential_files(material: directory.Material) -> dict[str, bytes]:
+    """Return a client's identity as the files that it reads."""
+    return {
+        directory.KEY_NAME: material.key_pem,
+        directory.CHAIN_NAME: material.chain_pem,
+        directory.BUNDLE_NAME: material.bundle_pem,
+    }
+
+
+def resources(assignment: assignments.Assignment, allowed: policy.Allowed) -> port.Resources:
+    """Return what the client asks for and may use.
+
+    Kubernetes wants the limit of a GPU to be what is asked for, and no request above its limit. A ceiling
+    of GPUs is no wish for one.
+    """
+    gpu = rules.GPU_RESOURCE
+    limits = dict(allowed.limits)
+    if gpu not in assignment.requests and gpu not in assignment.limits:
+        limits.pop(gpu, None)
+    for name, amount in assignment.requests.items():
+        if "/" in name:
+            limits[name] = amount
+    return port.Resources(requests=dict(assignment.requests), limits=limits)
+
+
+def target(doors: Sequence[port.Destination]) -> str:
+    """Return what gRPC dials to reach one of these addresses without a name server.
+
+    Raises: ValueError when there is none.
+    """
+    if not doors:
+        raise ValueError("an aggregator has no address")
+    places = [f"[{door.ip}]:{door.port}" if ":" in door.ip else f"{door.ip}:{door.port}" for door in doors]
+    if len(places) == 1:
+        return places[0]
+    return f"ipv{'6' if ':' in doors[0].ip else '4'}:" + ",".join(places)
+
+
+def closed_addresses(environment: Mapping[str, str], resolv_conf: str) -> tuple[str, ...]:
+    """Return what a client must find closed: the cluster's API server and its name servers, by IP address."""
+    found = []
+    host, number = environment.get("KUBERNETES_SERVICE_HOST"), environment.get("KUBERNETES_SERVICE_PORT")
+    if host and number:
+        found.append(_place(host, number))
+        for line in resolv_conf.splitlines():
+            words = line.split()
+            if len(words) > 1 and words[0] == "nameserver":
+                found.append(_place(words[1], "53"))
+    return tuple(found)
+
+
+def _place(host: str, number: str) -> str:
+    return f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
