@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typer
 
-from coordinator.cli import logs, simulate
+from coordinator.cli import lab, logs, simulate
 
 app = typer.Typer(
     name="hanse",
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.command("simulate")(simulate.simulate)
 app.command("logs")(logs.show)
+app.add_typer(lab.app)
 
 
 @app.callback()

@@ -1,0 +1,1 @@
+"""Programs of the lab that run as processes of their own, from the standard library alone, by copy."""
