@@ -162,6 +162,8 @@ def remove_namespaces(lab: str) -> int:
     # `ip netns` makes a mount of the directory when it is first used; nobody needs it once it is empty.
     if found and not any(NETNS.iterdir()):
         subprocess.run(["umount", str(NETNS)], capture_output=True, check=False)
+        with contextlib.suppress(OSError):
+            NETNS.rmdir()
     return len(found)
 
 
@@ -169,12 +171,16 @@ def remove_namespaces(lab: str) -> int:
 
 
 def hierarchies() -> Iterator[Path]:
-    """The roots of the control groups' hierarchies: one of version 2, or one for each controller."""
+    """The roots of the control groups' hierarchies: one of version 2, or one for each controller.
+
+    With one for each controller there may be one of version 2 beside them, without controllers: container runtimes
+    make groups there as well.
+    """
     if (CGROUPS / "cgroup.controllers").exists():
         yield CGROUPS
         return
     for path in sorted(CGROUPS.iterdir()):
-        if path.is_dir() and not path.is_symlink() and not (path / "cgroup.controllers").exists():
+        if path.is_dir() and not path.is_symlink():
             yield path
 
 
