@@ -80,7 +80,10 @@ def new_directory(path: Path) -> Iterator[Path]:
 def link(path: Path, target: Path) -> None:
     """Make `path` a link to `target`, in one step also when it is there already."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
+    if path.is_symlink() and path.readlink() == target:
+        return
+    # Not a name that `sweep` knows: links are made without the lock.
+    partial = path.with_name(f".link-{os.getpid()}-{path.name}")
     partial.unlink(missing_ok=True)
     partial.symlink_to(target)
     partial.replace(path)

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 _KINDS = ("recommends", "suggests", "conflicts", "breaks", "replaces", "enhances")
@@ -37,7 +38,7 @@ def available() -> bool:
 
 
 def closure(names: Iterable[str], without: Iterable[str], lists: Path) -> list[str]:
-    """These packages and all that they depend on, less `without`, in order of name.
+    """These packages and all that they depend on, less `without`, which may have *.
 
     Raises: PackagesMissing.
     """
@@ -56,7 +57,7 @@ def closure(names: Iterable[str], without: Iterable[str], lists: Path) -> list[s
             f"The package sources of this machine have no {', '.join(missing)}; run apt-get update "
             "and try again."
         )
-    return sorted(found - set(without))
+    return sorted(name for name in found if not any(fnmatch(name, pattern) for pattern in without))
 
 
 def parse_closure(text: str) -> set[str]:

@@ -78,14 +78,20 @@ def ensure(minor: str, on_progress: cache.Progress, *, variables: Mapping[str, s
     release = releases.kubernetes(minor)
     arch = architecture()
     root = cache.directory(variables)
-    with cache.locked(root, LOCK, on_progress):
-        for directory in (root, *(child for child in root.iterdir() if child.is_dir())):
-            cache.sweep(directory)
-        made = _Maker(root, variables, on_progress).make(releases.programs(release, arch))
-        tools = _host_tools(root, arch, variables, on_progress)
-        directory, cni = root / f"v{release}-bin", root / f"v{release}-cni"
-        for name, target in {**tools, **made}.items():
-            cache.link((cni if name in releases.CNI_PROGRAMS else directory) / name, target)
+    wanted = releases.programs(release, arch)
+    maker = _Maker(root, variables, on_progress)
+    made = maker.there(wanted)
+    tools = _on_machine(root, arch, variables)
+    # Who needs nothing made waits for nobody: another process may be building for minutes.
+    if len(made) < len(wanted) or any(set(each.names) - set(tools) for each in releases.host_tools(arch)):
+        with cache.locked(root, LOCK, on_progress):
+            for directory in (root, *(child for child in root.iterdir() if child.is_dir())):
+                cache.sweep(directory)
+            tools = _host_tools(root, arch, variables, on_progress)
+            made = maker.make(wanted)
+    directory, cni = root / f"v{release}-bin", root / f"v{release}-cni"
+    for name, target in {**tools, **made}.items():
+        cache.link((cni if name in releases.CNI_PROGRAMS else directory) / name, target)
     path = f"{directory}:{variables.get('PATH', '')}:{hosttools.PLACES}".replace("::", ":")
     return Programs(f"v{release}", directory, cni, {"PATH": path})
 
@@ -100,13 +106,14 @@ class _Maker:
         self._unreachable: set[str] = set()
         self._go: Path | None = None
 
+    def there(self, wanted: tuple[Program, ...]) -> dict[str, Path]:
+        """The programs that need not be made, by name."""
+        paths = {program.name: self._assets(program) or self._cached(program) for program in wanted}
+        return {name: path for name, path in paths.items() if path is not None}
+
     def make(self, wanted: tuple[Program, ...]) -> dict[str, Path]:
         """Each program's path, by name."""
-        found = {
-            program.name: path
-            for program in wanted
-            if (path := self._assets(program) or self._cached(program))
-        }
+        found = self.there(wanted)
         left = [program for program in wanted if program.name not in found]
         if left and len(left) < len(wanted):
             self._say(f"{len(found)} of {len(wanted)} programs are in the cache")
@@ -188,50 +195,57 @@ def _stamp(path: Path) -> Path:
     return path.with_name(f"{path.name}.{_STAMP}")
 
 
-def _host_tools(
-    root: Path, arch: str, variables: Mapping[str, str], on_progress: cache.Progress
-) -> dict[str, Path]:
+def _on_machine(root: Path, arch: str, variables: Mapping[str, str]) -> dict[str, Path]:
+    """The host tools that need not be made: this machine's own, and those that the cache has."""
     found: dict[str, Path] = {}
-    missing = []
     # Never a link of our own: it would lead to itself.
     path = ":".join(each for each in variables.get("PATH", "").split(":") if not each.startswith(str(root)))
     for tools in releases.host_tools(arch):
-        here = {name: hosttools.on_machine(name, path) for name in tools.names}
-        unpacked_before = root / f"host-{tools.package}"
-        for name, source in tools.downloads.items():
-            if here[name] is None and not unpacked_before.exists():
-                here[name] = _official(root / f"{name}-{releases.RUNC}" / name, source, on_progress)
-        found.update({name: path for name, path in here.items() if path is not None})
-        if any(path is None for path in here.values()):
-            missing.append(tools)
-    if missing:
-        names = " ".join(tools.package for tools in missing)
-        if not debian.available():
-            raise ProgramsMissing(
-                f"This machine lacks host tools that a lab needs; install the packages {names}."
-            )
-        try:
-            unpacked = hosttools.unpack(missing, root, on_progress)
-        except debian.PackagesMissing as failure:
-            raise ProgramsMissing(f"This machine lacks {names}. {failure}") from failure
-        broken = [name for name, path in unpacked.items() if not hosttools.answers(path)]
-        lacking = [name for tools in missing for name in tools.names if name not in unpacked]
-        if broken or lacking:
-            raise ProgramsMissing(
-                f"The tools {', '.join(broken + lacking)} do not work when unpacked; "
-                f"install the packages {names}."
-            )
-        found.update(unpacked)
+        for name in tools.names:
+            kept = (root / f"{name}-{releases.RUNC}" / name, root / f"host-{tools.package}" / "bin" / name)
+            here = hosttools.on_machine(name, path) or next((each for each in kept if each.exists()), None)
+            if here is not None:
+                found[name] = here
     return found
 
 
-def _official(path: Path, source: releases.Download, on_progress: cache.Progress) -> Path | None:
-    if os.access(path, os.X_OK):
-        return path
+def _host_tools(
+    root: Path, arch: str, variables: Mapping[str, str], on_progress: cache.Progress
+) -> dict[str, Path]:
+    """Every host tool. Raises: ProgramsMissing."""
+    found = _on_machine(root, arch, variables)
+    for tools in releases.host_tools(arch):
+        for name, source in tools.downloads.items():
+            path = root / f"{name}-{releases.RUNC}" / name
+            if name not in found and _official(path, source, on_progress):
+                found[name] = path
+    missing = [tools for tools in releases.host_tools(arch) if set(tools.names) - set(found)]
+    if not missing:
+        return found
+    names = " ".join(tools.package for tools in missing)
+    if not debian.available():
+        raise ProgramsMissing(
+            f"This machine lacks host tools that a lab needs; install the packages {names}."
+        )
+    try:
+        unpacked = hosttools.unpack(missing, root, on_progress)
+    except debian.PackagesMissing as failure:
+        raise ProgramsMissing(f"This machine lacks {names}. {failure}") from failure
+    broken = [name for name, path in unpacked.items() if not hosttools.answers(path)]
+    lacking = [name for tools in missing for name in tools.names if name not in {**found, **unpacked}]
+    if broken or lacking:
+        raise ProgramsMissing(
+            f"The tools {', '.join(broken + lacking)} do not work when unpacked; "
+            f"install the packages {names}."
+        )
+    return {**unpacked, **found}
+
+
+def _official(path: Path, source: releases.Download, on_progress: cache.Progress) -> bool:
     try:
         with cache.new_file(path, mode=0o755) as partial:
             download.fetch(source, partial)
     except download.DownloadFailed as failure:
         on_progress(f"{failure}; trying the Debian package")
-        return None
-    return path
+        return False
+    return True

@@ -1,0 +1,92 @@
+"""What each image is: its layers, its user, its first command. Pure data.
+
+Why it exists: two ways lead to the images, manifests/images/Dockerfile where there is Docker and `build`
+where there is not, and a test holds both to this page. It refuses to know how a layer is made.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+USER = 65532
+"""Nobody's number on any usual system; Kubernetes wants a number to see that it is not root."""
+HOME = "/tmp"  # noqa: S108 - the one place that a pod with a read-only root may write to
+REGISTRY = "localhost/hanse"
+PAUSE = "localhost/hanse/pause:1"
+
+
+class Layer(enum.StrEnum):
+    """The parts that images are made of, lowest first."""
+
+    BASE = "base"  # Python and the libraries that it needs, from Debian packages
+    DEPENDENCIES = "dependencies"  # requirements/base.txt
+    ENVOY = "envoy"
+    TORCH = "torch"  # what requirements/torch.txt has more
+    SOURCE = "source"  # Hanse itself: the last, as it changes most
+    PAUSE = "pause"
+
+
+ENVIRONMENT: Mapping[str, str] = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "HOME": HOME,
+    "LANG": "C.UTF-8",
+    "SSL_CERT_FILE": "/etc/ssl/certs/ca-certificates.crt",
+    "PYTHONUNBUFFERED": "1",  # a pod's last words must not stay in a buffer
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "FLWR_TELEMETRY_ENABLED": "0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One image."""
+
+    name: str
+    layers: tuple[Layer, ...]
+    entrypoint: tuple[str, ...]
+    title: str
+    environment: Mapping[str, str] = field(default_factory=lambda: ENVIRONMENT)
+
+
+_COMMON = (Layer.BASE, Layer.DEPENDENCIES)
+
+TARGETS: Mapping[str, Target] = {
+    target.name: target
+    for target in (
+        Target(
+            "coordinator",
+            (*_COMMON, Layer.ENVOY, Layer.SOURCE),
+            ("python3", "-P", "-m", "coordinator"),
+            "Hanse's coordinator, its aggregators and its door",
+        ),
+        Target(
+            "edge-agent",
+            (*_COMMON, Layer.SOURCE),
+            ("python3", "-P", "-m", "edge_agent"),
+            "Hanse's agent on an edge cluster",
+        ),
+        Target(
+            "client",
+            (*_COMMON, Layer.SOURCE),
+            ("python3", "-P", "-m", "edge_agent.client"),
+            "Runs one client of a federated training",
+        ),
+        Target(
+            "client-torch",
+            (*_COMMON, Layer.TORCH, Layer.SOURCE),
+            ("python3", "-P", "-m", "edge_agent.client"),
+            "Runs one client of a federated training, with PyTorch",
+        ),
+        Target("pause", (Layer.PAUSE,), ("/pause",), "Holds the namespaces of a pod in a lab", {}),
+    )
+}
+
+DEFAULT = ("coordinator", "edge-agent", "client")
+"""What `build` makes when nobody says more: torch is large, and only some trainings need it."""
+
+
+def reference(target: Target, version: str) -> str:
+    """The image's name with its tag, as pods name it in a lab."""
+    return PAUSE if target.name == "pause" else f"{REGISTRY}/{target.name}:{version}"
