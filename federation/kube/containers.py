@@ -29,13 +29,17 @@ async def log_tail(
     lines: int = 20,
     previous: bool = False,
 ) -> tuple[str, ...]:
-    """Return the last lines of a container's log. Raises: NotFound, Invalid when there is none yet."""
+    """Return the last lines of a container's log. Raises: NotFound, Invalid when there is none yet.
+
+    Asked for once: a node that is away is not waited for.
+    """
     query = [("tailLines", str(lines)), ("limitBytes", str(LOG_TAIL_BYTES))]
     query += [("container", container)] if container else []
     query += [("previous", "true")] if previous else []
     async with api.http.answer(
-        "GET", _POD.path(namespace, pod, "log"), query, what=f"log of Pod {namespace}/{pod}", verb="log"
-    ) as answer:
+        "GET", _POD.path(namespace, pod, "log"), query, what=f"log of Pod {namespace}/{pod}", verb="log",
+        patience_seconds=0,
+    ) as answer:  # fmt: skip
         text = (await answer.read()).decode(errors="replace")
     return tuple(text.splitlines()[-lines:])
 

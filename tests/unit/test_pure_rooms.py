@@ -14,6 +14,8 @@ ROOMS = (
     "edge_agent/policy.py",
     "edge_agent/lifecycle.py",
     "federation/wire/codec.py",
+    "federation/runtime/pods.py",
+    "federation/runtime/pod_states.py",
 )
 
 # Generators of documents stand beside the tables that they draw, and are no part of a decision.
