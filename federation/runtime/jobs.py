@@ -349,7 +349,8 @@ class Jobs:
     async def _end_pod(self, entry: _Entry, grace_seconds: float) -> None:
         """Ask the pod to end and wait for that, a little longer than it may take."""
         grace = max(0, round(grace_seconds))
-        found = self._mirror.pods_of(entry.name)
+        # A pod without a node has nothing to end, and goes with its Job.
+        found = [pod for pod in self._mirror.pods_of(entry.name) if pod["spec"].get("nodeName")]
         for pod in found:
             # Zero would not wait for the node to say that it is gone; one second is the least that does.
             await self._delete_pod(pod, max(1, grace))

@@ -1,0 +1,216 @@
+"""What the state of a Job and its pod means, over states as real clusters show them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from federation.runtime import pod_states
+from federation.runtime.pod_states import Accepted, Ended, Held, Running
+
+JOB: dict[str, Any] = {"metadata": {"name": "client", "uid": "j"}, "spec": {}, "status": {}}
+
+
+def pod(**status: Any) -> dict[str, Any]:
+    resources = {"limits": {"memory": "512Mi"}}
+    return {
+        "metadata": {"name": "client-x7k2p", "uid": "p"},
+        "spec": {"containers": [{"name": "main", "resources": resources}]},
+        "status": status,
+    }
+
+
+def container(**state: Any) -> dict[str, Any]:
+    return {"containerStatuses": [{"name": "main", "state": state}]}
+
+
+def unscheduled(message: str) -> dict[str, Any]:
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    return pod(phase="Pending", conditions=[condition])
+
+
+def ended(exit_code: int, reason: str = "Error", **more: Any) -> dict[str, Any]:
+    state = {"terminated": {"exitCode": exit_code, "reason": reason, **more}}
+    return pod(phase="Succeeded" if exit_code == 0 else "Failed", **container(**state))
+
+
+def event(reason: str, message: str) -> dict[str, Any]:
+    return {"reason": reason, "message": message, "lastTimestamp": "2026-03-01T12:00:00Z"}
+
+
+HELD = {
+    "too little memory": (
+        unscheduled("0/1 nodes are available: 1 Insufficient memory. preemption: 0/1 nodes are available: 1 "
+                    "No preemption victims found for incoming pod."),
+        [], "Unschedulable", "No node has enough memory free.",
+    ),
+    "too little of two": (
+        unscheduled("0/3 nodes are available: 1 Insufficient cpu, 2 Insufficient nvidia.com/gpu. preemption: "
+                    "0/3 nodes are available: 3 No preemption victims found for incoming pod."),
+        [], "Unschedulable", "No node has enough CPU and NVIDIA GPUs free.",
+    ),
+    "no such label": (
+        unscheduled("0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."),
+        [], "Unschedulable", "Correct the node selector, or label a node.",
+    ),
+    "tainted": (
+        unscheduled("0/1 nodes are available: 1 node(s) had untolerated taint {gpu: true}."),
+        [], "Unschedulable", "closed to the pod by a taint",
+    ),
+    "no node at all": (
+        unscheduled("no nodes available to schedule pods"), [], "Unschedulable", "The cluster has no node.",
+    ),
+    "no such claim": (
+        unscheduled('0/1 nodes are available: persistentvolumeclaim "mri" not found. preemption: 0/1 nodes'),
+        [], "VolumeNotMounted", "The claim mri does not exist on this cluster.",
+    ),
+    "unbound claim": (
+        unscheduled("0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims."),
+        [], "VolumeNotMounted", "is not bound to a volume",
+    ),
+    "image that does not exist": (
+        pod(phase="Pending", **container(waiting={"reason": "ErrImagePull", "message": "not found"})),
+        [], "ImageNotPulled", "The image cannot be pulled: not found. Check its name",
+    ),
+    "image, later": (
+        pod(phase="Pending", **container(waiting={"reason": "ImagePullBackOff", "message": "Back-off"})),
+        [event("Failed", 'Failed to pull image "r.org/a": unauthorized')],
+        "ImageNotPulled", 'Failed to pull image "r.org/a": unauthorized.',
+    ),
+    "image that must be there already": (
+        pod(phase="Pending", **container(waiting={"reason": "ErrImageNeverPull"})),
+        [], "ImageNotPulled", "ErrImageNeverPull.",
+    ),
+    "path that does not exist": (
+        pod(phase="Pending", **container(waiting={"reason": "ContainerCreating"})),
+        [event("FailedMount", 'MountVolume.SetUp failed for volume "mount-0" : hostPath type check failed')],
+        "VolumeNotMounted", "hostPath type check failed.",
+    ),
+    "no network plugin": (
+        pod(phase="Pending", **container(waiting={"reason": "ContainerCreating"})),
+        [event("FailedCreatePodSandBox", "Failed to create pod sandbox: cni plugin not initialized")],
+        "NetworkNotReady", "cni plugin not initialized.",
+    ),
+    "config error": (
+        pod(phase="Pending", **container(waiting={
+            "reason": "CreateContainerConfigError", "message": "runAsNonRoot, and image will run as root"})),
+        [], "ContainerNotCreated", "image will run as root.",
+    ),
+    "refused by Pod Security": (
+        None,
+        [event("FailedCreate", 'Error creating: pods "client-abc" is forbidden: violates PodSecurity '
+               '"restricted:latest": restricted volume types (volume "mount-0" uses hostPath)')],
+        "NotAdmitted", "breaks the namespace's Pod Security level",
+    ),
+    "refused by a quota": (
+        None,
+        [event("FailedCreate", 'Error creating: pods "c" is forbidden: exceeded quota: q, requested: cpu=4')],
+        "NotAdmitted", "Ask for less, or have the namespace's quota raised.",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("found", "events", "reason", "words"), HELD.values(), ids=HELD.keys())
+def test_why_it_cannot_run_yet(
+    found: dict[str, Any] | None, events: list[dict[str, Any]], reason: str, words: str
+) -> None:
+    """The reason is one of ours, the message says what lacks and what to do."""
+    state = pod_states.read(JOB, found, events)
+    assert isinstance(state, Held)
+    assert state.reason == reason
+    assert words in state.message
+    assert state.message.endswith((".", "…"))
+
+
+def disrupted(reason: str, **status: Any) -> dict[str, Any]:
+    condition = {"type": "DisruptionTarget", "status": "True", "reason": reason}
+    return pod(conditions=[condition], **status)
+
+
+ENDED = {
+    "well": (ended(0, "Completed"), 0, None, "", ""),
+    "with a status": (ended(3), 3, None, "", ""),
+    "by a signal": (ended(139), None, "SIGSEGV", "", ""),
+    "out of memory": (
+        ended(137, "OOMKilled"), None, "SIGKILL", "OutOfMemory", "more than its limit of 512Mi of memory",
+    ),
+    "with last words": (
+        ended(7, message='{"reason": "NetworkOpen", "message": "An address is open."}'),
+        7, None, "NetworkOpen", "An address is open.",
+    ),
+    "with words that are not ours": (ended(1, message="Traceback: boom"), 1, None, "", ""),
+    "evicted": (
+        pod(phase="Failed", reason="Evicted", message="The node was low on resource: memory."),
+        None, None, "Evicted", "The node was low on resource: memory.",
+    ),
+    "drained": (
+        disrupted("EvictionByEvictionAPI", phase="Failed",
+                  **container(terminated={"exitCode": 143, "reason": "Error"})),
+        None, "SIGTERM", "Evicted", "is being drained",
+    ),
+    "preempted": (
+        disrupted("PreemptionByScheduler", phase="Failed",
+                  **container(terminated={"exitCode": 143, "reason": "Error"})),
+        None, "SIGTERM", "Preempted", "higher priority",
+    ),
+    "node gone": (pod(phase="Failed", reason="NodeLost"), None, None, "NodeLost", "check the node"),
+    "too long": (pod(phase="Failed", reason="DeadlineExceeded"), None, None, "DeadlineExceeded", "longer"),
+    "not taken by the node": (
+        pod(phase="Failed", reason="OutOfcpu", message="Node didn't have enough resource: cpu"),
+        None, None, "NotAdmitted", "enough resource: cpu.",
+    ),
+    "program that is not in the image": (
+        ended(128, "StartError", message='exec: "python": executable file not found in $PATH'),
+        128, None, "ContainerNotCreated", "executable file not found",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("found", "code", "name", "reason", "words"), ENDED.values(), ids=ENDED.keys())
+def test_how_it_ended(
+    found: dict[str, Any], code: int | None, name: str | None, reason: str, words: str
+) -> None:
+    """Exit status or signal, and what more there is to say."""
+    state = pod_states.read(JOB, found)
+    assert isinstance(state, Ended)
+    assert (state.exit_code, state.signal, state.reason) == (code, name, reason)
+    assert words in state.message
+
+
+def test_a_pod_on_a_lost_node_is_ended_though_it_says_that_it_runs() -> None:
+    """Nobody can ask the node, so it is marked as unreachable."""
+    lost = disrupted("DeletionByTaintManager", phase="Running", **container(running={}))
+    lost["metadata"]["deletionTimestamp"] = "2026-03-01T12:00:00Z"
+    state = pod_states.read(JOB, lost)
+    assert isinstance(state, Ended)
+    assert (state.reason, state.unreachable) == ("NodeLost", True)
+
+
+def test_a_pod_that_is_being_made_says_nothing_yet() -> None:
+    """Pulling an image or mounting a volume is no news before it fails."""
+    creating = pod(phase="Pending", **container(waiting={"reason": "ContainerCreating"}))
+    assert pod_states.read(JOB, creating) == Accepted()
+    assert pod_states.read(JOB, None) == Accepted()
+
+
+def test_a_running_container_is_running_whatever_failed_before() -> None:
+    """An earlier failed mount is of no interest any more."""
+    running = pod(phase="Running", **container(running={"startedAt": "x"}))
+    assert pod_states.read(JOB, running, [event("FailedMount", "timed out")]) == Running("client-x7k2p")
+
+
+def test_a_job_whose_pod_is_gone_has_ended() -> None:
+    """Its condition says so; the exit status went with the pod."""
+    condition = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "Job has"}
+    state = pod_states.read(JOB | {"status": {"conditions": [condition]}}, None)
+    assert isinstance(state, Ended)
+    assert (state.exit_code, state.reason) == (None, "Removed")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "null", '{"reason": 3}', '{"reason": "not camel"}', '{"message": "x"}', "{", "\x00"]
+)
+def test_what_are_no_last_words(text: str) -> None:
+    """Whatever a program leaves there, reading it does not fail."""
+    assert pod_states.last_words(text) == ("", "")
