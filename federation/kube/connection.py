@@ -116,6 +116,7 @@ class Connection:
     async def close(self) -> None:
         """Close the connections."""
         await self._rest.close()
+        await asyncio.sleep(0)  # the event loop lets go of an aborted socket in its next turn
 
     @contextlib.asynccontextmanager
     async def answer(
@@ -150,7 +151,7 @@ class Connection:
                     try:
                         yield response
                     finally:
-                        response.release()
+                        _let_go(response)
                     return
                 failure = errors.from_answer(response.status, await response.read(), what)
                 again = response.status == 429 or (
@@ -225,6 +226,18 @@ class Connection:
     def _unreachable(self, what: str, error: BaseException) -> errors.Unreachable:
         cause = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
         return errors.Unreachable(f"{what}: the API server at {self.server} does not answer: {cause}")
+
+
+def _let_go(response: aiohttp.ClientResponse) -> None:
+    """Give the connection back, or end it at once if a watch or a log is left in the middle.
+
+    A TLS connection that is closed politely waits for the other side, and outlives its event loop.
+    """
+    if not response.content.at_eof() and response.connection is not None:
+        transport = response.connection.transport
+        if isinstance(transport, asyncio.WriteTransport):
+            transport.abort()
+    response.release()
 
 
 def _was_not_sent(error: BaseException) -> bool:
