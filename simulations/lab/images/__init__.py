@@ -20,7 +20,7 @@ from simulations.lab import cache, programs
 from simulations.lab.images import archive, layers, sbom
 from simulations.lab.images.archive import Image
 from simulations.lab.images.layers import ImagesMissing
-from simulations.lab.images.targets import DEFAULT, ENVIRONMENT, TARGETS, USER, Target, reference
+from simulations.lab.images.targets import DEFAULT, ENVIRONMENT, TARGETS, USER, Layer, Target, reference
 
 __all__ = ["DEFAULT", "TARGETS", "Built", "ImagesMissing", "build", "together"]
 
@@ -77,8 +77,13 @@ def together(built: Sequence[Built]) -> Path:
     path = root / f"{names}.{digests[:16]}.tar"
     with cache.locked(root, f"{LOCK}-archives", lambda _: None):
         if not path.exists():
-            # Room first: an archive has half a gigabyte, and each change of the source makes a new one.
-            layers.keep_newest(root, f"{names}.*.tar", layers.KEPT_ARCHIVES - 1)
+            # Room first: an archive has half a gigabyte, with torch three, and each change makes a new one.
+            kept = (
+                0
+                if any(Layer.TORCH in TARGETS[each.target].layers for each in built)
+                else layers.KEPT_ARCHIVES
+            )
+            layers.keep_newest(root, f"{names}.*.tar", kept)
             with cache.new_file(path) as partial:
                 archive.write([each.image for each in built], partial)
     path.touch()

@@ -28,8 +28,8 @@ RECIPE = "1"
 KEPT = 6
 """How many versions of a layer stay in the cache: some for each checkout that builds images here."""
 
-KEPT_ARCHIVES = 3
-"""How many archives of the same images stay in the cache; they are large and quickly written."""
+KEPT_ARCHIVES = 2
+"""How many earlier archives of the same images stay in the cache; they are large and quickly written."""
 
 PACKAGES = ("python3", "libstdc++6", "ca-certificates")
 NOT_IN_IMAGES = (
@@ -58,8 +58,8 @@ SOURCE_KINDS = frozenset({".py", ".pyi", ".typed", ".proto", ".yaml", ".toml", "
 CUDA_UNUSED = (
     "nvidia/cudnn/lib/libcudnn_*", "nvidia/cu13/lib/libcusolver*", "nvidia/cu13/lib/libcurand*",
     "nvidia/cu13/lib/libnvrtc-builtins*", "nvidia/cu13/lib/libnvrtc.alt*", "nvidia/cu13/lib/libnvblas*",
-    "nvidia/cu13/lib/*.a", "nvidia/cu13/bin", "nvidia/cu13/nvvm", "nvidia/**/include", "torch/include",
-    "torch/share", "torch/test", "torch/lib/*.a", "torch/bin",
+    "nvidia/cu13/lib/libnvperf*", "nvidia/cu13/bin", "nvidia/cu13/nvvm", "nvidia/nvshmem/lib/*.bc",
+    "nvidia/**/*.a", "nvidia/**/include", "torch/include", "torch/share", "torch/test", "torch/lib/*.a",
 )  # fmt: skip
 TORCH_UNUSED = ("triton",)
 """A compiler for GPUs that torch imports only when it finds one."""
@@ -222,7 +222,7 @@ class Maker:
                 (scratch / "made.json").write_text(json.dumps(described, indent=1))
             self._refresh = False
         directory.touch()
-        keep_newest(self._root, f"{layer}-*", KEPT)
+        keep_newest(self._root, f"{layer}-*", 1 if layer is Layer.TORCH else KEPT)
         found: dict[str, Any] = json.loads((directory / "made.json").read_text())
         file = directory / "layer.tar"
         return Made(
