@@ -1,4 +1,4 @@
-"""`hanse logs`: what the ServerApp and the ClientApps of a simulation wrote."""
+"""`hanse logs`: what ServerApp and ClientApps wrote, of a simulation or of a training on a cluster."""
 
 from __future__ import annotations
 
@@ -8,25 +8,51 @@ from typing import Annotated
 
 import typer
 
-from coordinator.cli import output
+from coordinator.cli import cluster_logs, output, reach
+from federation.kube import client
 
 LATEST = Path("hanse-runs")
 
 
 def show(
     run: Annotated[
-        Path | None, typer.Argument(help="A run's directory; the latest below hanse-runs/ if left out.")
+        Path | None,
+        typer.Argument(
+            metavar="RUN|NAMESPACE/NAME",
+            help="A run's directory, or a training on a cluster; left out: the latest run below hanse-runs/.",
+        ),
     ] = None,
     name: Annotated[
         str, typer.Option("--from", help="Only this process: aggregator, coordinator, EDGE or EDGE.client.")
     ] = "",
     tail: Annotated[int, typer.Option(help="Only the last lines of each log; 0 shows all.", min=0)] = 0,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="Of a training on a cluster: go on as it is written.")
+    ] = False,
+    kubeconfig: reach.Kubeconfig = None,
+    context: reach.Context = None,
     form: Annotated[output.Output, typer.Option("-o", "--output", help="text or json.")] = output.Output.TEXT,
 ) -> None:
-    """Show the logs of a simulation.
+    """Show the logs of a simulation, or of a training's aggregator on a cluster.
 
-    Example: `hanse logs --from zurich.client --tail 20`
+    An edge's own logs are its owner's: `kubectl logs` there shows them.
+
+    Examples: `hanse logs --from zurich.client --tail 20`, `hanse logs cardiology/hospitals -f`
     """
+
+    def say(process: str, line: str) -> None:
+        if form is output.Output.JSON:
+            typer.echo(json.dumps({"process": process, "line": line}))
+        else:
+            typer.echo(f"{process:>18} | {_readable(line)}")
+
+    if run is not None and not run.exists() and _is_training(run):
+
+        async def work(api: client.Client) -> None:
+            await cluster_logs.show(api, str(run), tail=tail, follow=follow, say=say)
+
+        reach.run(work, kubeconfig, context)
+        return
     directory = run or _latest()
     logs = sorted((directory / "logs").glob("*.log")) if (directory / "logs").is_dir() else []
     if not logs:
@@ -37,10 +63,12 @@ def show(
     for log in chosen:
         lines = log.read_text(errors="replace").splitlines()
         for line in lines[-tail:] if tail else lines:
-            if form is output.Output.JSON:
-                typer.echo(json.dumps({"process": log.stem, "line": line}))
-            else:
-                typer.echo(f"{log.stem:>18} | {_readable(line)}")
+            say(log.stem, line)
+
+
+def _is_training(run: Path) -> bool:
+    """Whether the word reads NAMESPACE/NAME; below hanse-runs/ it is a run that is not there."""
+    return len(run.parts) == 2 and run.parts[0] not in (LATEST.name, ".", "..", "/")
 
 
 def _readable(line: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typer
 
-from coordinator.cli import lab, logs, simulate
+from coordinator.cli import apps, join, join_tokens, lab, logs, members, models, simulate, watch
 
 app = typer.Typer(
     name="hanse",
@@ -22,6 +22,13 @@ app = typer.Typer(
 app.command("simulate")(simulate.simulate)
 app.command("logs")(logs.show)
 app.add_typer(lab.app)
+app.command("watch")(watch.watch)
+app.command("models")(models.models)
+app.command("join")(join.join)
+app.command("leave")(join.leave)
+app.add_typer(members.app)
+app.add_typer(join_tokens.app)
+app.add_typer(apps.app)
 
 
 @app.callback()

@@ -11,7 +11,7 @@ import dataclasses
 import json
 import pathlib
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import aiohttp
@@ -175,7 +175,7 @@ class Client:
         *,
         labels: str = "",
         fields: str = "",
-    ) -> AsyncIterator[Change]:
+    ) -> AsyncGenerator[Change, None]:
         """Yield the changes after a version, in order, for ever; a lost connection is made again.
 
         Raises: Gone when changes since then are no longer kept; Forbidden; NotFound.

@@ -6,7 +6,7 @@ This module refuses to know what the pods are for.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 import aiohttp
 
@@ -46,7 +46,7 @@ async def log_tail(
 
 async def follow_log(
     api: client.Client, namespace: str, pod: str, *, container: str = "", lines: int | None = None
-) -> AsyncIterator[str]:
+) -> AsyncGenerator[str, None]:
     """Yield a container's log line by line, as it grows, until the container ends."""
     query = [("follow", "true")]
     query += [("container", container)] if container else []
@@ -70,7 +70,7 @@ async def follow_log(
 
 async def output_of(
     api: client.Client, namespace: str, pod: str, command: Sequence[str], *, container: str = ""
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """Run a command in a container and yield what it writes to its standard output.
 
     Raises: CommandFailed with the last words of its standard error; NotFound, Forbidden, Unreachable.
@@ -104,7 +104,7 @@ async def output_of(
 
 async def read_file(
     api: client.Client, namespace: str, pod: str, path: str, *, container: str = ""
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """Yield the bytes of a file in a container that has `cat`. Raises: as `output_of`."""
     async for data in output_of(api, namespace, pod, ("cat", path), container=container):
         yield data

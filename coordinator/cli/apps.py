@@ -1,0 +1,97 @@
+"""`hanse app`: a Flower app as one file with a name that follows from its content."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from coordinator.cli import edge_manifests, output, reach
+from federation.apps import bundle, errors
+
+KEY = "app.fab"
+CONFIG_MAP_BYTES = 1024 * 1024
+"""What an API server takes, all of it together."""
+
+app = typer.Typer(name="app", help="Flower apps: pack them for a cluster.", no_args_is_help=True)
+
+
+@app.callback()
+def commands() -> None:
+    """Flower apps: pack them for a cluster."""
+
+
+@app.command("build")
+def build(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The app: where its pyproject.toml is.")],
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FILE", help="Write the packed app here.")
+    ] = None,
+    config_map: Annotated[
+        str, typer.Option(metavar="NAME", help="Print a ConfigMap with the packed app, to be applied.")
+    ] = "",
+    namespace: Annotated[
+        str, typer.Option("-n", "--namespace", metavar="NAMESPACE", help="The ConfigMap's namespace.")
+    ] = "",
+    form: reach.Form = output.Output.TEXT,
+) -> None:
+    """Pack an app: the same files give the same bytes, and so the same digest, on every machine.
+
+    Example: `hanse app build DIR --config-map hospitals-app -n cardiology | kubectl apply -f -`
+    """
+    try:
+        packed = bundle.pack(directory)
+    except errors.AppError as error:
+        output.refuse(str(error))
+    except OSError as error:
+        output.refuse(f"{error.filename or directory}: {error.strerror or error}")
+    if config_map:
+        if len(packed.data) * 4 / 3 > CONFIG_MAP_BYTES:
+            output.refuse(
+                f"the packed app has {len(packed.data)} bytes, and a ConfigMap holds 1 MiB in base64; "
+                "put it into an image (spec.app.source.image)"
+            )
+        typer.echo(edge_manifests.to_yaml([manifest(packed, config_map, namespace)]), nl=False)
+        typer.echo(f"digest {packed.digest}", err=True)
+        return
+    where = to or Path(KEY)
+    try:
+        _write(where, packed.data)
+    except OSError as error:
+        output.refuse(f"{where}: {error.strerror or error}")
+    if form is output.Output.JSON:
+        result = {"path": str(where), "digest": packed.digest, "bytes": len(packed.data)}
+        typer.echo(json.dumps(result, indent=2))
+    else:
+        typer.echo(f"{where}  {packed.digest}  {len(packed.data)} bytes")
+
+
+def manifest(packed: bundle.Bundle, name: str, namespace: str) -> dict[str, Any]:
+    """Return the immutable ConfigMap of a packed app; its digest is an annotation, for people."""
+    metadata: dict[str, Any] = {"name": name}
+    if namespace:
+        metadata["namespace"] = namespace
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {**metadata, "annotations": {"hanse.dev/app-digest": packed.digest}},
+        "binaryData": {KEY: base64.b64encode(packed.data).decode()},
+    }
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write whole or not at all."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
+        temporary = Path(stream.name)
+        stream.write(data)
+    try:
+        temporary.chmod(0o644)
+        os.replace(temporary, path)  # noqa: PTH105
+    except OSError:
+        temporary.unlink()
+        raise

@@ -1,0 +1,218 @@
+"""The manifests on a real API server: it takes each of them, and grants what docs/permissions.md says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import pathlib
+import subprocess
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from coordinator.cli import edge_manifests
+from federation.kube import client, errors
+from tests.fakes import controlplane, kubectl, permissions
+
+pytestmark = pytest.mark.controlplane
+
+MANIFESTS = pathlib.Path(__file__).parents[2] / "manifests"
+INSTALLATIONS = ("hub/base", "hub/lab", "hub/loadbalancer", "hub/gateway-api", "edge/base", "edge/lab")
+FOREIGN = {"TLSRoute"}  # kinds that a cluster has only with Gateway API
+AGENT = "system:serviceaccount:hanse:hanse-agent"
+COORDINATOR = "system:serviceaccount:hanse-system:hanse-coordinator"
+VERBS = (
+    "get", "list", "watch", "create", "update", "patch", "delete", "deletecollection",
+    "impersonate", "bind", "escalate", "approve", "sign", "use",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def rendered(control_plane: controlplane.ControlPlane) -> dict[str, list[dict[str, Any]]]:
+    """Every installation as kustomize renders it; namespaces and permissions of both sides are applied."""
+    found = {name: kubectl.rendered(MANIFESTS / name) for name in INSTALLATIONS}
+
+    async def apply() -> None:
+        kinds = ("Namespace", "ServiceAccount", "Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding",
+                 "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")  # fmt: skip
+        async with await client.Client.connect(control_plane.kubeconfig) as api:
+            for kind in kinds:
+                for manifest in (*found["hub/base"], *found["edge/base"]):
+                    if manifest["kind"] == kind:
+                        await api.apply(manifest)
+
+    asyncio.run(apply())
+    return found
+
+
+@pytest.fixture
+async def api(control_plane: controlplane.ControlPlane) -> AsyncIterator[client.Client]:
+    """The administrator's client."""
+    async with await client.Client.connect(control_plane.kubeconfig) as connected:
+        yield connected
+
+
+@pytest.mark.parametrize("installation", INSTALLATIONS)
+async def test_the_server_takes_every_object(
+    api: client.Client, rendered: dict[str, list[dict[str, Any]]], installation: str
+) -> None:
+    """Server-side dry run with strict field validation accepts all that `kubectl apply -k` would send."""
+    assert {m["kind"] for m in rendered[installation]} >= {"Namespace", "Deployment", "NetworkPolicy"}
+    for manifest in rendered[installation]:
+        if manifest["kind"] not in FOREIGN:
+            await api.apply(manifest, dry_run=True)
+
+
+async def test_what_join_applies_is_what_kustomize_makes(
+    api: client.Client, rendered: dict[str, list[dict[str, Any]]]
+) -> None:
+    """`hanse join` has the objects of manifests/edge, the door in the agent's policy, and the invitation."""
+    invitation = edge_manifests.Invitation(
+        "hub.example.org:443", "hanse_abcdefgh." + "x" * 43, "sha256:" + "ab" * 32, "zurich"
+    )
+    for installation, registry in (("edge/base", None), ("edge/lab", "localhost/hanse")):
+        joined = permissions.by_kind_and_name(edge_manifests.agent(invitation, registry=registry))
+        kustomized = permissions.by_kind_and_name(rendered[installation])
+        assert joined.keys() - kustomized.keys() == {("ConfigMap", "hanse-agent"), ("Secret", "hanse-join")}
+        assert kustomized.keys() <= joined.keys()
+        for key, manifest in kustomized.items():
+            assert joined[key] == manifest, key
+    for manifest in edge_manifests.agent(invitation):
+        await api.apply(manifest, dry_run=True)
+
+
+@pytest.mark.slow
+async def test_the_agent_may_do_what_the_page_says(api: client.Client, rendered: object) -> None:
+    """Every verb on every resource of the server, in the agent's namespace, elsewhere and cluster-wide."""
+    assert await _may(api, AGENT, "hanse") == permissions.documented("edge agent in hanse")
+    assert await _may(api, AGENT, "default") == frozenset()
+    assert await _may(api, AGENT, "") == frozenset()
+
+
+@pytest.mark.slow
+async def test_the_coordinator_may_do_what_the_page_says(api: client.Client, rendered: object) -> None:
+    """The same for the coordinator, in its own namespace and in others."""
+    everywhere = permissions.documented("coordinator")
+    assert await _may(api, COORDINATOR, "default") == everywhere
+    own = permissions.documented("coordinator in hanse-system")
+    assert await _may(api, COORDINATOR, "hanse-system") == everywhere | own
+
+
+@pytest.mark.slow
+async def test_a_pod_without_a_token_may_do_nothing(api: client.Client, rendered: object) -> None:
+    """The account of clients and aggregators has no permission at all."""
+    for namespace in ("hanse", "hanse-system", "default"):
+        assert await _may(api, f"system:serviceaccount:{namespace}:default", namespace) == frozenset()
+
+
+async def test_the_coordinator_touches_only_its_own(
+    api: client.Client, control_plane: controlplane.ControlPlane, rendered: object
+) -> None:
+    """In a training's namespace others' Secrets are closed to it, also to a patch that would show them."""
+    name = "cardiology-guarded"
+    await api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    await api.create(_secret(name, "theirs", {}))
+
+    def as_coordinator(
+        *arguments: str, manifest: client.Object | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        if manifest is not None:
+            path = control_plane.directory / "guarded.json"
+            path.write_text(json.dumps(manifest))
+            arguments = (*arguments, "-f", str(path))
+        return kubectl.run(
+            f"--as={COORDINATOR}", f"--namespace={name}", *arguments, kubeconfig=control_plane.kubeconfig
+        )
+
+    # Server-side apply is one patch, and its answer is the whole object.
+    peek = ("apply", "--server-side", "-ojson")
+    nothing = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "theirs", "namespace": name}}
+    async with asyncio.timeout(60):  # a policy holds a moment after it was written
+        while (refused := await asyncio.to_thread(as_coordinator, *peek, manifest=nothing)).returncode == 0:
+            continue
+    assert "writes only objects labelled app.kubernetes.io/managed-by=hanse" in refused.stderr
+    assert "value" not in refused.stdout
+    ours = {"app.kubernetes.io/managed-by": "hanse"}
+    stolen = as_coordinator(*peek, manifest=_secret(name, "theirs", ours))
+    assert stolen.returncode != 0 and "labelled" in stolen.stderr
+    for refusal in (
+        as_coordinator("delete", "secret", "theirs", "--wait=false"),
+        as_coordinator("get", "secret", "theirs"),
+        as_coordinator("create", "secret", "generic", "unlabelled"),
+    ):
+        assert refusal.returncode != 0 and "forbidden" in refusal.stderr, refusal
+    assert (await api.get("Secret", "theirs", name))["metadata"].get("labels") is None
+
+    made = as_coordinator("create", manifest=_secret(name, "ours", ours))
+    assert made.returncode == 0, made.stderr
+    deleted = as_coordinator("delete", "secret", "ours", "--wait=false")
+    assert deleted.returncode == 0, deleted.stderr
+    with pytest.raises(errors.NotFound):
+        await api.get("Secret", "ours", name)
+
+
+def _secret(namespace: str, name: str, labels: dict[str, str]) -> client.Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": namespace, "labels": labels},
+        "stringData": {"key": "value"},
+    }
+
+
+async def _may(api: client.Client, user: str, namespace: str) -> permissions.Grants:
+    """Ask for every verb on every resource; return what is allowed beyond everybody's rights."""
+    groups = [
+        "system:serviceaccounts",
+        f"system:serviceaccounts:{user.split(':')[2]}",
+        "system:authenticated",
+    ]
+    resources = await _resources(api)
+    limit = asyncio.Semaphore(32)
+
+    async def allowed(group: str, resource: str, verb: str, who: str) -> bool:
+        name, _, subresource = resource.partition("/")
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "metadata": {},
+            "spec": {
+                "user": who,
+                "groups": groups if who == user else ["system:authenticated"],
+                "resourceAttributes": {
+                    "group": group, "resource": name, "subresource": subresource, "verb": verb,
+                    "namespace": namespace,
+                },
+            },
+        }  # fmt: skip
+        async with limit:
+            return bool((await api.create(review))["status"]["allowed"])
+
+    asked = [
+        (group, resource, verb)
+        for group, resource in resources
+        for verb in (("update",) if resource.endswith("/finalizers") else VERBS)
+    ]
+    answers = await asyncio.gather(*(allowed(*grant, user) for grant in asked))
+    found = [grant for grant, yes in zip(asked, answers, strict=True) if yes]
+    everybody = await asyncio.gather(*(allowed(*grant, "anybody") for grant in found))
+    return frozenset(grant for grant, yes in zip(found, everybody, strict=True) if not yes)
+
+
+async def _resources(api: client.Client) -> list[tuple[str, str]]:
+    """Return every resource and subresource that the server has, with its group."""
+
+    async def read(path: str) -> Any:
+        async with api.http.answer("GET", path, what=f"discover {path}", verb="discover") as answer:
+            return json.loads(await answer.read())
+
+    groups = [group["preferredVersion"]["groupVersion"] for group in (await read("/apis"))["groups"]]
+    found = [("", entry["name"]) for entry in (await read("/api/v1"))["resources"]]
+    for version in groups:
+        listing = await read(f"/apis/{version}")
+        found += [(version.partition("/")[0], entry["name"]) for entry in listing["resources"]]
+    # Asked for by some clusters of who names an owner; no path, so discovery does not know it.
+    found += [(group, f"{name}/finalizers") for group, name in found if "/" not in name]
+    assert len(found) > 80
+    return found

@@ -1,0 +1,141 @@
+"""What the manifests promise, read as files; a real API server's word on them is in tests/loopback."""
+
+from __future__ import annotations
+
+import datetime as dt
+import pathlib
+import tomllib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from coordinator.issuing import certificate_authority
+from tests.fakes import permissions
+
+ROOT = pathlib.Path(__file__).parents[3]
+FILES = sorted((ROOT / "manifests").glob("**/*.yaml"))
+
+
+def objects(file: pathlib.Path) -> Iterator[dict[str, Any]]:
+    for manifest in yaml.safe_load_all(file.read_text()):
+        if manifest and manifest.get("kind") not in ("Kustomization", "Component", None):
+            yield manifest
+
+
+def pod_specs() -> list[Any]:
+    return [
+        pytest.param(manifest["spec"]["template"]["spec"], id=manifest["metadata"]["name"])
+        for file in FILES
+        for manifest in objects(file)
+        if manifest["kind"] == "Deployment"
+    ]
+
+
+@pytest.mark.parametrize("spec", pod_specs())
+def test_pods_are_restricted(spec: dict[str, Any]) -> None:
+    """Every container meets Pod Security `restricted`, has a read-only root, and bounds on its memory."""
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in [*spec.get("initContainers", []), *spec["containers"]]:
+        context = container["securityContext"]
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["readOnlyRootFilesystem"] is True
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert container["resources"]["limits"]["memory"]
+        assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+
+
+@pytest.mark.parametrize("side, namespace", [("hub", "hanse-system"), ("edge", "hanse")])
+def test_a_namespace_is_restricted_and_closed(side: str, namespace: str) -> None:
+    """Its pods must be restricted, and its default is that nothing comes in and nothing goes out."""
+    found = permissions.by_kind_and_name(
+        manifest
+        for file in sorted((ROOT / "manifests" / side / "base").glob("*.yaml"))
+        for manifest in objects(file)
+    )
+    labels = found["Namespace", namespace]["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    deny = found["NetworkPolicy", "hanse-default-deny"]
+    assert deny["metadata"]["namespace"] == namespace
+    assert deny["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+
+
+def test_every_object_has_a_home() -> None:
+    """No namespaced object depends on the namespace of whoever applies it."""
+    cluster_wide = {
+        "Namespace", "ClusterRole", "ClusterRoleBinding", "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionPolicyBinding",
+    }  # fmt: skip
+    for file in FILES:
+        for manifest in objects(file):
+            assert ("namespace" in manifest["metadata"]) is (manifest["kind"] not in cluster_wide), file
+
+
+def test_one_version() -> None:
+    """The release names every image at the version of pyproject.toml."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    release = yaml.safe_load((ROOT / "manifests/release/kustomization.yaml").read_text())
+    assert {image["newTag"] for image in release["images"]} == {version}
+    named = {image["name"] for image in release["images"]}
+    for file in FILES:
+        for manifest in objects(file):
+            if manifest["kind"] == "Deployment":
+                spec = manifest["spec"]["template"]["spec"]
+                for container in [*spec.get("initContainers", []), *spec["containers"]]:
+                    assert container["image"] in named
+    assert (ROOT / "manifests/release/image-fields.yaml").read_text() == (
+        ROOT / "manifests/release/local/image-fields.yaml"
+    ).read_text()
+
+
+@pytest.mark.parametrize(
+    "file, kind, table",
+    [
+        ("edge/base/rbac.yaml", "Role", "edge agent in hanse"),
+        ("hub/base/rbac.yaml", "ClusterRole", "coordinator"),
+        ("hub/base/rbac.yaml", "Role", "coordinator in hanse-system"),
+    ],
+)
+def test_permissions_are_documented(file: str, kind: str, table: str) -> None:
+    """docs/permissions.md says what the manifests grant, no more and no less, and without wildcards."""
+    (role,) = (m for m in objects(ROOT / "manifests" / file) if m["kind"] == kind)
+    granted = permissions.granted(role)
+    assert granted == permissions.documented(table)
+    assert not any("*" in part for grant in granted for part in grant)
+
+
+def test_the_ca_of_cert_manager_is_one_that_the_hub_takes() -> None:
+    """A CA made as cert-manager/certificate.yaml asks is loaded for the trust domain of the configuration."""
+    (wanted,) = (
+        manifest["spec"]
+        for manifest in objects(ROOT / "manifests/hub/cert-manager/certificate.yaml")
+        if manifest["kind"] == "Certificate"
+    )
+    key = ec.generate_private_key(ec.SECP256R1())
+    assert (wanted["privateKey"]["algorithm"], wanted["privateKey"]["size"]) == ("ECDSA", 256)
+    assert wanted["secretName"] == "hanse-ca"
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, wanted["commonName"])])
+    now = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + dt.timedelta(hours=int(wanted["duration"].removesuffix("h"))))
+        .add_extension(x509.BasicConstraints(ca=wanted["isCA"], path_length=None), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri) for uri in wanted["uris"]]),
+            critical=False,
+        )
+        .sign(key, hashes.SHA256())
+    )
+    configuration = (ROOT / "manifests/hub/base/configuration.yaml").read_text()
+    trust_domain = yaml.safe_load(yaml.safe_load(configuration)["data"]["config.json"])["trust_domain"]
+    assert certificate_authority.load(certificate, key, trust_domain).trust_domain == "hanse.local"
