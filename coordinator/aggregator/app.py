@@ -20,9 +20,9 @@ from typing import Any
 
 from flwr.serverapp import ServerApp
 
+from coordinator.aggregator import allocator, grid, model, quorum, server_apps, service, terms, watcher
 from coordinator.aggregator import config as aggregator_config
 from coordinator.aggregator import driver as driver_module
-from coordinator.aggregator import grid, model, quorum, server_apps, service, terms, watcher
 from coordinator.aggregator import progress as progress_module
 from coordinator.clients import blobs
 from federation.api import reasons, training
@@ -169,6 +169,7 @@ class Aggregator:
             judged=lambda: self._judged(app),
             on_arrays=self._watcher.sent,
             spool_directory=self._spool,
+            tidy=allocator.return_free_pages,
         )
 
     def _judged(self, app: ServerApp) -> bool:

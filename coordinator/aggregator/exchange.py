@@ -62,8 +62,11 @@ class Exchange(pb_grpc.ExchangeServicer):
         run_id: int,
         spool_directory: Path,
         message_limits: wire_limits.MessageLimits,
+        chunk_bytes: int = wire_limits.CHUNK_BYTES,
     ) -> None:
-        """Take what a session needs; node_of gives a cluster's node id."""
+        """Take what a session needs; node_of gives a cluster's node id, chunk_bytes is the longest chunk of a
+        session, either way.
+        """
         self._driver = driver
         self._progress = progress
         self._verifier = verifier
@@ -71,6 +74,7 @@ class Exchange(pb_grpc.ExchangeServicer):
         self._run_id = run_id
         self._spool_directory = spool_directory
         self._limits = message_limits
+        self._chunk_bytes = chunk_bytes
         self._clients: dict[str, sessions.Client] = {}
         self._expected: frozenset[str] | None = None
 
@@ -142,7 +146,7 @@ class Exchange(pb_grpc.ExchangeServicer):
         if cluster not in self._clients:
             node = self._node_of(cluster)
             self._clients[cluster] = sessions.Client(
-                cluster, node, self._limits, self._spool_directory, self._progress
+                cluster, node, self._limits, self._spool_directory, self._progress, self._chunk_bytes
             )
         return self._clients[cluster]
 

@@ -36,6 +36,9 @@ ROUND_KEY = "server-round"
 SPOOL_FROM_BYTES = 8 * 1024 * 1024
 """Smaller models stay in memory: a few of them are less than what a round needs besides."""
 
+FEW_REPLIES = 4
+"""So few leave little memory behind on their way in: not worth the time that giving it back takes."""
+
 
 class HanseGrid(Grid):
     """Flower's Grid over the driver of one training."""
@@ -50,6 +53,7 @@ class HanseGrid(Grid):
         judged: Callable[[], bool] = lambda: True,
         on_arrays: Callable[[ArrayRecord], None] = lambda _: None,
         spool_directory: Path | None = None,
+        tidy: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take the driver and what to call this run.
@@ -59,6 +63,7 @@ class HanseGrid(Grid):
         judged: asked at each batch whether the quorum rules apply to it.
         on_arrays: hears of the arrays that each push carries.
         spool_directory: where the bytes of a large model are kept once it was sent; None: in memory.
+        tidy: called when a batch of more than FEW_REPLIES replies has come, before the app has them.
         """
         self._driver = driver
         self._progress = progress
@@ -67,6 +72,7 @@ class HanseGrid(Grid):
         self._judged = judged
         self._on_arrays = on_arrays
         self._spool_directory = spool_directory
+        self._tidy = tidy
         self._clock = clock
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
@@ -118,6 +124,8 @@ class HanseGrid(Grid):
             return []
         kind, number, closed = batch
         received = closed.result()
+        if len(received) > FEW_REPLIES:
+            self._tidy()
         self._measure(kind, number, received, entered)
         return received
 

@@ -34,10 +34,12 @@ class Client:
         limits: wire_limits.MessageLimits,
         spool_directory: Path,
         progress: progress_module.Progress,
+        chunk_bytes: int,
     ) -> None:
         self.cluster = cluster
         self.node = node
         self.progress = progress
+        self.chunk_bytes = chunk_bytes
         self.outbox = outbox.Outbox(receiver_holds=True)
         self.reply: received.Reply | None = None
         self.transfer_id = ""
@@ -60,7 +62,7 @@ class Client:
         self._session = session
         self.incoming.link_lost()
         receiving = hello.receiving if hello.HasField("receiving") else None
-        self.outbox.link_up(receiving, hello.held)
+        self.outbox.link_up(receiving, hello.held, self.chunk_bytes)
 
     def confirm_transfer(self, transfer_id: str) -> None:
         """Tell the client, if it is there, that a reply is safe."""
@@ -94,6 +96,7 @@ class Session:
                     node_id=self._client.node,
                     run_id=run_id,
                     receiving=self._client.incoming.position,
+                    chunk_bytes=self._client.chunk_bytes,
                 )
             )
         )

@@ -7,6 +7,7 @@ to it and reads their values block by block, so that checking a reply of any siz
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,6 +24,9 @@ from federation.wire import codec
 from federation.wire import hanse_pb2 as pb
 
 _BLOCK_BYTES = 4 * 1024 * 1024
+
+CHECKS_AT_ONCE = 2
+"""Long replies are checked by so many threads, each with a few blocks in memory; the others wait on disk."""
 
 _MAXIMUM_DIMENSIONS = 64
 """numpy's own limit. The product of a hundred thousand dimensions would take minutes."""
@@ -42,6 +46,7 @@ class Verifier:
     def __init__(self, limits: checks.Limits) -> None:
         """Take the bounds of spec.updateChecks."""
         self._limits = limits
+        self._checking = concurrent.futures.ThreadPoolExecutor(CHECKS_AT_ONCE, thread_name_prefix="check")
 
     def header(self, sent: pb.MessageHeader, reply: pb.MessageHeader) -> events.Refused | None:
         """Check what the reply's header says, before its arrays have come."""
@@ -84,7 +89,8 @@ class Verifier:
         """Check a whole reply: its .npy headers, then its values; a long one beside the event loop."""
         if sum(entry.length_bytes for entry in codec.distinct_entries(header).values()) <= _BRIEF_BYTES:
             return self._values(sent, header, reply)
-        return await asyncio.to_thread(self._values, sent, header, reply)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._checking, self._values, sent, header, reply)
 
     def _values(
         self, sent: codec.OutgoingMessage, header: pb.MessageHeader, reply: received.Reply

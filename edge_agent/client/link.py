@@ -227,7 +227,7 @@ class ExchangeLink:
         if first.WhichOneof("body") == "goodbye":
             return End(first.goodbye.reason, first.goodbye.message)
         receiving = first.welcome.receiving if first.welcome.HasField("receiving") else None
-        self._outbox.link_up(receiving)
+        self._outbox.link_up(receiving, chunk_bytes=first.welcome.chunk_bytes)
         self._retry_seconds = FIRST_RETRY_SECONDS
         log.info("link up", node_id=first.welcome.node_id, protocol=first.welcome.protocol)
         reader, writer = asyncio.create_task(self._read(call)), asyncio.create_task(self._write(call))

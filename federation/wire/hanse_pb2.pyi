@@ -489,16 +489,18 @@ class ClientHello(_message.Message):
     def __init__(self, protocol: _Optional[_Union[ProtocolRange, _Mapping]] = ..., held: _Optional[_Iterable[bytes]] = ..., receiving: _Optional[_Union[TransferPosition, _Mapping]] = ..., warm: _Optional[bool] = ...) -> None: ...
 
 class ClientWelcome(_message.Message):
-    __slots__ = ("protocol", "node_id", "run_id", "receiving")
+    __slots__ = ("protocol", "node_id", "run_id", "receiving", "chunk_bytes")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     RECEIVING_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     node_id: int
     run_id: int
     receiving: TransferPosition
-    def __init__(self, protocol: _Optional[int] = ..., node_id: _Optional[int] = ..., run_id: _Optional[int] = ..., receiving: _Optional[_Union[TransferPosition, _Mapping]] = ...) -> None: ...
+    chunk_bytes: int
+    def __init__(self, protocol: _Optional[int] = ..., node_id: _Optional[int] = ..., run_id: _Optional[int] = ..., receiving: _Optional[_Union[TransferPosition, _Mapping]] = ..., chunk_bytes: _Optional[int] = ...) -> None: ...
 
 class TransferPosition(_message.Message):
     __slots__ = ("transfer_id", "offset")

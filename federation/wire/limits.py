@@ -59,6 +59,14 @@ REMEMBERED_TRANSFERS = 4096
 what was not acknowledged, and no sender has near so many messages in flight."""
 
 
-def chunk_bytes(total_bytes: int) -> int:
-    """Return how long the chunks of a message of `total_bytes` are."""
-    return max(SMALLEST_CHUNK_BYTES, min(CHUNK_BYTES, total_bytes // CHUNKS_PER_MESSAGE))
+SMALLEST_WANTED_CHUNK_BYTES = 16 * 1024
+"""No receiver is sent shorter chunks, whatever it asks for: each costs as much work as 30 KB of bytes do."""
+
+
+def chunk_bytes(total_bytes: int, wanted: int = 0) -> int:
+    """Return how long the chunks of a message of `total_bytes` are.
+
+    wanted: the longest that the link is to carry; 0: any.
+    """
+    usual = max(SMALLEST_CHUNK_BYTES, min(CHUNK_BYTES, total_bytes // CHUNKS_PER_MESSAGE))
+    return min(usual, max(SMALLEST_WANTED_CHUNK_BYTES, wanted)) if wanted else usual

@@ -48,6 +48,7 @@ class Outbox:
         self._offered: set[str] = set()
         self._held: frozenset[bytes] = frozenset()
         self._receiving: pb.TransferPosition | None = None
+        self._chunk_bytes = 0
         self._linked = False
 
     def put(self, message: codec.OutgoingMessage) -> None:
@@ -83,9 +84,15 @@ class Outbox:
             self._waiting.pop(message_id, None)
             self._begun.pop(message_id, None)
 
-    def link_up(self, receiving: pb.TransferPosition | None, held: Iterable[bytes] = ()) -> None:
-        """A new link: what the receiver announced on it. One that names no transfer has received none."""
+    def link_up(
+        self, receiving: pb.TransferPosition | None, held: Iterable[bytes] = (), chunk_bytes: int = 0
+    ) -> None:
+        """A new link: what the receiver announced on it. One that names no transfer has received none.
+
+        chunk_bytes: the longest chunk that is to travel on it; 0: any.
+        """
         self._linked = True
+        self._chunk_bytes = chunk_bytes
         self._held = frozenset(held)
         self._receiving = receiving if receiving is not None and receiving.transfer_id else None
         self._frames = None
@@ -130,10 +137,9 @@ class Outbox:
         self._offered.add(message_id)
         self._frames = self._cut(transfer, receiving)
 
-    @staticmethod
-    def _cut(transfer: transfers.Outgoing, receiving: pb.TransferPosition | None) -> Iterator[Frame]:
+    def _cut(self, transfer: transfers.Outgoing, receiving: pb.TransferPosition | None) -> Iterator[Frame]:
         yield transfer.begin(receiving)
-        yield from transfer.chunks()
+        yield from transfer.chunks(limits.chunk_bytes(transfer.total_bytes, self._chunk_bytes))
 
     def _sent(self) -> None:
         self._frames = None

@@ -148,11 +148,14 @@ class Federation:
         rules: events.RoundRules = RULES,
         limits: checks.Limits = LIMITS,
         message_limits: wire_limits.MessageLimits = wire_limits.DEFAULT_MESSAGE_LIMITS,
+        chunk_bytes: int = wire_limits.CHUNK_BYTES,
+        progress: progress_module.Progress | None = None,
     ) -> None:
         self.directory = directory
+        self._chunk_bytes = chunk_bytes
         self._rules, self._limits, self._message_limits = rules, limits, message_limits
         self.authority = certificates.Authority()
-        self.progress = progress_module.Progress()
+        self.progress = progress or progress_module.Progress()
         self.clients: list[Client] = []
         self._numbers = itertools.count()
         self._changed = threading.Condition()
@@ -199,6 +202,7 @@ class Federation:
             run_id=RUN_ID,
             spool_directory=self.directory,
             message_limits=self._message_limits,
+            chunk_bytes=self._chunk_bytes,
         )
         self.guard = interceptors.Guard(authorisation.exchange_scope(DOMAIN, NAMESPACE, NAME))
         aggregator = identities.AggregatorIdentity(DOMAIN, NAMESPACE, NAME)

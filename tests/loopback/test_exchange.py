@@ -14,8 +14,11 @@ from flwr.serverapp.strategy import FedAvg
 
 from coordinator.aggregation import events
 from coordinator.aggregator import driver as driver_module
+from coordinator.aggregator import progress as progress_module
+from coordinator.aggregator import service
 from federation.api import reasons
 from federation.flower import host
+from federation.wire import limits as wire_limits
 from tests.fakes import exchange as fakes
 
 CLUSTERS = ("geneva", "lausanne", "zurich")
@@ -123,6 +126,49 @@ def test_the_same_model_travels_once(federation: fakes.Federation) -> None:
     federation.grid.send_and_receive(messages(record, ("zurich",), "evaluate"))
     second = federation.seen("zurich").bytes_sent - first
     assert first > 200_000 > 5_000 > second
+
+
+class Frames(progress_module.Progress):
+    """Progress that also keeps how long each chunk was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lengths: dict[str, list[int]] = {"sent": [], "received": []}
+
+    def transferred(self, cluster: str, *, sent: int = 0, received: int = 0) -> None:
+        super().transferred(cluster, sent=sent, received=received)
+        for way, length in (("sent", sent), ("received", received)):
+            if length:
+                self.lengths[way].append(length)
+
+
+@pytest.mark.parametrize("clusters", [2, 32])
+def test_chunks_are_as_long_as_the_number_of_clients_allows(tmp_path: Path, clusters: int) -> None:
+    """Both ways, since a chunk of every client is in memory at once; the model is whole all the same."""
+    progress, longest = Frames(), service.chunk_bytes(clusters)
+    with fakes.Federation(tmp_path, progress=progress, chunk_bytes=longest) as federation:
+        federation.expect("zurich")
+        federation.client("zurich", adds(1))
+        federation.started()
+        (reply,) = federation.grid.send_and_receive(messages(model(1, size=300_000), ("zurich",)))
+    assert np.array_equal(reply.content["arrays"]["0"].numpy(), np.full(300_000, 2, np.float32))  # type: ignore[union-attr]
+    usual = min(longest, wire_limits.SMALLEST_CHUNK_BYTES)
+    assert {way: max(lengths) for way, lengths in progress.lengths.items()} == {
+        "sent": usual,
+        "received": usual,
+    }
+
+
+def test_many_clients_have_no_more_in_memory_than_few() -> None:
+    """From 2 clients to 32, a chunk and a window of each make the same sum; one client never has more than
+    gRPC's limits allow, however few there are.
+    """
+    for clusters in (2, 4, 8, 16, 32):
+        options = dict(service.server_options(clusters))
+        assert clusters * service.chunk_bytes(clusters) == service.CHUNKS_BYTES
+        assert clusters * options["grpc.http2.lookahead_bytes"] <= service.WINDOWS_BYTES
+    assert service.chunk_bytes(1) == wire_limits.CHUNK_BYTES
+    assert service.chunk_bytes(1000) == service.SHORTEST_CHUNK_BYTES
 
 
 def test_state_is_kept_between_messages(federation: fakes.Federation) -> None:

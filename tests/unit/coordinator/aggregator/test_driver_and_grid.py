@@ -43,6 +43,24 @@ def test_replies_come_in_node_order_then_as_sent(driving: fakes.Driving) -> None
     assert [r.metadata.reply_to_message_id for r in replies] == [m.metadata.message_id for m in order]
 
 
+@pytest.mark.parametrize("number, tidied", [(grid.FEW_REPLIES, 0), (grid.FEW_REPLIES + 1, 1)])
+def test_memory_is_given_back_before_many_replies_are_averaged(
+    driving: fakes.Driving, number: int, tidied: int
+) -> None:
+    """Once, when the replies are there; after few of them there is nothing worth the time."""
+    driving.join(A)
+    happened: list[int] = []
+    made = grid.HanseGrid(
+        driving.driver,
+        driving.progress,
+        run=host.make_run(fakes.RUN_ID),
+        prefix="u",
+        tidy=lambda: happened.append(1),
+    )
+    assert len(made.send_and_receive([ask(A, n=index) for index in range(number)])) == number
+    assert len(happened) == tidied
+
+
 def test_generators_are_walked_once_and_nothing_is_nothing(driving: fakes.Driving) -> None:
     """Apps hand in generators; an empty one sends nothing."""
     driving.join(A, B)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from federation.wire import codec, digests, frames, outbox, transfers
+from federation.wire import codec, digests, frames, limits, outbox, transfers
 from federation.wire import hanse_pb2 as pb
 
 CHUNK_BYTES = 16
@@ -17,7 +17,8 @@ CHUNK_BYTES = 16
 @pytest.fixture(autouse=True, scope="module")
 def _small_chunks():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transfers.Outgoing.chunks, "__defaults__", (CHUNK_BYTES,))
+        patch.setattr(limits, "SMALLEST_CHUNK_BYTES", CHUNK_BYTES)
+        patch.setattr(limits, "SMALLEST_WANTED_CHUNK_BYTES", 4)
         yield
 
 
@@ -259,3 +260,22 @@ def test_reply_ids(message_id: str) -> None:
     """The id of a reply says what it answers."""
     assert outbox.answered_by(outbox.reply_id(message_id)) == message_id
     assert outbox.answered_by("m-1") is None
+
+
+def test_a_link_carries_no_longer_chunks_than_it_may() -> None:
+    """A link may be narrower than the last one: a transfer goes on in shorter chunks, and no byte is lost."""
+    link = Link(holds=False)
+    sent = message("m-1", [b"m" * 1000])
+    link.send(sent)
+    for _ in range(3):  # begin and two chunks
+        link.produce()
+        link.deliver()
+    link.restart()
+    link.outbox.link_up(link.receiver.incoming.position, (), CHUNK_BYTES // 2)
+    while link.produce():
+        pass
+    lengths = [len(frame.data) for frame in link.down if isinstance(frame, frames.Chunk)]
+    assert max(lengths) == CHUNK_BYTES // 2
+    link.run()
+    assert link.receiver.got == [("m-1", [b"m" * 1000])]
+    assert link.receiver.chunk_bytes["m-1"] == sent.total_bytes()
