@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,12 +32,16 @@ def checked(tmp_path: Path) -> Callable[..., Any]:
     """Checks a reply as the exchange does: its header, then its arrays through a spool."""
 
     async def check(
-        sent: RecordDict, back: RecordDict, kind: str = "train", limits: checks.Limits = LIMITS
+        sent: RecordDict,
+        back: RecordDict,
+        kind: str = "train",
+        limits: checks.Limits = LIMITS,
+        verifier: verification.Verifier | None = None,
     ) -> events.Verdict | None:
         message = Message(sent, 5, kind)
         outgoing = messages.to_wire(message, "m-1")
         answer = messages.to_wire(Message(back, reply_to=message), "m-1.reply")
-        verifier = verification.Verifier(limits)
+        verifier = verifier or verification.Verifier(limits)
         refused = verifier.header(outgoing.header, answer.header)
         if refused is not None:
             return refused
@@ -160,3 +166,13 @@ def test_metrics_of_a_header_are_its_numbers() -> None:
     header = messages.to_wire(Message(content, 5, "train"), "m").header
     assert verification.metrics_of(header) == {"a": 1, "b": 2.5}
     assert verification.metrics_of(pb.MessageHeader()) == {}
+
+
+async def test_long_replies_are_checked_by_few_threads(checked: Callable[..., Any]) -> None:
+    """Thirty-two that come at the same time: each check has a few blocks in memory, so the others wait."""
+    sent, back = (model({"w": np.full(400_000, value, np.float32)}) for value in (0, 1))
+    before = set(threading.enumerate())
+    verifier = verification.Verifier(LIMITS)
+    verdicts = await asyncio.gather(*(checked(sent, back, verifier=verifier) for _ in range(32)))
+    assert [reason(verdict) for verdict in verdicts] == ["Accepted"] * 32
+    assert len(set(threading.enumerate()) - before) == verification.CHECKS_AT_ONCE
