@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from coordinator.cli import edge_manifests, output, reach
+from federation.api import manifests as api_manifests
+from federation.api.errors import ManifestError
 from federation.apps import bundle, errors
 
 KEY = "app.fab"
@@ -51,11 +53,10 @@ def build(
     except OSError as error:
         output.refuse(f"{error.filename or directory}: {error.strerror or error}")
     if config_map:
-        if len(packed.data) * 4 / 3 > CONFIG_MAP_BYTES:
-            output.refuse(
-                f"the packed app has {len(packed.data)} bytes, and a ConfigMap holds 1 MiB in base64; "
-                "put it into an image (spec.app.source.image)"
-            )
+        try:
+            _check_size(packed)
+        except errors.BundleTooLarge as error:
+            output.refuse(str(error))
         typer.echo(edge_manifests.to_yaml([manifest(packed, config_map, namespace)]), nl=False)
         typer.echo(f"digest {packed.digest}", err=True)
         return
@@ -71,8 +72,59 @@ def build(
         typer.echo(f"{where}  {packed.digest}  {len(packed.data)} bytes")
 
 
+@app.command("manifests")
+def manifests(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A training whose app is a directory beside it.")
+    ],
+) -> None:
+    """Print a simulation's training as a cluster takes it: its app packed into a ConfigMap, pinned by digest.
+
+    Example: `hanse app manifests simulations/hospitals/training.yaml | kubectl apply --server-side -f -`
+    """
+    try:
+        loaded = api_manifests.load_file(file)
+        printed = [one for resource in loaded for one in for_cluster(resource.manifest(), file.parent)]
+    except (errors.AppError, ManifestError) as error:
+        output.refuse(str(error))
+    except OSError as error:
+        output.refuse(f"{error.filename or file}: {error.strerror or error}")
+    typer.echo(edge_manifests.to_yaml(printed), nl=False)
+
+
+def for_cluster(resource: dict[str, Any], directory: Path) -> list[dict[str, Any]]:
+    """Return what stands for a resource on a cluster: for a training with a path, three objects.
+
+    Raises: errors.AppError, OSError.
+    """
+    source = resource["spec"]["app"]["source"] if resource["kind"] == "FederatedTraining" else {}
+    if "path" not in source:
+        return [resource]
+    packed = bundle.pack(directory / source["path"])
+    name, namespace = f"{resource['metadata']['name']}-app", resource["metadata"].get("namespace", "default")
+    _check_size(packed)
+    app_spec = {
+        **resource["spec"]["app"],
+        "source": {"configMap": {"name": name, "key": KEY}},
+        "digest": packed.digest,
+    }
+    return [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}},
+        manifest(packed, name, namespace),
+        {**resource, "spec": {**resource["spec"], "app": app_spec}},
+    ]
+
+
+def _check_size(packed: bundle.Bundle) -> None:
+    if len(packed.data) * 4 / 3 > CONFIG_MAP_BYTES:
+        raise errors.BundleTooLarge(
+            f"the packed app has {len(packed.data)} bytes, and a ConfigMap holds 1 MiB in base64; "
+            "put it into an image (spec.app.source.image)"
+        )
+
+
 def manifest(packed: bundle.Bundle, name: str, namespace: str) -> dict[str, Any]:
-    """Return the immutable ConfigMap of a packed app; its digest is an annotation, for people."""
+    """Return the ConfigMap of a packed app; its digest is an annotation, for people."""
     metadata: dict[str, Any] = {"name": name}
     if namespace:
         metadata["namespace"] = namespace

@@ -40,6 +40,8 @@ async def wait(api: client.Client, namespace: str, cluster: str, say: Say) -> No
                     raise reach.Refused(f"the agent ended: {ended}", output.FAILED)
                 if pod["metadata"].get("deletionTimestamp") or not pods.runs(pod):
                     continue
+                if pods.is_ready(pod):  # its session is open, says its probe
+                    return
                 if await _follow(api, namespace, pod["metadata"]["name"], cluster, once):
                     return
 
@@ -86,7 +88,7 @@ def last_words(pod: client.Object) -> str:
     for container in (pod.get("status") or {}).get("containerStatuses") or ():
         for state in (container.get("state") or {}, container.get("lastState") or {}):
             ended: dict[str, Any] = state.get("terminated") or {}
-            if ended.get("exitCode") in (2, 3):
+            if ended.get("exitCode") in (2, 3, 4):
                 return str(ended.get("message") or f"exit status {ended['exitCode']}, see its log").strip()
     return ""
 

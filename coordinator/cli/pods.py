@@ -34,6 +34,12 @@ def runs(pod: client.Object) -> bool:
     return any("running" in (container.get("state") or {}) for container in statuses)
 
 
+def is_ready(pod: client.Object) -> bool:
+    """Whether its probes say that it does what it is there for."""
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
+
+
 async def wait_until_running(api: client.Client, namespace: str, name: str, seconds: float) -> None:
     """Return when the pod runs. Raises: reach.Refused when it ended, or does not run in time."""
     last: client.Object = {}

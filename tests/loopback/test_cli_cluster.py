@@ -19,6 +19,7 @@ from typer import testing
 
 from coordinator.cli import main, members
 from coordinator.issuing import certificate_authority, token_secrets, tokens
+from federation.apps import bundle as bundles
 from federation.kube import client, errors
 from federation.trust import bundle
 from tests.fakes import controlplane
@@ -401,6 +402,23 @@ def test_an_app_in_a_config_map(cluster: Cluster) -> None:
     assert stored is not None
     assert base64.b64decode(stored["binaryData"]["app.fab"])[:2] == b"PK"
     assert stored["metadata"]["annotations"]["hanse.dev/app-digest"] in printed.stderr
+
+
+def test_a_training_of_a_simulation_on_a_cluster(cluster: Cluster) -> None:
+    """`hanse app manifests` prints what a cluster takes: the app in a ConfigMap, named and pinned."""
+    file = pathlib.Path(__file__).parents[2] / "simulations/hospitals/training.yaml"
+    printed = testing.CliRunner().invoke(main.app, ["app", "manifests", str(file)])
+    assert printed.exit_code == 0, printed.output
+    cluster.put(*yaml.safe_load_all(printed.stdout))
+    training = cluster.get("FederatedTraining", "hospitals", "cardiology")
+    assert training is not None
+    app = training["spec"]["app"]
+    assert app["source"] == {"configMap": {"name": "hospitals-app", "key": "app.fab"}}
+    stored = cluster.get("ConfigMap", "hospitals-app", "cardiology")
+    assert stored is not None
+    assert bundles.digest(base64.b64decode(stored["binaryData"]["app.fab"])) == app["digest"]
+    assert training["spec"]["clusters"]["minimum"] == 3
+    cluster.do(lambda api: api.delete("FederatedTraining", "hospitals", "cardiology"))
 
 
 def test_what_keeps_a_command_from_its_cluster(
