@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime as dt
+import enum
 import os
 import secrets
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +24,14 @@ from simulations.local import curve, engine, preflight, results, scenario, view
 from simulations.local.errors import SimulationError, SimulationFailed
 
 RUNS = Path("hanse-runs")
+
+
+class Where(enum.StrEnum):
+    """On what a simulation runs."""
+
+    PROCESS = "process"
+    BARE = "bare"
+    KIND = "kind"
 
 
 def simulate(
@@ -50,9 +60,19 @@ def simulate(
     port: Annotated[
         int, typer.Option(help="The coordinator's port; 0 takes any that is free.", min=0, max=65535)
     ] = 0,
+    on: Annotated[
+        Where, typer.Option("--on", help="process: no Kubernetes; bare, kind: real clusters of this machine.")
+    ] = Where.PROCESS,
+    kubernetes: Annotated[
+        str, typer.Option(metavar="MINOR", help="With --on bare or kind: which Kubernetes.")
+    ] = "",
+    keep_lab: Annotated[
+        bool,
+        typer.Option("--keep-lab", help="With --on bare or kind: leave the clusters up for the next run."),
+    ] = False,
     form: Annotated[output.Output, typer.Option("-o", "--output", help="text or json.")] = output.Output.TEXT,
 ) -> None:
-    """Run a whole federation on this machine: real processes, enrollment and mutual TLS, no Kubernetes.
+    """Run a whole federation on this machine: enrollment, mutual TLS, and the same model wherever it runs.
 
     Example: `hanse simulate simulations/hospitals --drill zurich@3`
     """
@@ -63,16 +83,28 @@ def simulate(
         plan = scenario.with_settings(scenario.read(directory), settings or [])
         plan = scenario.with_edges(plan, edges) if edges else plan
         where = (keep or _new_run(plan)).resolve()
-        options = engine.Options(
-            results=where,
-            keep=keep is not None,
-            timeout_seconds=timeout,
-            drills=tuple(engine.Drill.parse(text) for text in drills or []),
-            port=port,
-        )
+        if on is Where.PROCESS:
+            if kubernetes or keep_lab:
+                output.refuse("--kubernetes and --keep-lab are for --on bare and --on kind")
+            options = engine.Options(
+                results=where,
+                keep=keep is not None,
+                timeout_seconds=timeout,
+                drills=tuple(engine.Drill.parse(text) for text in drills or []),
+                port=port,
+            )
+        elif drills or port:
+            output.refuse(
+                "--drill and --port are for --on process; `hanse lab cut EDGE` cuts a cluster's link"
+            )
         with results.claim(where):
             preflight.check(plan, results=where, port=port)
-            outcome = asyncio.run(_run(plan, options, view.Silent() if quiet else view.for_console(console)))
+            shown = view.Silent() if quiet else view.for_console(console)
+            if on is Where.PROCESS:
+                run = engine.Simulation(plan, options, shown, _new_token).run
+            else:
+                run = _on_clusters(plan, where, on, kubernetes, keep_lab, timeout, shown)
+            outcome = asyncio.run(_to_the_end(run, shown))
             (where / results.REPORT_FILE).write_text(outcome.to_json() + "\n", encoding="utf-8")
             if quiet:
                 typer.echo(outcome.to_json())
@@ -91,14 +123,38 @@ def simulate(
         raise typer.Exit(output.FAILED)
 
 
-async def _run(plan: scenario.Scenario, options: engine.Options, shown: view.View) -> results.Outcome:
+Run = Callable[[], Coroutine[Any, Any, results.Outcome]]
+
+
+def _on_clusters(
+    plan: scenario.Scenario,
+    where: Path,
+    on: Where,
+    kubernetes: str,
+    keep_lab: bool,
+    timeout: float,
+    shown: view.View,
+) -> Run:
+    """Return the run on clusters; its parts are imported only when they are needed."""
+    from simulations.clusters import engine as clusters
+    from simulations.lab import port as labs
+
+    options = clusters.Options(
+        results=where, provider=labs.Provider(on.value), keep_lab=keep_lab, timeout_seconds=timeout
+    )
+    if kubernetes:
+        options = dataclasses.replace(options, kubernetes=kubernetes)
+    return clusters.Simulation(plan, options, shown).run
+
+
+async def _to_the_end(run: Run, shown: view.View) -> results.Outcome:
     """Run, and let SIGTERM end it as Ctrl-C does: with everything cleaned up."""
     task = asyncio.current_task()
     assert task is not None
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, task.cancel)
     try:
-        return await engine.Simulation(plan, options, shown, _new_token).run()
+        return await run()
     finally:
         shown.close()
 

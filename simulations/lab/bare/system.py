@@ -173,8 +173,8 @@ def remove_namespaces(lab: str) -> int:
 def hierarchies() -> Iterator[Path]:
     """The roots of the control groups' hierarchies: one of version 2, or one for each controller.
 
-    With one for each controller there may be one of version 2 beside them, without controllers: container runtimes
-    make groups there as well.
+    With one for each controller there may be one of version 2 beside them, without controllers: container
+    runtimes make groups there as well.
     """
     if (CGROUPS / "cgroup.controllers").exists():
         yield CGROUPS

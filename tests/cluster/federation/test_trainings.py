@@ -1,0 +1,201 @@
+"""Trainings on a hub and three edges: real pods, real networks, real refusals."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.cluster.federation import trainings
+from tests.cluster.federation.trainings import Clusters, condition, eventually, of_cluster
+
+pytestmark = pytest.mark.cluster
+
+PAUSE = {"behaviour": "pause", "seconds": 3}
+"""Rounds that are long enough to be met in their middle."""
+
+
+def offer_everywhere(clusters: Clusters, name: str, **node_config: object) -> None:
+    for edge in clusters.edges:
+        clusters.offer(edge, name, node_config)
+
+
+def client_pods(clusters: Clusters, edge: str, name: str) -> list[trainings.Manifest]:
+    return clusters.get(edge, "pods", "hanse", "-l", f"hanse.dev/training={name}")
+
+
+def test_deleting_a_training_in_mid_round_leaves_nothing_on_any_edge(clusters: Clusters) -> None:
+    """No pod, Secret, ConfigMap or NetworkPolicy of it is left, on edges and on the hub."""
+    name = "deleted"
+    offer_everywhere(clusters, name, **PAUSE)
+    clusters.train(name, rounds=50)
+    clusters.in_round(name, 2)
+    assert all(client_pods(clusters, edge, name) for edge in clusters.edges)
+    clusters.kubectl("hub", "delete", "ft", name, "-n", trainings.NAMESPACE, "--timeout=60s")
+    for edge in clusters.edges:
+        for kind in ("pods", "jobs", "secrets", "configmaps", "networkpolicies"):
+            eventually(
+                lambda edge=edge, kind=kind: (
+                    not clusters.get(edge, kind, "hanse", "-l", f"hanse.dev/training={name}")
+                ),
+                f"no {kind} of the training on {edge}",
+            )
+    for kind in ("pods", "jobs", "secrets", "networkpolicies"):
+        eventually(
+            lambda kind=kind: (
+                not clusters.get("hub", kind, trainings.NAMESPACE, "-l", f"hanse.dev/training={name}")
+            ),
+            f"no {kind} of the training on the hub",
+        )
+
+
+def test_a_policy_that_denies_speaks_to_the_data_scientist(clusters: Clusters) -> None:
+    """The status carries the owner's rule by its name; the others train while the quorum holds."""
+    name = "denied"
+    denying, *others = clusters.edges
+    for edge in others:
+        clusters.offer(edge, name)
+    rule = {
+        "name": "no-trials-this-week",
+        "effect": "Deny",
+        "trainings": [{"namespace": "trials", "name": "*"}],
+    }
+    allow = {"name": "trials", "effect": "Allow", "datasets": [name]}
+    clusters.offer(denying, name, rules=[rule, allow])
+    clusters.train(name, clusters={"minimum": len(others)})
+    try:
+        status = clusters.ended(name)
+    finally:
+        clusters.kubectl(denying, "delete", "edgepolicy", name, "-n", "hanse")
+    assert status["phase"] == "Completed"
+    refused = of_cluster(status, denying)
+    assert (refused["state"], refused["reason"]) == ("Refused", "PolicyDenied")
+    assert "no-trials-this-week" in refused["message"]
+
+
+def test_a_policy_that_breaks_the_quorum_is_named(clusters: Clusters) -> None:
+    """With all edges needed, the training waits and says which rule of whom is in the way."""
+    name = "needed"
+    needed, *others = clusters.edges
+    for edge in others:
+        clusters.offer(edge, name)
+    clusters.offer(needed, name, rules=[{"name": "never", "effect": "Deny", "datasets": [name]}])
+    clusters.train(name)
+    status = clusters.until(name, lambda status: of_cluster(status, needed).get("reason") == "PolicyDenied")
+    assert condition(status, "QuorumReached")["status"] == "False"
+    clusters.offer(needed, name)
+    assert clusters.ended(name)["phase"] == "Completed"
+
+
+def test_a_permission_that_is_revoked_ends_the_client_within_seconds(clusters: Clusters) -> None:
+    """The owner's word counts at once; the training goes on with the others."""
+    name = "revoked"
+    offer_everywhere(clusters, name, **PAUSE)
+    clusters.train(name, rounds=8, clusters={"minimum": len(clusters.edges) - 1})
+    clusters.in_round(name, 2)
+    revoking = clusters.edges[0]
+    clusters.kubectl(revoking, "delete", "edgepolicy", name, "-n", "hanse")
+    eventually(lambda: not client_pods(clusters, revoking, name), "no client pod", seconds=30)
+    status = clusters.ended(name)
+    assert status["phase"] == "Completed"
+    assert of_cluster(status, revoking)["state"] in ("Refused", "Left")
+
+
+def test_suspend_and_resume(clusters: Clusters) -> None:
+    """spec.suspend ends the pods and keeps the training; without it, it goes on to its end."""
+    name = "suspended"
+    offer_everywhere(clusters, name, **PAUSE)
+    clusters.train(name, rounds=4)
+    clusters.in_round(name, 1)
+    clusters.change(name, {"spec": {"suspend": True}})
+    clusters.until(name, lambda status: status.get("phase") == "Suspended")
+    for edge in clusters.edges:
+        eventually(lambda edge=edge: not client_pods(clusters, edge, name), f"no client on {edge}")
+    clusters.change(name, {"spec": {"suspend": False}})
+    assert clusters.ended(name)["phase"] == "Completed"
+
+
+def test_two_trainings_at_once_on_the_same_edges(clusters: Clusters) -> None:
+    """Each has its own aggregator behind the one door, its own clients, and its own model."""
+    for name in ("first", "second"):
+        offer_everywhere(clusters, name, **PAUSE)
+    for name in ("first", "second"):
+        clusters.train(name, rounds=3)
+    together = eventually(
+        lambda: all(clusters.status(name).get("phase") == "Running" for name in ("first", "second")),
+        "both trainings run at the same time",
+    )
+    assert together
+    assert [clusters.ended(name)["phase"] for name in ("first", "second")] == ["Completed", "Completed"]
+
+
+def test_a_client_that_no_node_takes_says_so_on_the_hub(clusters: Clusters) -> None:
+    """What the scheduler says reaches the training's status, with the resource that lacks."""
+    name = "unschedulable"
+    offer_everywhere(clusters, name)
+    clusters.train(name, client={"resources": {"requests": {"cpu": "512"}}})
+    edge = clusters.edges[0]
+    status = clusters.until(
+        name, lambda status: of_cluster(status, edge).get("reason") == "Unschedulable", seconds=60
+    )
+    assert re.search("cpu", of_cluster(status, edge)["message"], re.IGNORECASE)
+    clusters.kubectl("hub", "delete", "ft", name, "-n", trainings.NAMESPACE, "--timeout=60s")
+
+
+def test_a_client_that_takes_too_much_memory_is_named(clusters: Clusters) -> None:
+    """The kernel's verdict comes back as a reason that a data scientist understands."""
+    name = "greedy"
+    offer_everywhere(clusters, name)
+    greedy = (
+        trainings.federations.CLIENT_APP + "\nhoard = [bytes(bytearray(b'x' * 2**20)) for _ in range(4096)]\n"
+    )
+    clusters.train(name, client_app=greedy, client={"resources": {"limits": {"memory": "256Mi"}}})
+    edge = clusters.edges[0]
+    status = clusters.until(name, lambda status: of_cluster(status, edge).get("reason") == "OutOfMemory")
+    assert "memory" in of_cluster(status, edge)["message"]
+
+
+def test_a_cut_of_a_minute_in_mid_round_loses_no_edge(clusters: Clusters) -> None:
+    """The link comes back and so does the edge: all of them are in the last round."""
+    name = "cut"
+    offer_everywhere(clusters, name, behaviour="pause", seconds=1, **{"from-round": 1})
+    clusters.train(name, rounds=6, round={"deadlineSeconds": 300})
+    clusters.in_round(name, 2)
+    edge = clusters.edges[0]
+    clusters.lab.cut(edge)
+    try:
+        cut_until = trainings.time.monotonic() + 60
+        eventually(lambda: trainings.time.monotonic() > cut_until, "a minute", seconds=70)
+    finally:
+        clusters.lab.restore(edge)
+    status = clusters.ended(name, seconds=300)
+    assert status["phase"] == "Completed", condition(status, "Failed")
+    assert {entry["name"]: entry["state"] for entry in status["clusters"]} == dict.fromkeys(
+        clusters.edges, "Completed"
+    )
+
+
+@pytest.mark.parametrize("victim", ["coordinator", "aggregator", "agent", "client"])
+def test_killed_pods_end_as_specified_or_with_a_reason(clusters: Clusters, victim: str) -> None:
+    """Whatever pod is killed in mid-round, the training completes or fails with a sentence."""
+    name = f"killed-{victim}"
+    offer_everywhere(clusters, name, **PAUSE)
+    clusters.train(name, rounds=5, clusters={"minimum": len(clusters.edges) - 1})
+    clusters.in_round(name, 2)
+    edge = clusters.edges[0]
+    where, namespace, selector = {
+        "coordinator": ("hub", "hanse-system", "hanse.dev/leader=true"),
+        "aggregator": ("hub", trainings.NAMESPACE, f"hanse.dev/training={name}"),
+        "agent": (edge, "hanse", "app.kubernetes.io/component=agent"),
+        "client": (edge, "hanse", f"hanse.dev/training={name}"),
+    }[victim]
+    clusters.kubectl(
+        where, "delete", "pod", "-n", namespace, "-l", selector, "--grace-period=0", "--force", "--wait=false"
+    )
+    status = clusters.ended(name, seconds=300)
+    if status["phase"] == "Failed":
+        why = condition(status, "Failed")
+        assert why["reason"]
+        assert why["message"].endswith(".")
+    else:
+        assert status["model"]["sha256"]
