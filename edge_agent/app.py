@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import functools
+import os
 import pathlib
 import signal
 from collections.abc import Sequence
@@ -66,7 +67,9 @@ async def run(config: configs.AgentConfig) -> int:
         if config.kubernetes is None:
             await on_processes.run(config, stop)
         else:
-            raise sites.SiteFailure("clients as pods are not wired yet")
+            from edge_agent import on_kubernetes  # a simulation need not load a Kubernetes client
+
+            await on_kubernetes.run(config, configs.in_pod(config.kubernetes, os.environ), stop)
     except (credentials.NotEnrolled, links.SentAway) as error:
         _log.error("the hub does not want this agent", error=str(error))
         if config.kubernetes is not None:

@@ -75,12 +75,14 @@ class KubernetesSite:
 
     async def found(self) -> tuple[sites.Found, ...]:
         """Return the clients whose Jobs are there, by the note that each carries."""
+        # Asked of the runtime first: what it says runs is also told to have ended, whenever that is.
+        running = {one.name for one in await self._runtime.list()}
         labels = ",".join(f"{key}={value}" for key, value in pods.LABELS.items())
         jobs = await self._api.list("Job", self._settings.namespace, labels=labels)
         found = []
         for job in jobs.items:
             metadata = job["metadata"]
-            if metadata.get("deletionTimestamp"):
+            if metadata["name"] not in running:
                 continue
             note = (metadata.get("annotations") or {}).get(pods.ASSIGNMENT_ANNOTATION, "")
             try:

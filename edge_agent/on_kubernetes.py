@@ -1,0 +1,100 @@
+"""An agent in a cluster: clients are Jobs that go on without it, the owner's objects are watched, and its
+identity is a Secret.
+
+This module refuses to decide; it wires.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import os
+import pathlib
+
+from edge_agent import config as configs
+from edge_agent import credentials, kubernetes_site, membership, pods, sites, vault, watching, workloads
+from edge_agent import link as links
+from federation.kube import client, errors
+from federation.runtime import jobs, port, processes, tasks
+from federation.telemetry import logs
+from federation.wire import denials
+
+_log = logs.get_logger(__name__)
+
+OWNER = "edge-agent"
+"""Tells the agent's Jobs from others of Hanse in the same namespace."""
+
+RESOLV_CONF = pathlib.Path("/etc/resolv.conf")
+
+STILL_A_MEMBER = frozenset({denials.Reason.SESSION_REPLACED.value})
+"""Why an agent must go although its cluster stays: another agent has its place and its clients."""
+
+
+async def run(config: configs.AgentConfig, kubernetes: configs.KubernetesConfig, stop: asyncio.Event) -> None:
+    """Run until `stop`; clients go on, unless the hub has sent this cluster away.
+
+    Raises: credentials.NotEnrolled; link.SentAway; sites.SiteFailure.
+    """
+    places = workloads.Places(config.state_directory.absolute())
+    await asyncio.to_thread(processes.make_private_directory, places.state_directory)
+    try:
+        async with await client.Client.connect(
+            kubernetes.kubeconfig, field_manager="hanse-agent", user_agent="hanse-agent"
+        ) as api:
+            await _run(config, kubernetes, places, api, stop)
+    except errors.KubernetesError as error:
+        raise sites.SiteFailure(str(error)) from error
+
+
+async def _run(
+    config: configs.AgentConfig,
+    kubernetes: configs.KubernetesConfig,
+    places: workloads.Places,
+    api: client.Client,
+    stop: asyncio.Event,
+) -> None:
+    closed = (*pods.closed_addresses(os.environ, _resolv_conf()), *kubernetes.closed_addresses)
+    runtime = jobs.Jobs(api, [kubernetes.namespace], owner=OWNER)
+    owner = watching.Owner(api, kubernetes.namespace, now=lambda: dt.datetime.now(dt.UTC))
+    site = kubernetes_site.KubernetesSite(
+        api,
+        runtime=runtime,
+        owner=owner,
+        places=places,
+        settings=pods.Settings(
+            cluster=config.cluster,
+            namespace=kubernetes.namespace,
+            default_image=kubernetes.client_image,
+            log_level=config.log_level,
+            node_selector=kubernetes.node_selector,
+            closed_addresses=closed,
+        ),
+        stop_grace_seconds=config.stop_grace_seconds,
+    )
+    identity = vault.Vault(api, kubernetes.namespace, places.identity)
+    await identity.fetch()
+    try:
+        await tasks.together(
+            owner.run(), membership.take_part(config, site, places.identity, keep=identity.keep), stop.wait()
+        )
+    except (credentials.NotEnrolled, links.SentAway) as error:
+        if not (isinstance(error, links.SentAway) and error.reason in STILL_A_MEMBER):
+            await _end_all(runtime, config.stop_grace_seconds)
+        raise
+    finally:
+        site.logs.close()
+        await runtime.close(0)
+
+
+async def _end_all(runtime: port.Runtime, grace_seconds: float) -> None:
+    # Nobody would watch over them any more, and their aggregators do not let them in.
+    running = await runtime.list()
+    _log.warning("ending all clients", count=len(running))
+    await asyncio.gather(*(runtime.stop(one.name, grace_seconds) for one in running))
+
+
+def _resolv_conf() -> str:
+    with contextlib.suppress(OSError):
+        return RESOLV_CONF.read_text()
+    return ""

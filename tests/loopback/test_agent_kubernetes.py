@@ -1,0 +1,409 @@
+"""The edge agent in a namespace of a real API server, with the least rights that it needs, and a real hub's
+protocol. No kubelet: the test says of pods what one would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import pathlib
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from edge_agent import config as configs
+from edge_agent import link, on_kubernetes, vault
+from federation.kube import client, errors
+from federation.trust import certificates
+from federation.wire import denials
+from tests.fakes import controlplane
+from tests.loopback import test_agent_link as loopback
+
+pytestmark = pytest.mark.controlplane
+hub = loopback.hub
+
+RULES = [
+    {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "create", "patch", "delete"]},
+    {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create", "delete"]},
+    {"apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["get"]},
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch", "delete"]},
+    {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
+    {"apiGroups": [""], "resources": ["events"], "verbs": ["list", "watch"]},
+    {
+        "apiGroups": ["batch"],
+        "resources": ["jobs"],
+        "verbs": ["get", "list", "watch", "create", "patch", "delete"],
+    },
+    {
+        "apiGroups": ["networking.k8s.io"],
+        "resources": ["networkpolicies"],
+        "verbs": ["get", "create", "delete"],
+    },
+    {"apiGroups": ["hanse.dev"], "resources": ["edgedatasets", "edgepolicies"], "verbs": ["list", "watch"]},
+    {
+        "apiGroups": ["hanse.dev"],
+        "resources": ["edgedatasets/status", "edgepolicies/status"],
+        "verbs": ["patch"],
+    },
+]
+"""All that the agent may do, in its own namespace."""
+
+CLIENTS = "app.kubernetes.io/component=client"
+
+
+class Cluster:
+    """One namespace as its owner sees it, and the node that the test plays."""
+
+    def __init__(self, api: client.Client, namespace: str) -> None:
+        self.api = api
+        self.namespace = namespace
+
+    async def apply(self, kind: str, name: str, api_version: str = "v1", **fields: Any) -> None:
+        await self.api.apply(
+            {
+                "apiVersion": api_version,
+                "kind": kind,
+                "metadata": {"name": name, "namespace": self.namespace},
+                **fields,
+            }
+        )
+
+    async def dataset(self, **volume: Any) -> None:
+        await self.apply(
+            "EdgeDataset",
+            "heart",
+            "hanse.dev/v1alpha1",
+            spec={
+                "name": "heart-disease",
+                "volume": volume or {"configMap": {"name": "heart-rows"}},
+                "mountPath": "/data",
+                "nodeConfig": {"data-path": "$(MOUNT_PATH)/rows.csv"},
+                "declare": {"examples": 294},
+            },
+        )
+
+    async def policy(self, effect: str) -> None:
+        rules = [{"name": "cardiology-only", "effect": effect}]
+        await self.apply("EdgePolicy", "owner", "hanse.dev/v1alpha1", spec={"rules": rules})
+
+    async def until(self, kind: str, wanted: Any, labels: str = "") -> dict[str, Any]:
+        """Return the first object of which `wanted` is true, now or as soon as it is."""
+        async with asyncio.timeout(loopback.PATIENCE_SECONDS):
+            listing = await self.api.list(kind, self.namespace, labels=labels)
+            for item in listing.items:
+                if wanted(item):
+                    return item
+            async for change in self.api.watch(kind, listing.resource_version, self.namespace, labels=labels):
+                if change.type != "DELETED" and wanted(change.object):
+                    return change.object
+        raise AssertionError
+
+    async def pod(self) -> dict[str, Any]:
+        return await self.until("Pod", lambda pod: not pod["metadata"].get("deletionTimestamp"), CLIENTS)
+
+    async def say(self, pod: dict[str, Any], **status: Any) -> None:
+        """Say of a pod what its kubelet or the scheduler would."""
+        name = pod["metadata"]["name"]
+        await self.api.patch("Pod", name, self.namespace, {"status": status}, subresource="status")
+
+    async def runs(self, pod: dict[str, Any]) -> None:
+        state = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
+        await self.say(pod, phase="Running", containerStatuses=[container(state)])
+
+    async def left(self) -> list[str]:
+        """Return what there is of clients."""
+        found = []
+        for kind in ("Job", "Pod", "Secret", "ConfigMap", "NetworkPolicy"):
+            listing = await self.api.list(kind, self.namespace, labels=CLIENTS)
+            found += [f"{kind} {item['metadata']['name']}" for item in listing.items]
+        return found
+
+    async def condition(self, kind: str, type_: str, status: str) -> dict[str, Any]:
+        """Return the condition, once it has that status."""
+
+        def of(item: dict[str, Any]) -> dict[str, Any]:
+            listed = (item.get("status") or {}).get("conditions", [])
+            return next((one for one in listed if one["type"] == type_ and one["status"] == status), {})
+
+        return of(await self.until(kind, of))
+
+
+def container(state: dict[str, Any]) -> dict[str, Any]:
+    return {"name": "main", "image": "i", "imageID": "i", "ready": True, "restartCount": 0, "state": state}
+
+
+@pytest.fixture
+async def cluster(control_plane: controlplane.ControlPlane) -> AsyncIterator[Cluster]:
+    """Give a namespace with a data set and a policy, where the user nobody may do what the agent needs."""
+    async with await client.Client.connect(control_plane.kubeconfig) as api:
+        name = f"edge-{uuid.uuid4().hex[:8]}"
+        await api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        made = Cluster(api, name)
+        group = "rbac.authorization.k8s.io"
+        await made.apply("Role", "agent", f"{group}/v1", rules=RULES)
+        await made.apply(
+            "RoleBinding",
+            "agent",
+            f"{group}/v1",
+            roleRef={"apiGroup": group, "kind": "Role", "name": "agent"},
+            subjects=[{"apiGroup": group, "kind": "User", "name": "nobody"}],
+        )
+        await made.apply("ConfigMap", "heart-rows", data={"rows.csv": "1,2,3"})
+        await made.dataset()
+        await made.policy("Allow")
+        yield made
+        await api.delete("Namespace", name)
+
+
+class Agent:
+    """An agent's configuration, on a disk of its own; `working` runs one."""
+
+    def __init__(
+        self,
+        tmp_path: pathlib.Path,
+        the_hub: loopback.Hub,
+        address: str,
+        cluster: Cluster,
+        plane: controlplane.ControlPlane,
+    ) -> None:
+        (tmp_path / "token").write_text("hanse_1.secret\n")
+        (tmp_path / "ca-pin").write_text(the_hub.authority.pin + "\n")
+        self.kubernetes = configs.KubernetesConfig(
+            namespace=cluster.namespace,
+            client_image="client:1",
+            kubeconfig=plane.kubeconfig_for("nobody"),
+        )
+        self.tmp_path = tmp_path
+        self.address = address
+        self.restarts = 0
+
+    @contextlib.asynccontextmanager
+    async def working(self) -> AsyncIterator[asyncio.Task[None]]:
+        """Run an agent on an empty disk until the block ends, and stop it as SIGTERM does."""
+        self.restarts += 1
+        config = configs.AgentConfig(
+            cluster=loopback.CLUSTER.cluster,
+            enrollment_address=self.address,
+            token_file=self.tmp_path / "token",
+            ca_pin_file=self.tmp_path / "ca-pin",
+            trust_domain=loopback.fakes.TRUST_DOMAIN,
+            state_directory=self.tmp_path / f"state-{self.restarts}",
+            kubernetes=self.kubernetes,
+            stop_grace_seconds=1,
+        )
+        stop = asyncio.Event()
+        task = asyncio.create_task(on_kubernetes.run(config, self.kubernetes, stop))
+        try:
+            yield task
+        finally:
+            stop.set()
+            await asyncio.wait({task}, timeout=loopback.PATIENCE_SECONDS)
+            assert task.done()
+            task.exception()
+
+
+@pytest.fixture
+def agent(
+    hub: tuple[loopback.Hub, str],
+    cluster: Cluster,
+    control_plane: controlplane.ControlPlane,
+    tmp_path: pathlib.Path,
+) -> Agent:
+    the_hub, address = hub
+    return Agent(tmp_path, the_hub, address, cluster, control_plane)
+
+
+async def test_from_joining_to_a_running_pod_and_back(
+    hub: tuple[loopback.Hub, str], cluster: Cluster, agent: Agent
+) -> None:
+    """Offer, decide, start a pod; the owner's No ends it; a withdrawn training leaves nothing at all."""
+    the_hub, _ = hub
+    async with agent.working():
+        offered = await the_hub.hear("datasets")
+        assert [(one.name, one.examples) for one in offered.datasets] == [("heart-disease", 294)]
+        assert (await cluster.condition("EdgeDataset", "Available", "True"))["reason"] == "VolumeFound"
+        assert (await cluster.condition("EdgePolicy", "Enforced", "True"))["reason"] == "Valid"
+        the_hub.want(the_hub.assignment())
+        pod = await cluster.pod()
+        assert pod["spec"]["automountServiceAccountToken"] is False
+        assert pod["spec"]["containers"][0]["image"] == "client:1"
+        mounts = {
+            one["mountPath"]: one.get("readOnly", False)
+            for one in pod["spec"]["containers"][0]["volumeMounts"]
+        }
+        assert mounts["/data"] is True
+        await cluster.runs(pod)
+        await the_hub.hear_state("RUNNING")
+        assert "cardiology/hospitals" in (await cluster.condition("EdgeDataset", "InUse", "True"))["message"]
+        policies = await cluster.api.list("NetworkPolicy", cluster.namespace, labels=CLIENTS)
+        (policy,) = policies.items
+        assert policy["spec"]["egress"] == [
+            {"to": [{"ipBlock": {"cidr": "127.0.0.1/32"}}], "ports": [{"port": 9, "protocol": "TCP"}]}
+        ]
+        await cluster.policy("Deny")
+        assert (await the_hub.hear_state("REFUSED")).reason == "PolicyDenied"
+        await cluster.condition("EdgeDataset", "InUse", "False")
+        assert await cluster.left() == []
+        await cluster.policy("Allow")
+        await cluster.runs(await cluster.pod())
+        await the_hub.hear_state("RUNNING")
+        the_hub.want()
+        await the_hub.hear_state("STOPPED")
+        assert await cluster.left() == []
+
+
+async def test_what_a_pod_waits_for_is_told(
+    hub: tuple[loopback.Hub, str], cluster: Cluster, agent: Agent
+) -> None:
+    """The scheduler's word reaches the hub with a reason of the catalogue, and is taken back."""
+    the_hub, _ = hub
+    async with agent.working():
+        the_hub.want(the_hub.assignment())
+        pod = await cluster.pod()
+        await cluster.say(
+            pod,
+            conditions=[
+                {
+                    "type": "PodScheduled",
+                    "status": "False",
+                    "reason": "Unschedulable",
+                    "message": "0/1 nodes are available: 1 Insufficient cpu.",
+                }
+            ],
+        )
+        waiting = await the_hub.hear_state("WAITING")
+        assert waiting.reason == "Unschedulable"
+        assert waiting.message
+        await cluster.runs(pod)
+        await the_hub.hear_state("RUNNING")
+
+
+async def test_how_a_pod_ended_is_told(hub: tuple[loopback.Hub, str], cluster: Cluster, agent: Agent) -> None:
+    """Memory over the limit is no mere exit code; the client is started again."""
+    the_hub, _ = hub
+    async with agent.working():
+        the_hub.want(the_hub.assignment())
+        pod = await cluster.pod()
+        await cluster.runs(pod)
+        await the_hub.hear_state("RUNNING")
+        ended = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
+        await cluster.say(pod, phase="Failed", containerStatuses=[container(ended)])
+        told = await the_hub.hear_state("PREPARING")
+        while not told.reason:
+            told = await the_hub.hear_state("PREPARING")
+        assert told.reason == "OutOfMemory"
+        assert "restart 1 of 3" in told.message
+        again = await cluster.until(
+            "Pod", lambda one: one["metadata"]["name"] != pod["metadata"]["name"], CLIENTS
+        )
+        await cluster.runs(again)
+        await the_hub.hear_state("RUNNING")
+
+
+async def test_clients_outlive_their_agent_and_are_taken_over(
+    hub: tuple[loopback.Hub, str], cluster: Cluster, agent: Agent
+) -> None:
+    """A new agent on an empty disk has the same identity, joins no second time, and knows its clients."""
+    the_hub, _ = hub
+    async with agent.working():
+        the_hub.want(the_hub.assignment())
+        pod = await cluster.pod()
+        await cluster.runs(pod)
+        await the_hub.hear_state("RUNNING")
+    assert (await cluster.pod())["metadata"]["uid"] == pod["metadata"]["uid"]
+    certificate = await client_certificate(cluster)
+    the_hub.to_say.put_nowait(None)  # ends the session that the first agent had
+    async with agent.working():
+        await the_hub.hear("datasets")
+        the_hub.want(the_hub.assignment())
+        await the_hub.hear_state("RUNNING")
+        assert the_hub.joins == 1
+        assert (await cluster.pod())["metadata"]["uid"] == pod["metadata"]["uid"]
+        fresh = await cluster.until(
+            "Secret",
+            lambda one: "tls.crt" in one.get("data", {}) and one["data"]["tls.crt"] != certificate,
+            CLIENTS,
+        )
+        chain = base64.b64decode(fresh["data"]["tls.crt"])
+        assert "training/cardiology/hospitals" in certificates.summarise(chain).identity.uri
+        the_hub.want()
+        await the_hub.hear_state("STOPPED")
+    assert await cluster.left() == []
+
+
+async def client_certificate(cluster: Cluster) -> str:
+    secret = await cluster.until("Secret", lambda one: "tls.crt" in one.get("data", {}), CLIENTS)
+    return str(secret["data"]["tls.crt"])
+
+
+async def test_a_permission_withdrawn_while_no_agent_looked(
+    hub: tuple[loopback.Hub, str], cluster: Cluster, agent: Agent
+) -> None:
+    """The next agent ends the client before it has heard of the hub."""
+    the_hub, _ = hub
+    async with agent.working():
+        the_hub.want(the_hub.assignment())
+        await cluster.runs(await cluster.pod())
+        await the_hub.hear_state("RUNNING")
+    await cluster.policy("Deny")
+    the_hub.to_say.put_nowait(None)
+    async with agent.working():
+        refused = await the_hub.hear_state("REFUSED")
+        assert refused.reason == "PolicyDenied"
+        await cluster.condition("EdgeDataset", "InUse", "False")
+        assert await cluster.left() == []
+
+
+async def test_an_expelled_cluster_ends_its_clients(
+    hub: tuple[loopback.Hub, str], cluster: Cluster, agent: Agent
+) -> None:
+    """Nobody watches over them any more."""
+    the_hub, _ = hub
+    async with agent.working() as task:
+        the_hub.want(the_hub.assignment())
+        await cluster.runs(await cluster.pod())
+        await the_hub.hear_state("RUNNING")
+        the_hub.to_say.put_nowait(denials.denial(denials.Reason.EXPELLED, cluster="budapest"))
+        with pytest.raises(link.SentAway):
+            await asyncio.wait_for(task, loopback.PATIENCE_SECONDS)
+        assert await cluster.left() == []
+
+
+async def test_the_owners_objects_take_effect_at_once(
+    hub: tuple[loopback.Hub, str], cluster: Cluster, agent: Agent
+) -> None:
+    """A data set that goes is no longer offered; a volume that is not there is said with a sentence."""
+    the_hub, _ = hub
+    async with agent.working():
+        await the_hub.hear("datasets")
+        await cluster.api.delete("EdgeDataset", "heart", cluster.namespace)
+        assert list((await the_hub.hear("datasets")).datasets) == []
+        await cluster.dataset(persistentVolumeClaim={"claimName": "gone"})
+        await the_hub.hear("datasets")
+        missing = await cluster.condition("EdgeDataset", "Available", "False")
+        assert missing["reason"] == "VolumeNotFound"
+        assert "PersistentVolumeClaim gone" in missing["message"]
+        the_hub.want(the_hub.assignment())
+        refused = await the_hub.hear_state("REFUSED")
+        assert (refused.reason, refused.message) == ("DatasetUnavailable", missing["message"])
+
+
+async def test_the_identity_is_a_secret(
+    hub: tuple[loopback.Hub, str], cluster: Cluster, agent: Agent, control_plane: controlplane.ControlPlane
+) -> None:
+    """Its keys are the files that an agent needs, and the key that was pending goes from it."""
+    the_hub, _ = hub
+    async with agent.working():
+        await the_hub.hear("datasets")
+    secret = await cluster.api.get("Secret", vault.SECRET_NAME, cluster.namespace)
+    assert set(secret["data"]) == {"tls.key", "tls.crt", "ca.crt", "enrollment.json"}
+    assert secret["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "hanse"
+    enrollment = json.loads(base64.b64decode(secret["data"]["enrollment.json"]))
+    assert enrollment["control_address"] == the_hub.control_address
+    async with await client.Client.connect(control_plane.kubeconfig_for("nobody")) as api:
+        with pytest.raises(errors.Forbidden):
+            await api.list("Secret", cluster.namespace)
