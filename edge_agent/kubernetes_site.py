@@ -109,7 +109,7 @@ class KubernetesSite:
         name = workloads.name_of(assignment.uid, assignment.name)
         material = await self._material(assignment)
         try:
-            await self._runtime.refresh(name, pods.CREDENTIALS, pods.credential_files(material))
+            await self._runtime.refresh(name, pods.CREDENTIALS, _files(material))
         except port.RuntimeFailure as error:
             raise OSError(str(error)) from error
 
@@ -128,7 +128,7 @@ class KubernetesSite:
             if assignment.from_bundle
             else None
         )
-        brought = pods.Brought(pods.credential_files(material), archive, doors)
+        brought = pods.Brought(_files(material), archive, doors)
         return pods.client(hub, assignment, allowed, offer, brought, self._settings)
 
     async def show_use(self, in_use: Mapping[str, Sequence[str]]) -> None:
@@ -154,6 +154,15 @@ class KubernetesSite:
             return await asyncio.to_thread(directory.read, self.credentials(assignment))
         except directory.CredentialsUnusable as error:
             raise sites.SiteFailure(f"the client's certificate cannot be read: {error}") from error
+
+
+def _files(material: directory.Material) -> dict[str, bytes]:
+    """Return an identity as the files that a client reads."""
+    return {
+        directory.KEY_NAME: material.key_pem,
+        directory.CHAIN_NAME: material.chain_pem,
+        directory.BUNDLE_NAME: material.bundle_pem,
+    }
 
 
 async def _addresses(address: str) -> tuple[port.Destination, ...]:

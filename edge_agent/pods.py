@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from edge_agent import assignments, offers, policy, rules, workloads
 from edge_agent.client import config
 from federation.runtime import port
-from federation.trust import directory
 
 CONFIG_DIRECTORY = pathlib.PurePosixPath("/hanse/config")
 CREDENTIALS = pathlib.PurePosixPath("/hanse/credentials")
@@ -126,15 +125,6 @@ def client(
             node_selector=dict(settings.node_selector),
         ),
     )
-
-
-def credential_files(material: directory.Material) -> dict[str, bytes]:
-    """Return a client's identity as the files that it reads."""
-    return {
-        directory.KEY_NAME: material.key_pem,
-        directory.CHAIN_NAME: material.chain_pem,
-        directory.BUNDLE_NAME: material.bundle_pem,
-    }
 
 
 def resources(assignment: assignments.Assignment, allowed: policy.Allowed) -> port.Resources:

@@ -8,7 +8,10 @@ import asyncio
 import base64
 import contextlib
 import json
+import os
 import pathlib
+import signal
+import sys
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
@@ -18,13 +21,14 @@ import pytest
 from edge_agent import config as configs
 from edge_agent import link, on_kubernetes, vault
 from federation.kube import client, errors
-from federation.trust import certificates
+from federation.trust import certificates, tls
 from federation.wire import denials
 from tests.fakes import controlplane
 from tests.loopback import test_agent_link as loopback
 
 pytestmark = pytest.mark.controlplane
 hub = loopback.hub
+ROOT = pathlib.Path(__file__).parents[2]
 
 RULES = [
     {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "create", "patch", "delete"]},
@@ -407,3 +411,45 @@ async def test_the_identity_is_a_secret(
     async with await client.Client.connect(control_plane.kubeconfig_for("nobody")) as api:
         with pytest.raises(errors.Forbidden):
             await api.list("Secret", cluster.namespace)
+
+
+async def test_the_process_ends_when_asked_and_its_pods_go_on(
+    hub: tuple[loopback.Hub, str], cluster: Cluster, agent: Agent
+) -> None:
+    """`python -m edge_agent` with a configuration as `hanse join` writes it."""
+    the_hub, address = hub
+    config = {
+        "cluster": "budapest",
+        "enrollment_address": address,
+        "token_file": str(agent.tmp_path / "token"),
+        "ca_pin_file": str(agent.tmp_path / "ca-pin"),
+        "trust_domain": "hanse.local",
+        "state_directory": str(agent.tmp_path / "state"),
+        "kubernetes": {"kubeconfig": str(agent.kubernetes.kubeconfig)},
+    }
+    path = agent.tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-P", "-m", "edge_agent", "--config", str(path)),
+        stderr=asyncio.subprocess.DEVNULL,
+        env={
+            **os.environ,
+            tls.VARIABLE: "",
+            "PYTHONPATH": str(ROOT),
+            "POD_NAMESPACE": cluster.namespace,
+            "HANSE_CLIENT_IMAGE": "client:2",
+        },
+    )
+    try:
+        the_hub.want(the_hub.assignment())
+        pod = await cluster.pod()
+        assert pod["spec"]["containers"][0]["image"] == "client:2"
+        await cluster.runs(pod)
+        await the_hub.hear_state("RUNNING")
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), loopback.PATIENCE_SECONDS) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert (await cluster.pod())["metadata"]["uid"] == pod["metadata"]["uid"]

@@ -91,6 +91,13 @@ REPORTS = {
         True,
         False,
     ),
+    "without a place on a node": (
+        snapshot.Report("WAITING", "Unschedulable", "No node has 64 cores; ask for less."),
+        "Waiting",
+        "Unschedulable",
+        True,
+        False,
+    ),
     "preparing": (snapshot.Report("PREPARING"), "Preparing", "", True, True),
     "running": (snapshot.Report("RUNNING"), "Preparing", "", True, True),
     "stopped": (snapshot.Report("STOPPED"), "Selected", "", True, False),
@@ -124,6 +131,20 @@ def test_the_aggregator_knows_better_once_the_client_is_there() -> None:
         )
     )
     assert member.state == "Training"
+
+
+def test_a_client_that_lost_its_node_in_a_round_waits() -> None:
+    """What the edge waits for says more than the link that the aggregator misses; nobody waits for it."""
+    lost = snapshot.ClusterProgress("Lost", "LinkLost", "zurich: its link is gone", round=7)
+    (member,) = selection.select(
+        scene.snap(
+            scene.cluster("zurich"),
+            reports={"zurich": snapshot.Report("WAITING", "Unschedulable", "No node has room.")},
+            aggregator=snapshot.Aggregator(True, progress=snapshot.Progress(clusters={"zurich": lost})),
+        )
+    )
+    assert (member.state, member.reason, member.message) == ("Waiting", "Unschedulable", "No node has room.")
+    assert (member.placed, member.expected) == (True, False)
 
 
 @pytest.mark.parametrize(
