@@ -52,6 +52,7 @@ class Surroundings:
     rng: random.Random
     now: Callable[[], dt.datetime]
     hub_address: str = ""
+    on_connection: Callable[[bool], None] = lambda _: None
 
 
 class Agent:
@@ -84,6 +85,7 @@ class Agent:
             on_assignments=self._assigned,
             reports=self._table.reports,
             hub_address=surroundings.hub_address,
+            on_connection=surroundings.on_connection,
         )
 
     async def run(self) -> None:

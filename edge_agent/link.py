@@ -78,10 +78,12 @@ class Link:
         on_assignments: OnAssignments,
         reports: Callable[[], Iterable[facts.Report]],
         hub_address: str = "",
+        on_connection: Callable[[bool], None] = lambda _: None,
     ) -> None:
         """Keep the wiring; `reports` gives the last report of each assignment, for a new session.
 
-        `hub_address` is where aggregators are too, if the hub has one address for all.
+        `hub_address` is where aggregators are too, if the hub has one address for all. `on_connection` is
+        told whenever a session opens and when it is over.
         """
         self._channel = channel
         self._agent_version = agent_version
@@ -89,6 +91,7 @@ class Link:
         self._on_assignments = on_assignments
         self._current_reports = reports
         self._hub_address = hub_address
+        self._on_connection = on_connection
         self._offers: tuple[offers.Offer, ...] = ()
         self._offers_changed = False
         self._reports: dict[str, facts.Report] = {}
@@ -141,7 +144,12 @@ class Link:
                 _log.warning("hub is away", error=reason, attempt=failures, delay_seconds=round(delay, 3))
                 await asyncio.sleep(delay)
             finally:
-                self.connected = False
+                self._connected(False)
+
+    def _connected(self, connected: bool) -> None:
+        if connected != self.connected:
+            self.connected = connected
+            self._on_connection(connected)
 
     @contextlib.asynccontextmanager
     async def _session(self) -> AsyncIterator[tuple[grpc.aio.StreamStreamCall, hanse_pb2.AgentWelcome]]:
@@ -159,7 +167,7 @@ class Link:
                     _take_leave(first.goodbye)
                 if first.WhichOneof("body") != "welcome":
                     raise _SessionEnded("the hub did not begin with a welcome")
-                self.connected = True
+                self._connected(True)
                 _log.info("session open", protocol=first.welcome.protocol)
                 yield call, first.welcome
             finally:

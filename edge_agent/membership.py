@@ -10,6 +10,7 @@ import datetime as dt
 import importlib.metadata
 import pathlib
 import random
+from collections.abc import Callable
 
 from edge_agent import agent as agents
 from edge_agent import config as configs
@@ -30,8 +31,9 @@ async def take_part(
     identity_directory: pathlib.Path,
     *,
     keep: credentials.Keep = credentials.kept_by_the_disk,
+    on_connection: Callable[[bool], None] = lambda _: None,
 ) -> None:
-    """Join, and work as a member until cancelled.
+    """Join, and work as a member until cancelled; `on_connection` is told of each session's begin and end.
 
     Raises: credentials.NotEnrolled; link.SentAway.
     """
@@ -71,6 +73,7 @@ async def take_part(
             rng=rng,
             now=_now,
             hub_address=address,
+            on_connection=on_connection,
         ),
         agent_version=version,
     )

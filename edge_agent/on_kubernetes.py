@@ -11,6 +11,7 @@ import contextlib
 import datetime as dt
 import os
 import pathlib
+from collections.abc import Callable
 
 from edge_agent import config as configs
 from edge_agent import credentials, kubernetes_site, membership, pods, sites, vault, watching, workloads
@@ -76,7 +77,11 @@ async def _run(
     await identity.fetch()
     try:
         await tasks.together(
-            owner.run(), membership.take_part(config, site, places.identity, keep=identity.keep), stop.wait()
+            owner.run(),
+            membership.take_part(
+                config, site, places.identity, keep=identity.keep, on_connection=_shower(places.session_open)
+            ),
+            stop.wait(),
         )
     except (credentials.NotEnrolled, links.SentAway) as error:
         if not (isinstance(error, links.SentAway) and error.reason in STILL_A_MEMBER):
@@ -85,6 +90,20 @@ async def _run(
     finally:
         site.logs.close()
         await runtime.close(0)
+
+
+def _shower(path: pathlib.Path) -> Callable[[bool], None]:
+    """Return what lets a readiness probe see whether there is a session."""
+    path.unlink(missing_ok=True)  # of an earlier container in this pod
+
+    def show(connected: bool) -> None:
+        with contextlib.suppress(OSError):
+            if connected:
+                path.touch()
+            else:
+                path.unlink(missing_ok=True)
+
+    return show
 
 
 async def _end_all(runtime: port.Runtime, grace_seconds: float) -> None:

@@ -45,6 +45,11 @@ class Places:
         """The apps that were fetched."""
         return self.state_directory / "bundles"
 
+    @property
+    def session_open(self) -> pathlib.Path:
+        """There while the agent has a session with its hub; a readiness probe looks for it."""
+        return self.state_directory / "session-open"
+
     def bundle(self, digest: str) -> pathlib.Path:
         """The unpacked app with this digest (sha256:HEX)."""
         return self.bundles / digest.removeprefix("sha256:")

@@ -384,6 +384,7 @@ async def test_the_owners_objects_take_effect_at_once(
     the_hub, _ = hub
     async with agent.working():
         await the_hub.hear("datasets")
+        assert (agent.tmp_path / "state-1" / "session-open").exists()
         await cluster.api.delete("EdgeDataset", "heart", cluster.namespace)
         assert list((await the_hub.hear("datasets")).datasets) == []
         await cluster.dataset(persistentVolumeClaim={"claimName": "gone"})
