@@ -67,15 +67,21 @@ class PodLogs:
                 pod = await self._pod(name)
                 async for line in containers.follow_log(self._api, self._namespace, pod, lines=tail):
                     lines.append(line)
-                return
+                if not await self._runs(name, pod):
+                    return  # else the node broke off, and the API server said that this was all
             except errors.KubernetesError as error:
                 _log.debug("log cannot be followed yet", name=name, error=str(error))
             tail = 0  # what was read before the connection broke is not read twice
             await asyncio.sleep(AGAIN_SECONDS)
 
+    async def _runs(self, name: str, pod: str) -> bool:
+        listing = await self._api.list("Pod", self._namespace, labels=_labels(name))
+        phases = {one["metadata"]["name"]: one.get("status", {}).get("phase") for one in listing.items}
+        return phases.get(pod) == "Running"
+
     async def _pod(self, name: str) -> str:
         """Return the name of the Job's pod, once its container has a log."""
-        labels = f"batch.kubernetes.io/job-name={name}"
+        labels = _labels(name)
         listing = await self._api.list("Pod", self._namespace, labels=labels)
         for pod in listing.items:
             if pod.get("status", {}).get("phase") in _HAS_LOG:
@@ -84,3 +90,7 @@ class PodLogs:
             if change.type != "DELETED" and change.object.get("status", {}).get("phase") in _HAS_LOG:
                 return str(change.object["metadata"]["name"])
         raise errors.NotFound(f"the pod of {name} was not seen")
+
+
+def _labels(job: str) -> str:
+    return f"batch.kubernetes.io/job-name={job}"
