@@ -173,8 +173,9 @@ class Connection:
         self.requests["connect"] += 1
         session = self._session()
         url = f"{self._configuration.host}{path}?{urlencode(query)}".replace("http", "ws", 1)
+        headers = {**await self._headers(), "Accept": "*/*"}  # what comes is no JSON, and it is strict there
         return session.ws_connect(
-            url, protocols=(protocol,), headers=await self._headers(), heartbeat=30, max_msg_size=2**25
+            url, protocols=(protocol,), headers=headers, heartbeat=30, max_msg_size=2**25
         )
 
     def _session(self) -> aiohttp.ClientSession:

@@ -287,7 +287,8 @@ class Jobs:
         elif isinstance(state, pod_states.Ended):
             if entry.ended is None or state.reason != pod_states.REMOVED:
                 entry.ended = state
-            if state.exit_code is not None or state.signal is not None:
+            ran = state.exit_code is not None or state.signal is not None
+            if ran and state.reason != pod_states.CONTAINER_NOT_CREATED:
                 self._tell_started(entry)
             self._ending(entry, 0)
 

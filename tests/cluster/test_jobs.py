@@ -1,0 +1,199 @@
+"""The runtime over Jobs on a real cluster: a pod is a pod, and the kernel ends who takes too much.
+
+Brings up a hub of its own (`hanse lab`, one node, about 20 s), because nothing else must run there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import itertools
+import pathlib
+import sys
+from collections.abc import AsyncIterator, Iterator
+from typing import NoReturn
+
+import pytest
+
+from federation.kube import client, containers, errors
+from federation.runtime import jobs, pods, port
+from simulations.lab import choose
+from simulations.lab import port as labs
+from simulations.lab.bare import busybox
+from tests import conftest
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+LAB = "jobs-test"
+IMAGE = "hanse.dev/lab/busybox:1"
+PATH = pathlib.PurePosixPath
+_numbers = itertools.count(1)
+
+
+def _not_here(error: labs.LabError) -> NoReturn:
+    """Leave the tests out on a machine that cannot run them; in CI that is a failure."""
+    if conftest.IN_CI:
+        pytest.fail(str(error))
+    pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
+    """A cluster with one small image, gone afterwards."""
+    try:
+        lab = choose.lab(LAB)
+    except labs.LabError as error:
+        _not_here(error)
+    try:
+        try:
+            lab.up(labs.Plan(LAB, (), "1.36"), lambda who, what: None)
+        except labs.LabError as error:
+            _not_here(error)
+        image = tmp_path_factory.mktemp("image") / "busybox.tar"
+        image.write_bytes(busybox.small_image(busybox.read(lambda what: print(what, file=sys.stderr))))
+        lab.load([image], [labs.HUB])
+        yield lab.kubeconfig(labs.HUB)
+    finally:
+        lab.down(lambda who, what: None)
+
+
+@dataclasses.dataclass
+class Place:
+    api: client.Client
+    namespace: str
+    runtime: jobs.Jobs
+
+    async def start(self, name: str, script: str, **fields: object) -> None:
+        pod = {"namespace": self.namespace, "egress": (), **fields.pop("pod", {})}  # type: ignore[dict-item]
+        fields = {"argv": ("/bin/busybox", "sh", "-c", script), "image": IMAGE, **fields}
+        directory = PATH("/hanse")
+        await self.runtime.start(port.Workload(name=name, directory=directory, pod=port.Pod(**pod), **fields))
+
+    async def next(self, count: int, seconds: float = 90) -> list[port.WorkloadEvent]:
+        events = self.runtime.events()
+        async with asyncio.timeout(seconds):
+            return [await anext(events) for _ in range(count)]
+
+    async def left(self) -> list[str]:
+        return [
+            f"{kind} {item['metadata']['name']}"
+            for kind in ("Job", "Pod", "Secret", "ConfigMap", "NetworkPolicy")
+            for item in (await self.api.list(kind, self.namespace, labels=pods.MANAGED_BY)).items
+        ]
+
+
+@pytest.fixture
+async def place(kubeconfig: pathlib.Path) -> AsyncIterator[Place]:
+    """A namespace that admits only restricted pods."""
+    name = f"jobs-{next(_numbers)}"
+    async with await client.Client.connect(kubeconfig) as api:
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        await api.create(
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+        )
+        runtime = jobs.Jobs(api, [name], owner="test")
+        yield Place(api, name, runtime)
+        await runtime.close(0)
+
+
+async def test_a_program_sees_its_files_and_nothing_is_left(place: Place) -> None:
+    """Files, Secrets and a blob in parts are there, the root is read-only; its end is told whole."""
+    script = (
+        "cat config.json; cat /identity/key; cat /app/part-* | wc -c; id -u; "
+        "touch /x 2>/dev/null || echo root is closed; touch /tmp/x && echo tmp is open; "
+        'echo \'{"reason": "Said", "message": "So it was."}\' > /dev/termination-log; exit 3'
+    )
+    await place.start(
+        "whole",
+        script,
+        files={"config.json": b"{}\n"},
+        pod={
+            "secret_directories": {PATH("/identity"): {"key": b"k\n"}},
+            "blobs": {PATH("/app"): bytes(2**21)},
+        },
+    )
+    exited = (await place.next(2))[1]
+    log = ("{}", "k", "2097152", "65532", "root is closed", "tmp is open")
+    assert exited == port.Exited("whole", 3, None, log, "Said", "So it was.")
+    assert await place.left() == []
+
+
+@pytest.mark.parametrize(
+    ("trap", "want"),
+    [
+        ("trap 'echo bye; exit 0' TERM", ("bye", 0, None)),
+        ("trap '' TERM", ("up", None, "SIGKILL")),
+    ],
+    ids=["one that minds", "one that does not"],
+)
+async def test_stop_waits_and_then_ends_it_by_force(
+    place: Place, trap: str, want: tuple[str, int | None, str | None]
+) -> None:
+    """A program that minds says its last word, one that does not is killed after the grace."""
+    await place.start("stopped", f"{trap}; echo up; while true; do sleep 1; done")
+    (started,) = await place.next(1)
+    async with asyncio.timeout(30):
+        async for _ in containers.follow_log(place.api, place.namespace, started.handle):  # type: ignore[union-attr]
+            break
+        await place.runtime.stop("stopped", 4)
+    exited = (await place.next(1))[0]
+    assert isinstance(exited, port.Exited)
+    assert (exited.log_tail[-1], exited.exit_code, exited.signal) == want
+    assert await place.left() == []
+
+
+async def test_the_kernel_ends_who_takes_too_much(place: Place) -> None:
+    """OutOfMemory, with the limit and what to do."""
+    limits = port.Resources(limits={"memory": "32Mi"})
+    await place.start("greedy", "dd if=/dev/zero of=/dev/null bs=200M count=5", resources=limits)
+    exited = (await place.next(2))[1]
+    assert isinstance(exited, port.Exited)
+    assert exited.reason == "OutOfMemory"
+    assert "32Mi" in exited.message
+
+
+@pytest.mark.parametrize(
+    ("fields", "want"),
+    [
+        ({"resources": port.Resources(requests={"memory": "900Gi"})}, "Unschedulable"),
+        ({"pod": {"mounts": (port.Mount(PATH("/d"), {"persistentVolumeClaim": {"claimName": "mri"}}),)}},
+         "VolumeNotMounted"),
+        ({"pod": {"mounts": (port.Mount(PATH("/d"), {"configMap": {"name": "none"}}),)}}, "VolumeNotMounted"),
+        ({"pod": {"mounts": (port.Mount(PATH("/d"), {"hostPath": {"path": "/srv"}}),)}}, "NotAdmitted"),
+    ],
+    ids=["too large", "no claim", "no ConfigMap", "not restricted"],
+)  # fmt: skip
+async def test_why_it_waits_is_said_within_ten_seconds(
+    place: Place, fields: dict[str, object], want: str
+) -> None:
+    """And it can be stopped, though it never ran."""
+    await place.start("waits", "true", **fields)
+    (waiting,) = await place.next(1, 10)
+    assert isinstance(waiting, port.Waiting)
+    assert waiting.reason == want
+    await place.runtime.stop("waits", 1)
+    assert await place.left() == []
+
+
+async def test_a_program_that_is_not_in_the_image_never_started(place: Place) -> None:
+    """It is told as ended, with the runtime's words."""
+    await place.start("missing", "", argv=("/no/such",))
+    (exited,) = await place.next(1)
+    assert isinstance(exited, port.Exited)
+    assert (exited.reason, "no such file" in exited.message) == ("ContainerNotCreated", True)
+
+
+async def test_a_file_is_read_out_of_a_pod(place: Place) -> None:
+    """Its bytes come whole; one that is not there is said in the program's words."""
+    await place.start(
+        "holds", "head -c 3000000 /dev/zero > /tmp/model; echo up; while true; do sleep 1; done"
+    )
+    (started,) = await place.next(1)
+    assert isinstance(started, port.Started)
+    where = (place.api, place.namespace, started.handle)
+    async with asyncio.timeout(60):
+        async for _ in containers.follow_log(*where):
+            break
+        assert sum([len(part) async for part in containers.read_file(*where, "/tmp/model")]) == 3000000
+        with pytest.raises(errors.CommandFailed, match="can't open '/tmp/none'"):
+            [part async for part in containers.read_file(*where, "/tmp/none")]
+    await place.runtime.stop("holds", 0)
