@@ -72,7 +72,7 @@ def programs(
         "etcd",
         (
             tools.path("etcd"),
-            f"--data-dir={cluster.kept / 'etcd'}",
+            "--data-dir=/var/lib/etcd",
             f"--name={cluster.name}",
             "--listen-client-urls=http://127.0.0.1:2379",
             "--advertise-client-urls=http://127.0.0.1:2379",
@@ -116,6 +116,7 @@ def programs(
         (python, "-I", "-S", str(keeper), str(configured / "keeper.json")),
         after=(_API_READY, "done:guard"),
     )
+    # From containerd 2 it learns of a pod's address before the pod runs; the guard closes that gap with any.
     yield Program(
         "network-policies",
         (
@@ -123,7 +124,6 @@ def programs(
             f"--hostname-override={cluster.name}",
             f"--nfqueue-id={files.QUEUE}",
             "--netfilter-bug-1766-fix=false",
-            "--disable-nri",  # the guard closes the gap that NRI would close, with any containerd
             "--v=1",
         ),
         after=(_API_READY,),
@@ -149,7 +149,6 @@ def programs(
             f"--kubeconfig={configured / 'kubelet.kubeconfig'}",
             f"--node-ip={cluster.node_address}",
             f"--hostname-override={cluster.name}",
-            f"--root-dir={cluster.kept / 'kubelet'}",
         ),
         # No pod before the rules that hold it.
         after=(
@@ -210,7 +209,7 @@ def init_plan(
             [str(credentials.file("policy.token")), f"{files.SERVICE_ACCOUNT}/token"],
             [str(credentials.file("ca.crt")), f"{files.SERVICE_ACCOUNT}/ca.crt"],
         ],
-        "directories": [str(cluster.kept / "volume-plugins"), files.VOLUMES],
+        "directories": [files.VOLUME_PLUGINS, files.VOLUMES],
         "environment": {
             "PATH": f"{tools.bin}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": "/root",

@@ -18,6 +18,7 @@ CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
 SERVICE_ACCOUNT = "/run/secrets/kubernetes.io/serviceaccount"
 # Where the controller manager makes volumes for claims; the node's /tmp is its own.
 VOLUMES = "/tmp/hostpath_pv"  # noqa: S108
+VOLUME_PLUGINS = "/var/lib/kubelet/volume-plugins"
 PAUSE_IMAGE = "hanse.dev/lab/pause:1"
 QUEUE = 100  # the netfilter queue that the network policy engine answers
 KNOWN_PODS = "known"
@@ -86,7 +87,7 @@ def kubelet(cluster: layout.Cluster, credentials: pki.Pki) -> str:
             "resolvConf": str(cluster.config / "resolv.conf"),
             "clusterDNS": ["10.96.0.10"],
             "clusterDomain": "cluster.local",
-            "volumePluginDir": str(cluster.kept / "volume-plugins"),
+            "volumePluginDir": VOLUME_PLUGINS,
             "runtimeRequestTimeout": "2m",
             "nodeStatusUpdateFrequency": "5s",
             "logging": {"verbosity": 1},
@@ -120,7 +121,7 @@ def containerd(cluster: layout.Cluster, *, runc: Path, cni: Path) -> str:
     return "\n".join(
         (
             "version = 2",
-            f"root = {json.dumps(str(cluster.kept / 'containerd'))}",
+            'root = "/var/lib/containerd"',
             'state = "/run/containerd"',
             "disabled_plugins = "
             + json.dumps(

@@ -94,9 +94,9 @@ class Cluster:
         return self.directory / "logs"
 
     @property
-    def kept(self) -> Path:
-        """What outlives the node's programs: etcd's and containerd's data."""
-        return self.directory / "kept"
+    def imports(self) -> Path:
+        """Where images wait that containerd is about to read."""
+        return self.directory / "imports"
 
     @property
     def programs_file(self) -> Path:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import io
 import json
 import shutil
 import sys
+import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from simulations.lab import archive, port
 from simulations.lab.bare import api, components, files, layout, network, objects, pki, system
@@ -23,6 +25,7 @@ _FORWARD_SECONDS = 20.0
 _INSIDE = Path(__file__).parent / "inside"
 _PROGRAMS = ("init.py", "keeper.py", "forward.py")
 _API_FORWARD = "api"
+_COPY_BYTES = 1024 * 1024
 # A program that could not stay up so often will not; the last of these starts is about half a minute after
 # the first.
 _STARTS = 10
@@ -53,9 +56,8 @@ class Node:
     def write(self, tools: components.Tools, visible: tuple[Path, ...], now: dt.datetime) -> None:
         """Credentials, configuration and the first process's plan; credentials that are there stay."""
         cluster = self.cluster
-        for directory in (cluster.config / "cni", cluster.logs, cluster.kept, cluster.node):
+        for directory in (cluster.config / "cni", cluster.logs, cluster.imports, cluster.node):
             directory.mkdir(parents=True, exist_ok=True)
-        (cluster.kept / "etcd").mkdir(mode=0o700, exist_ok=True)
         if not self.credentials.file("tokens.csv").exists():
             shutil.rmtree(self.credentials.directory, ignore_errors=True)
             pki.make(
@@ -94,13 +96,9 @@ class Node:
         """Start the node's first process, and the port to its API server, where they do not run."""
         cluster = self.cluster
         if not self.running():
-            for path in ("kubepods",):
-                system.remove_cgroups(
-                    f"{cluster.cgroup}/{path}"
-                )  # stale ones of pods cost the kubelet seconds each
+            system.remove_cgroups(f"{cluster.cgroup}/kubepods")  # stale ones cost the kubelet seconds each
             system.make_cgroups(cluster)
             cluster.programs_file.unlink(missing_ok=True)
-            (cluster.kept / "containerd.ready").unlink(missing_ok=True)
             system.spawn(
                 (
                     "nsenter", f"--net={system.NETNS / cluster.netns}",
@@ -125,7 +123,7 @@ class Node:
         """
         deadline = time.monotonic() + _READY_SECONDS
         self._wait_for_socket(deadline)
-        self.load_bytes("pause", pause_image(busybox))
+        self._import("pause", io.BytesIO(pause_image(busybox)))
         progress(self.cluster.name, "waiting for the API server")
         client = self.client()
         for collection, document in objects.initial():
@@ -150,7 +148,7 @@ class Node:
 
     def _wait(self, deadline: float, problem: str) -> None:
         """Wait a moment for the problem to go; raise it when that has no use."""
-        hopeless = [name for name, program in self._programs().items() if program["starts"] >= _STARTS]
+        hopeless = [name for name, program in self.programs().items() if program["starts"] >= _STARTS]
         if hopeless:
             raise self._failed(f"{hopeless[0]} does not stay up: {self._last_words(hopeless[0])}")
         if time.monotonic() > deadline:
@@ -184,7 +182,7 @@ class Node:
     def running(self) -> bool:
         return self.first_process() is not None
 
-    def _programs(self) -> dict[str, dict[str, Any]]:
+    def programs(self) -> dict[str, dict[str, Any]]:
         """What the node's first process says of its programs; nothing before it has said anything."""
         try:
             said: dict[str, dict[str, Any]] = json.loads(
@@ -196,7 +194,7 @@ class Node:
 
     def _not_running(self) -> str:
         """A program that should run and does not; empty when all do."""
-        said = self._programs()
+        said = self.programs()
         if not said:
             return "the node's first process has said nothing yet"
         for name, program in said.items():
@@ -238,16 +236,16 @@ class Node:
     def load(self, archive_path: Path) -> None:
         """Import an image archive. It is copied in first: a node sees little of this machine."""
         with archive_path.open("rb") as source:
-            self.load_bytes(archive_path.name, source.read())
+            self._import(archive_path.name, source)
 
-    def load_bytes(self, name: str, content: bytes) -> None:
-        target = self.cluster.kept / "import" / name
-        target.parent.mkdir(exist_ok=True)
-        target.write_bytes(content)
+    def _import(self, name: str, source: BinaryIO) -> None:
+        target = self.cluster.imports / f"{threading.get_ident()}-{name}"
         try:
+            with target.open("wb") as copy:
+                shutil.copyfileobj(source, copy, _COPY_BYTES)
             self.ctr("images", "import", "--no-unpack=false", str(target))
         finally:
-            target.unlink()
+            target.unlink(missing_ok=True)
 
     # --- ports ----------------------------------------------------------------------------------------------
 

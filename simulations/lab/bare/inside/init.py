@@ -38,7 +38,14 @@ PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 # its own.
 PROGRAMS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "etc")
 KERNEL = ("dev", "sys")
-OWN = {"var/lib": 0o755, "var/log": 0o755, "var/tmp": 0o1777, "tmp": 0o1777, "root": 0o700}
+OWN = {
+    "var/lib": 0o755,
+    "var/lib/etcd": 0o700,
+    "var/log": 0o755,
+    "var/tmp": 0o1777,
+    "tmp": 0o1777,
+    "root": 0o700,
+}
 EMPTY = ("srv", "mnt", "opt", "home", "run", "proc")
 
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -1,0 +1,83 @@
+"""The lab that a session's cluster tests share: a hub and three edges, up once, down at the end.
+
+`HANSE_TEST_LAB=NAME` uses a lab that is up already and leaves it up, which saves half a minute a run.
+Where a lab cannot run, these tests are skipped with a sentence that says why; in CI that is a failure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from simulations.lab import choose, port, programs, releases
+from simulations.lab.bare import busybox
+from tests.cluster import labs
+from tests.conftest import IN_CI
+
+EDGES = 3
+# A lab of this checkout: two checkouts may test at once, and what a killed run left is found again.
+CHECKOUT = hashlib.sha256(str(Path(__file__).resolve()).encode()).hexdigest()[:6]
+
+
+def say(who: str, what: str) -> None:
+    """Progress of bringing a lab up, for who runs pytest with -s."""
+    print(f"  {who}: {what}", file=sys.stderr, flush=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything in this directory is a cluster test, also where nobody has written so."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker("cluster")
+
+
+@pytest.fixture(scope="session")
+def machine() -> choose.Machine:
+    """This machine, where a lab can run on it."""
+    found = choose.look()
+    try:
+        choose.provider(found, None)
+    except port.LabError as error:
+        if IN_CI:
+            pytest.fail(f"in CI the cluster tests may not be left out: {error}")
+        pytest.skip(str(error))
+    return found
+
+
+@pytest.fixture(scope="session")
+def kubectl(machine: choose.Machine) -> Path:
+    return programs.ensure(releases.NEWEST, lambda line: say("programs", line)).path("kubectl")
+
+
+@pytest.fixture(scope="session")
+def small_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive with the image `labs.IMAGE`: a shell and a few tools."""
+    path = tmp_path_factory.mktemp("image") / "busybox.tar"
+    path.write_bytes(busybox.small_image(busybox.read(lambda line: say("busybox", line)), labs.IMAGE))
+    return path
+
+
+@pytest.fixture(scope="session")
+def lab(machine: choose.Machine, kubectl: Path, small_image: Path) -> Iterator[labs.TestLab]:
+    """A hub and three edges, ready, with the small image on every node."""
+    given = os.environ.get("HANSE_TEST_LAB")
+    name = given or f"test-{CHECKOUT}"
+    wanted = choose.lab(name)
+    if given is None:
+        wanted.down(say)
+        wanted.up(port.Plan(name, port.numbered(EDGES), releases.NEWEST), say)
+    try:
+        found = wanted.status()
+        assert found is not None, f"HANSE_TEST_LAB names no lab: {name}"
+        assert found.ready, found
+        clusters = [labs.Cluster(each.name, each.kubeconfig, kubectl) for each in found.clusters]
+        wanted.load([small_image], [each.name for each in clusters])
+        yield labs.TestLab(wanted, clusters[0], clusters[1:])
+    finally:
+        if given is None:
+            wanted.down(say)
