@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import pathlib
+import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from typing import Any
@@ -61,6 +63,26 @@ async def test_the_server_takes_every_object(
     assert {m["kind"] for m in rendered[installation]} >= {"Namespace", "Deployment", "NetworkPolicy"}
     for manifest in rendered[installation]:
         if manifest["kind"] not in FOREIGN:
+            await api.apply(manifest, dry_run=True)
+
+
+async def test_an_overlay_of_a_hub_of_ones_own(
+    api: client.Client, rendered: object, tmp_path: pathlib.Path
+) -> None:
+    """The overlay of manifests/README.md: cert-manager owns the CA, images come from one's own registry."""
+    _write_overlay_of_the_page(tmp_path)
+    found = permissions.by_kind_and_name(kubectl.rendered(tmp_path))
+    assert '"create_ca": false' in found["ConfigMap", "hanse-coordinator"]["data"]["config.json"]
+    assert found["Certificate", "hanse-ca"]["spec"]["secretName"] == "hanse-ca"
+    assert found["Service", "hanse-door"]["spec"]["type"] == "LoadBalancer"
+    pod = found["Deployment", "hanse-coordinator"]["spec"]["template"]["spec"]
+    images = {container["image"] for container in (*pod["initContainers"], *pod["containers"])}
+    images |= {entry["value"] for entry in pod["containers"][0]["env"] if "IMAGE" in entry["name"]}
+    assert {image.partition(":")[0] for image in images} == {
+        "registry.local/hanse/coordinator", "registry.local/hanse/client",
+    }  # fmt: skip
+    for manifest in found.values():
+        if manifest["kind"] not in ("Issuer", "Certificate"):
             await api.apply(manifest, dry_run=True)
 
 
@@ -150,6 +172,15 @@ async def test_the_coordinator_touches_only_its_own(
     assert deleted.returncode == 0, deleted.stderr
     with pytest.raises(errors.NotFound):
         await api.get("Secret", "ours", name)
+
+
+def _write_overlay_of_the_page(directory: pathlib.Path) -> None:
+    page = (MANIFESTS / "README.md").read_text()
+    text = page.partition("```yaml\n")[2].partition("```")[0]
+    where = os.path.relpath(MANIFESTS, directory)
+    text = text.replace("github.com/YOUR/COPY/manifests", where).replace("YOUR.REGISTRY", "registry.local")
+    (directory / "kustomization.yaml").write_text(text)
+    shutil.copy(MANIFESTS / "release" / "image-fields.yaml", directory)
 
 
 def _secret(namespace: str, name: str, labels: dict[str, str]) -> client.Object:

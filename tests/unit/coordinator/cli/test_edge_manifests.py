@@ -10,6 +10,7 @@ import yaml
 from typer import testing
 
 from coordinator.cli import edge_manifests, main
+from edge_agent import config as agent_config
 
 TOKEN = "hanse_abcdefgh." + "x" * 43
 CA_HASH = "sha256:" + "a1" * 32
@@ -30,6 +31,7 @@ def test_the_invitation_is_the_agents_configuration() -> None:
     manifests = edge_manifests.agent(invitation(labels={"region": "europe"}))
     text = find(manifests, "ConfigMap", "hanse-agent")["data"]["config.json"]
     read = json.loads(text)
+    assert agent_config.AgentConfig.model_validate_json(text).pin() == CA_HASH
     assert read == {
         "cluster": "zurich",
         "enrollment_address": "hub.example.org:443",

@@ -1,0 +1,1 @@
+"""The CustomResourceDefinitions as files: data that manifests/ takes, no code."""
