@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import yaml
 
 from edge_agent import config as configs
 from edge_agent import link, on_kubernetes, vault
@@ -30,31 +31,11 @@ pytestmark = pytest.mark.controlplane
 hub = loopback.hub
 ROOT = pathlib.Path(__file__).parents[2]
 
-RULES = [
-    {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "create", "patch", "delete"]},
-    {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create", "delete"]},
-    {"apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["get"]},
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch", "delete"]},
-    {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
-    {"apiGroups": [""], "resources": ["events"], "verbs": ["list", "watch"]},
-    {
-        "apiGroups": ["batch"],
-        "resources": ["jobs"],
-        "verbs": ["get", "list", "watch", "create", "patch", "delete"],
-    },
-    {
-        "apiGroups": ["networking.k8s.io"],
-        "resources": ["networkpolicies"],
-        "verbs": ["get", "create", "delete"],
-    },
-    {"apiGroups": ["hanse.dev"], "resources": ["edgedatasets", "edgepolicies"], "verbs": ["list", "watch"]},
-    {
-        "apiGroups": ["hanse.dev"],
-        "resources": ["edgedatasets/status", "edgepolicies/status"],
-        "verbs": ["patch"],
-    },
-]
-"""All that the agent may do, in its own namespace."""
+MANIFESTS = pathlib.Path(__file__).parents[2] / "manifests" / "edge" / "base" / "rbac.yaml"
+(RULES,) = (
+    document["rules"] for document in yaml.safe_load_all(MANIFESTS.read_text()) if document["kind"] == "Role"
+)
+"""All that the agent may do, as it is installed; so what is missing there fails here."""
 
 CLIENTS = "app.kubernetes.io/component=client"
 
