@@ -19,14 +19,25 @@ _log = logs.get_logger(__name__)
 
 
 async def serve(settings: config.CoordinatorConfig) -> None:
-    """Run a coordinator until SIGTERM, SIGINT, or the end of the lifeline. Raises: StartFailure,
-    ManifestError.
+    """Run a coordinator until SIGTERM, SIGINT, or the end of the lifeline.
+
+    Raises: StartFailure, ManifestError; on Kubernetes also LeaseLost and KubernetesError.
     """
     loop = asyncio.get_running_loop()
     over = asyncio.Event()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, over.set)
+    if settings.kubernetes is not None:
+        from coordinator import cluster  # kopf and the API's client take half a second
+
+        await cluster.serve(settings, over)
+        return
     lifeline.hold(functools.partial(loop.call_soon_threadsafe, over.set), clean_end_seconds=15.0)
+    await _serve_processes(settings, over)
+
+
+async def _serve_processes(settings: config.CoordinatorConfig, over: asyncio.Event) -> None:
     publisher = publishing.Publisher(sys.stdout) if settings.publish_changes else None
     hub = local.coordinator(settings, publish=publisher)
     try:
@@ -48,6 +59,8 @@ async def serve(settings: config.CoordinatorConfig) -> None:
 def main(config_path: pathlib.Path) -> int:
     """Read the configuration and serve; the process's exit status."""
     from federation.api import errors
+    from federation.kube import errors as kube_errors
+    from federation.kube import leases
 
     tls.require()
     hardening.keep_to_oneself()
@@ -62,4 +75,7 @@ def main(config_path: pathlib.Path) -> int:
     except (parts.StartFailure, errors.ManifestError) as error:
         _log.error("coordinator not started", error=str(error))
         return 2
+    except (leases.LeaseLost, kube_errors.KubernetesError) as error:
+        _log.error("coordinator ends", error=str(error))
+        return 1
     return 0

@@ -5,6 +5,7 @@ This module refuses to know what is done with it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal
@@ -57,6 +58,57 @@ class CertificateLifetimes(_Model):
     client_seconds: Seconds = 86_400
 
 
+class KubernetesConfig(_Model):
+    """How a hub is set up whose resources are in a Kubernetes API server and whose aggregators are pods."""
+
+    namespace: str = ""
+    """The hub's own; empty: POD_NAMESPACE, else hanse-system."""
+    pod_name: str = ""
+    """Who stands for election; empty: POD_NAME, else the host's name."""
+    pod_ip: str = ""
+    """Where this pod is reached inside the cluster; empty: POD_IP."""
+    kubeconfig: Path | None = None
+    """Empty in a pod: the service account's."""
+
+    aggregator_image: str = ""
+    """What aggregators run; empty: HANSE_AGGREGATOR_IMAGE."""
+    client_image: str = ""
+    """What clients of trainings run that name no image; empty: HANSE_CLIENT_IMAGE."""
+    control_service: str = "hanse-coordinator"
+    """The Service by which aggregators find whoever leads; without it, this pod's own address."""
+
+    door_directory: Path | None = Path("/run/hanse/door")
+    """Shared with Envoy; null for a hub without a door, whose listeners edges dial themselves."""
+    door_listen: str = "0.0.0.0:8443"
+    health_listen: str = "0.0.0.0:8081"
+
+    ca_secret: str = "hanse-ca"  # noqa: S105
+    create_ca: bool = True
+    """Make the CA if it is not there; false where cert-manager makes it."""
+
+    models_claim: str = "hanse-models"
+    """The claim in each training's namespace that holds the models of trainings that name no store."""
+    models_size: str = "10Gi"
+    models_class: str = ""
+    """The claim's storage class; empty: the cluster's default."""
+
+    lease: str = "hanse-coordinator"
+    lease_seconds: Seconds = 15.0
+    renew_seconds: Seconds = 10.0
+    retry_seconds: Seconds = 2.0
+
+    def completed(self, environment: Mapping[str, str], host_name: str) -> KubernetesConfig:
+        """Return it with what a pod learns from its environment."""
+        wanted = {
+            "namespace": self.namespace or environment.get("POD_NAMESPACE") or "hanse-system",
+            "pod_name": self.pod_name or environment.get("POD_NAME") or host_name,
+            "pod_ip": self.pod_ip or environment.get("POD_IP") or "127.0.0.1",
+            "aggregator_image": self.aggregator_image or environment.get("HANSE_AGGREGATOR_IMAGE", ""),
+            "client_image": self.client_image or environment.get("HANSE_CLIENT_IMAGE", ""),
+        }
+        return self.model_copy(update=wanted)
+
+
 class CoordinatorConfig(_Model):
     """The configuration of `python -m coordinator --config FILE`."""
 
@@ -78,6 +130,8 @@ class CoordinatorConfig(_Model):
     resources: tuple[Path, ...] = ()
     """Manifests, or directories of them, that the store in memory starts with: trainings and clusters."""
     join_tokens: tuple[JoinToken, ...] = ()
+    kubernetes: KubernetesConfig | None = None
+    """For a hub on Kubernetes; it takes resources and join tokens from there, and from nowhere else."""
     certificate_lifetimes: CertificateLifetimes = CertificateLifetimes()
 
     model_store: str = ""
@@ -92,6 +146,12 @@ class CoordinatorConfig(_Model):
     start_grace_seconds: Annotated[float, pydantic.Field(ge=0)] = 10.0
     """So long accepted members that have not connected or answered are waited for once there are enough."""
     stop_grace_seconds: Annotated[float, pydantic.Field(ge=0)] = 10.0
+
+    @pydantic.model_validator(mode="after")
+    def _one_world(self) -> CoordinatorConfig:
+        if self.kubernetes is not None and (self.resources or self.join_tokens):
+            raise ValueError("resources and join_tokens are for a hub without kubernetes; leave them out")
+        return self
 
 
 class Endpoints(_Model):

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from coordinator.planning import snapshot
 from federation.runtime import port as runtimes
+from federation.store import port as stores
 from federation.telemetry import logs
 
 _log = logs.get_logger(__name__)
@@ -109,6 +110,9 @@ class Workloads:
                 _log.info("aggregator started", training=title, uid=training.uid)
         except runtimes.WorkloadExists:
             self._adopt(process, training)
+        except stores.StoreError:
+            self.drop(process)  # nothing is known; it is tried again
+            raise
         except (runtimes.RuntimeFailure, OSError) as error:
             process.exit = snapshot.Exit(f"it could not be started, {error}")
             _log.warning("aggregator not started", training=title, uid=training.uid, error=str(error))

@@ -31,6 +31,7 @@ from federation.apps import config as app_config
 from federation.apps import errors as app_errors
 from federation.flower import host, node_ids, watch
 from federation.telemetry import logs
+from federation.trust import directory as trust
 from federation.wire import hanse_pb2 as pb
 
 log = logs.get_logger(__name__)
@@ -68,12 +69,15 @@ class Aggregator:
 
     def run(self) -> int:
         """Run the training to its end; returns the process's exit code, 0 if there is a model."""
-        for directory in (self._config.work_directory, self._spool):
+        config = self._config
+        for directory in (config.work_directory, self._spool):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        host.prepare_process(self._run_id, host.SERVER_NODE_ID, home=self._config.work_directory / "flwr")
+        host.prepare_process(self._run_id, host.SERVER_NODE_ID, home=config.work_directory / "flwr")
         logs.adopt("flwr")
+        if config.initial_credentials is not None and not config.credential_directory.exists():
+            trust.write(config.credential_directory, trust.read(config.initial_credentials))
         self._service.start()
-        ending = self._play()
+        ending = self._unusable_store() or self._play()
         finished = pb.TrainingFinished(
             succeeded=ending.succeeded, reason=ending.reason, message=ending.message, log_tail=ending.log_tail
         )
@@ -82,6 +86,19 @@ class Aggregator:
         log.info("training finished", reason=ending.reason, detail=ending.message)
         self._service.leave(finished)
         return 0 if finished.succeeded else 1
+
+    def _unusable_store(self) -> Ending | None:
+        """Why no model could be stored at the end, if that is certain before the first round."""
+        credentials = self._config.model_store_credentials
+        try:
+            if credentials is not None:
+                for file in sorted(credentials.iterdir()):
+                    if not file.name.startswith("."):
+                        os.environ[file.name] = file.read_text().strip()
+            blobs.check(self._config.model_store)
+        except (OSError, ValueError, blobs.BlobError) as error:
+            return Ending(reasons.TrainingReason.STORAGE_UNAVAILABLE, f"models cannot be stored: {error}")
+        return None
 
     def _play(self) -> Ending:
         """Load the app, wait for clients, run it."""
@@ -135,7 +152,8 @@ class Aggregator:
         overrides = dict(spec.app.run_config)
         reference: str | None
         if self._config.app_bundle is not None:
-            bundle.unpack(self._config.app_bundle.read_bytes(), directory)
+            packed = bundle.read_file(self._config.app_bundle, self._config.app_digest)
+            bundle.unpack(packed, directory)
             described = app_config.load(directory)
             reference, run_config = described.server_app, app_config.merge(described.defaults, overrides)
             sys.path.insert(0, str(directory))
@@ -205,7 +223,9 @@ class Aggregator:
                 hanse_version=_version(),
             )
             url = blobs.round_url(config.model_store, config.namespace, config.name, number)
-            finished.model_uri = blobs.save(url, {model.MODEL_FILE: file, model.CARD_FILE: card.to_json()})
+            blobs.save(url, {model.MODEL_FILE: file, model.CARD_FILE: card.to_json()})
+            shown = config.model_store_name or config.model_store
+            finished.model_uri = blobs.round_url(shown, config.namespace, config.name, number)
             file.unlink()
         except (OSError, ValueError, blobs.BlobError) as error:
             log.exception("model not stored")
@@ -214,7 +234,8 @@ class Aggregator:
                 reasons.TrainingReason.STORAGE_FULL if full else reasons.TrainingReason.STORAGE_UNAVAILABLE
             )
             message = (
-                f"all rounds are done, but the model could not be stored in {config.model_store}: {error}"
+                "all rounds are done, but the model could not be stored in "
+                f"{config.model_store_name or config.model_store}: {error}"
             )
             finished.succeeded, finished.reason, finished.message = False, reason, message
             return Ending(reason, message)

@@ -35,15 +35,18 @@ class AggregatorConfig(pydantic.BaseModel):
     """host:port of the coordinator's control listener."""
     hub_server_name: str
     credential_directory: Path
+    initial_credentials: Path | None = None
+    """Where the first credentials lie if they cannot be renewed there: a Secret, mounted read-only."""
     trust_domain: str
 
     listen_address: str = "127.0.0.1:0"
     """Where clients connect; port 0 takes a free one."""
     advertised_host: str = ""
-    """What clients are told to dial, with the real port; empty: the listening host."""
+    """What clients are told to dial, with the real port; empty: the listening host, or if that is every one,
+    the one that the hub is reached from."""
 
     app_bundle: Path | None = None
-    """The app as a bundle; None when it is installed."""
+    """The app as a bundle, or a directory of its parts; None when it is installed."""
     installed_app: InstalledApp | None = None
     app_digest: str = ""
 
@@ -53,6 +56,12 @@ class AggregatorConfig(pydantic.BaseModel):
     """How many clusters take part at the start; memory for their connections is divided by it."""
     model_store: str
     """An fsspec URL; the model goes to <store>/<namespace>/<name>/<round>/."""
+    model_store_name: str = ""
+    """What the store is called by those who read status; empty: its URL."""
+    model_store_credentials: Path | None = None
+    """A directory with a file for each environment variable that opens the store."""
+    delivery_seconds: Annotated[float, pydantic.Field(gt=0)] = 30.0
+    """How long the end of the training waits for the hub to hear of it."""
     link_grace_seconds: Annotated[float, pydantic.Field(ge=0)] = 30.0
     """How long a round waits for a cluster whose link was cut before it goes on without it."""
     start_deadline_seconds: Annotated[float, pydantic.Field(gt=0)] = 600.0

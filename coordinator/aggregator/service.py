@@ -13,6 +13,7 @@ import concurrent.futures
 import contextlib
 import datetime as dt
 import random
+import socket
 import threading
 import time
 from pathlib import Path
@@ -36,9 +37,6 @@ import grpc.aio  # isort: skip  # after federation.trust, which decides what TLS
 log = logs.get_logger(__name__)
 
 GOODBYE_SECONDS = 2.0
-DELIVERY_SECONDS = 30.0
-"""How long the end of the training waits for the coordinator to hear of it."""
-
 WINDOWS_BYTES = 4 * 1024 * 1024
 """What all clients together may send ahead of what was read. Left to itself, gRPC grows each client's window
 to many megabytes, and memory would grow with their number. Four MiB are 80 MB/s from clients that are 50 ms
@@ -80,6 +78,25 @@ def server_options(clusters: int) -> list[tuple[str, int]]:
         ("grpc.http2.lookahead_bytes", window),
         ("grpc.experimental.tcp_max_read_chunk_size", 256 * 1024),
     ]
+
+
+EVERYWHERE = frozenset({"0.0.0.0", "[::]"})  # noqa: S104
+
+
+def own_address(peer: str) -> str:
+    """Return the address of this machine that a peer (host:port) sees, without sending anything.
+
+    Raises: OSError if there is no way to it.
+    """
+    host, _, port = peer.rpartition(":")
+    for family, kind, protocol, _, target in socket.getaddrinfo(
+        host.strip("[]"), int(port), type=socket.SOCK_DGRAM
+    ):
+        with socket.socket(family, kind, protocol) as probe:
+            probe.connect(target)
+            own = str(probe.getsockname()[0])
+            return f"[{own}]" if family == socket.AF_INET6 else own
+    raise OSError(f"no address for {peer}")
 
 
 class Service:
@@ -172,8 +189,10 @@ class Service:
         self._exchange.add_to_server(self._server)
         port = self._server.add_secure_port(config.listen_address, self._credentials.server_credentials())
         await self._server.start()
-        listening_host = config.listen_address.rpartition(":")[0]
-        address = f"{config.advertised_host or listening_host}:{port}"
+        host = config.advertised_host or config.listen_address.rpartition(":")[0]
+        if host in EVERYWHERE:
+            host = own_address(config.hub_address)
+        address = f"{host}:{port}"
         identity = identities.AggregatorIdentity(config.trust_domain, config.namespace, config.name)
         self._hub = hub_link.HubLink(
             config.hub_address,
@@ -241,7 +260,7 @@ class Service:
         assert self._hub is not None
         self._hub.finish(finished)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._hub.delivered(), DELIVERY_SECONDS)
+            await asyncio.wait_for(self._hub.delivered(), self._config.delivery_seconds)
         self.driver.close(denials.Reason.TRAINING_ENDED, finished.message)
         await self._server.stop(GOODBYE_SECONDS)
         for task in (self._hub_task, self._renewal_task):

@@ -21,6 +21,7 @@ CARD = "card.json"
 MODEL = "model.safetensors"
 COPY_CHUNK_BYTES = 4 * 1024 * 1024
 
+_PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
 _ROUND = re.compile(r"(0|[1-9][0-9]{0,8})\Z")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 
@@ -79,6 +80,11 @@ def save(url: str, files: Mapping[str, bytes | pathlib.Path]) -> str:
     return url
 
 
+def check(store_url: str) -> None:
+    """Make sure that a store can be opened here; nothing is read or written. Raises: InvalidStoreError."""
+    _open(store_url)
+
+
 def list_rounds(url: str) -> list[int]:
     """Return the saved rounds of a training (``training_url``), oldest first; none if nothing was saved yet.
 
@@ -127,7 +133,11 @@ def _open(url: str) -> tuple[Any, str]:
         )
     try:
         filesystem, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
-    except (ValueError, ImportError) as error:
+    except ImportError as error:
+        package = _PACKAGES.get(parts.scheme, f"the fsspec package for {parts.scheme}://")
+        why = f"{package} is not installed where this runs; use an image that has it, or another store"
+        raise InvalidStoreError(url, why) from error
+    except ValueError as error:
         raise InvalidStoreError(url, str(error)) from error
     return filesystem, str(path).rstrip("/")
 

@@ -163,6 +163,22 @@ def unpack(data: bytes, directory: pathlib.Path) -> None:
         path.write_bytes(content)
 
 
+def read_file(path: pathlib.Path, wanted: str) -> bytes:
+    """Return a bundle's bytes from its file, or from a directory of its parts in the order of their names.
+
+    wanted: the digest that it must have; empty for any.
+    Raises: InvalidBundle, BundleTooLarge, OSError.
+    """
+    # A mounted volume has links beside the parts, whose names begin with a dot.
+    parts = sorted(part for part in path.iterdir() if part.name[0] != ".") if path.is_dir() else [path]
+    if sum(part.stat().st_size for part in parts) > MAXIMUM_ARCHIVE_BYTES:
+        raise errors.BundleTooLarge(f"the archive in {path} is larger than a bundle may be")
+    data = b"".join(part.read_bytes() for part in parts)
+    if wanted and digest(data) != wanted:
+        raise errors.InvalidBundle(f"the archive in {path} has the digest {digest(data)}, want {wanted}")
+    return data
+
+
 def read(data: bytes) -> dict[str, bytes]:
     """Return an archive's files by relative name, checked as `unpack` says, without writing them.
 

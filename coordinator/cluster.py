@@ -1,0 +1,231 @@
+"""A hub of pods: resources in the API server, aggregators as Jobs, one leader among the replicas.
+
+A replica waits until it holds the Lease. Only then it opens listeners, labels its pod so that the door's
+Service leads to it, and acts. Who loses the Lease ends, and its kubelet starts it again as one that waits.
+Nothing of importance is on the pod's disk. This module wires and decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+
+from cryptography import x509
+
+from coordinator import config, health, hub, parts, pod_launcher, workloads
+from coordinator.clients import authority, bundles, cluster_objects, token_shelf
+from coordinator.door import envoy, files
+from coordinator.gateway import translate
+from coordinator.operator import feed
+from coordinator.planning import snapshot
+from federation.kube import client, errors, leases
+from federation.runtime import jobs, processes, tasks
+from federation.store import kubernetes as kubernetes_store
+from federation.store import port as stores
+from federation.telemetry import logs
+
+_log = logs.get_logger(__name__)
+
+LABEL_SECONDS = 3.0
+"""Who ends takes the leader's label off if that is quickly done; the next start does it, too."""
+
+TIDYING_SECONDS = 3600.0
+"""So often join tokens that are of no use any more are looked for."""
+
+
+async def serve(
+    settings: config.CoordinatorConfig,
+    over: asyncio.Event,
+    *,
+    on_leading: Callable[[hub.Coordinator], object] = lambda leader: None,
+) -> None:
+    """Stand for election, lead, until `over`.
+
+    on_leading: called with the hub once it acts.
+    Raises: StartFailure, LeaseLost, KubernetesError.
+    """
+    assert settings.kubernetes is not None
+    settings = settings.model_copy(
+        update={"kubernetes": settings.kubernetes.completed(os.environ, socket.gethostname())}
+    )
+    own = settings.kubernetes
+    assert own is not None
+    processes.make_private_directory(settings.state_directory.absolute())
+    async with await client.Client.connect(own.kubeconfig, field_manager="hanse-coordinator") as api:
+        objects = cluster_objects.ClusterObjects(api)
+        replica = Replica(settings, own, api, objects, on_leading)
+        probes = health.Health(own.health_listen, ready=lambda: True)
+        await probes.start()
+        try:
+            # Of an earlier life of this pod.
+            await objects.lead(own.namespace, own.pod_name, False)
+            elector = leases.Elector(
+                api,
+                own.namespace,
+                own.lease,
+                own.pod_name,
+                now=lambda: datetime.now(UTC),
+                monotonic=asyncio.get_running_loop().time,
+                jitter=random.random,
+                timing=leases.Timing(own.lease_seconds, own.renew_seconds, own.retry_seconds),
+            )
+            await tasks.together(elector.lead(lambda: replica.act(over)), over.wait())
+        finally:
+            await probes.stop()
+
+
+class Replica:
+    """One replica of the coordinator, while it leads."""
+
+    def __init__(
+        self,
+        settings: config.CoordinatorConfig,
+        own: config.KubernetesConfig,
+        api: client.Client,
+        objects: cluster_objects.ClusterObjects,
+        on_leading: Callable[[hub.Coordinator], object],
+    ) -> None:
+        """Wire it; `own` is the completed part of the settings that concerns Kubernetes."""
+        self._settings = settings
+        self._own = own
+        self._api = api
+        self._objects = objects
+        self._on_leading = on_leading
+        self._door: files.Door | None = None
+        if own.door_directory is not None:
+            files.prepare(own.door_directory)  # whoever led here before, the door is closed now
+            self._door = files.Door(
+                own.door_directory,
+                _listen_address(own.door_listen),
+                aggregator_port=pod_launcher.PORT,
+                own_host=False,
+            )
+
+    async def act(self, over: asyncio.Event) -> None:
+        """Be the hub until `over`. Raises: StartFailure, KubernetesError."""
+        given, tokens = await self._gather()
+        leader = hub.Coordinator(self._settings, parts=given)
+        try:
+            endpoints = await leader.start()
+            if self._door is not None:
+                self._door.open(
+                    endpoints.control_server_name,
+                    _inside(leader.control_address),
+                    _inside(leader.enrollment_address),
+                )
+            async with self._labelled():
+                self._on_leading(leader)
+                await tasks.together(leader.run(), self._tidy(tokens), over.wait())
+        finally:
+            if self._door is not None:
+                self._door.close()
+            await leader.stop()
+
+    async def _gather(self) -> tuple[parts.Parts, token_shelf.SecretShelf]:
+        settings, own = self._settings, self._own
+        now = parts.utc(time.time)
+        try:
+            ca = await self._objects.ca(
+                own.namespace,
+                own.ca_secret,
+                settings.trust_domain,
+                create=own.create_ca,
+                now=now(),
+                new_serial=x509.random_serial_number,
+            )
+        except cluster_objects.CaUnusable as error:
+            raise parts.StartFailure(str(error)) from error
+        issuer = authority.Authority(
+            ca, now=now, new_serial=x509.random_serial_number, lifetimes=parts.lifetimes(settings)
+        )
+        store = kubernetes_store.KubernetesStore(
+            self._api, component="hanse-coordinator", now=now, instance=own.pod_name
+        )
+        shelf = bundles.BundleShelf(settings.state_directory.absolute() / "bundles")
+        tokens = token_shelf.SecretShelf(self._api, own.namespace)
+        given = parts.Parts(
+            authority=issuer,
+            store=store,
+            runtime=jobs.Jobs(self._api, None, owner="coordinator"),
+            shelf=shelf,
+            apps=bundles.Apps(shelf, self._config_map),
+            tokens=tokens,
+            launch=lambda control_address: self._launcher(issuer, shelf, control_address),
+            terms=translate.Terms(self._door is not None, own.client_image),
+            feed=lambda controller: feed.Feed(store, controller, kubeconfig=own.kubeconfig).run(),
+            on_routes=self._door.lead if self._door is not None else lambda routes: None,
+        )
+        return given, tokens
+
+    def _launcher(
+        self, issuer: authority.Authority, shelf: bundles.BundleShelf, control_address: parts.HubAddress
+    ) -> workloads.Launch:
+        settings, own = self._settings, self._own
+
+        async def hub_address() -> str:
+            port = control_address().rpartition(":")[2]
+            service = await self._objects.service_ip(own.namespace, own.control_service)
+            return f"{_bracketed(service or own.pod_ip)}:{port}"
+
+        return pod_launcher.PodLauncher(
+            issuer=issuer,
+            shelf=shelf,
+            objects=self._objects,
+            hub_address=hub_address,
+            hub_namespace=own.namespace,
+            hub_port=int(settings.control_listen.rpartition(":")[2]),
+            image=own.aggregator_image,
+            model_store=settings.model_store,
+            models_claim=own.models_claim,
+            models_size=own.models_size,
+            models_class=own.models_class,
+            limits=snapshot.Limits(settings.link_grace_seconds, settings.start_grace_seconds),
+            log_level=settings.log_level,
+        ).launch
+
+    async def _config_map(self, namespace: str, name: str, key: str) -> bytes | None:
+        try:
+            return await self._objects.config_map(namespace, name, key)
+        except errors.KubernetesError as error:
+            raise stores.UnavailableError(str(error)) from error
+
+    @contextlib.asynccontextmanager
+    async def _labelled(self) -> AsyncIterator[None]:
+        await self._objects.lead(self._own.namespace, self._own.pod_name, True)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(errors.KubernetesError, TimeoutError):
+                async with asyncio.timeout(LABEL_SECONDS):
+                    await self._objects.lead(self._own.namespace, self._own.pod_name, False)
+
+    async def _tidy(self, tokens: token_shelf.SecretShelf) -> None:
+        while True:
+            try:
+                if removed := await tokens.tidy(datetime.now(UTC)):
+                    _log.info("join tokens removed", count=removed)
+            except errors.KubernetesError as error:
+                _log.warning("join tokens not tidied", error=str(error))
+            await asyncio.sleep(TIDYING_SECONDS)
+
+
+def _listen_address(text: str) -> envoy.Address:
+    host, _, port = text.rpartition(":")
+    return envoy.Address(host.strip("[]"), int(port))
+
+
+def _inside(address: str) -> envoy.Address:
+    """Return a listener of this pod as the door beside it reaches it."""
+    host, _, port = address.rpartition(":")
+    own = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}  # noqa: S104
+    return envoy.Address(own.get(host, host.strip("[]")), int(port))
+
+
+def _bracketed(ip: str) -> str:
+    return f"[{ip}]" if ":" in ip and not ip.startswith("[") else ip

@@ -1,0 +1,198 @@
+"""What an aggregator needs to start as a pod: configuration, credentials, app, claim, who may speak to it.
+
+Between the controller, which wants one running, and the runtime, which makes a Job of it. Everything that the
+pod has comes with it; it asks the API server for nothing and has no token to ask with. This module refuses to
+know when one is wanted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import pathlib
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
+
+from coordinator import workloads
+from coordinator.aggregator import config
+from coordinator.clients import authority, bundles, cluster_objects
+from coordinator.planning import model_stores, snapshot
+from federation.kube import errors
+from federation.runtime import port as runtimes
+from federation.store import port as stores
+from federation.trust import directory
+from federation.trust import identity as identities
+
+PORT = 7443
+"""Where every aggregator listens."""
+
+CONFIGURATION = pathlib.PurePosixPath("/run/hanse/aggregator")
+CREDENTIALS = pathlib.PurePosixPath("/run/hanse/credentials")
+APP = pathlib.PurePosixPath("/run/hanse/app")
+STORE_CREDENTIALS = pathlib.PurePosixPath("/run/hanse/model-store")
+WORK = pathlib.PurePosixPath("/var/lib/hanse/work")
+
+COORDINATOR_LABELS = {"app.kubernetes.io/name": "hanse", "app.kubernetes.io/component": "coordinator"}
+"""Of the pods that an aggregator may dial, whichever of them leads."""
+
+DELIVERY_SECONDS = 600.0
+"""A hub that is moved to another node is away for a minute; the end of a training waits for it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PodLauncher:
+    """Makes the workloads of aggregators.
+
+    hub_address: gives host:port of the control listener as pods of other namespaces reach it.
+    """
+
+    issuer: authority.Authority
+    shelf: bundles.BundleShelf
+    objects: cluster_objects.ClusterObjects
+    hub_address: Callable[[], Awaitable[str]]
+    hub_namespace: str
+    hub_port: int
+    image: str
+    model_store: str
+    models_claim: str
+    models_size: str
+    models_class: str
+    limits: snapshot.Limits
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+
+    async def launch(self, training: snapshot.Training, clusters: int) -> runtimes.Workload:
+        """Make what a training's aggregator needs beside its Job, and return its workload.
+
+        clusters: how many take part as things stand; more may come later.
+        Raises: WorkloadNotStarted; StoreError when the API server does not answer.
+        """
+        name = workloads.workload_name(training.uid)
+        try:
+            store = model_stores.choose(training.spec, self.models_claim, self.model_store)
+            if store.made:
+                await self.objects.ensure_claim(
+                    training.namespace, store.claim, self.models_size, self.models_class
+                )
+            await self.objects.ensure_account(training.namespace)
+            address = await self.hub_address()
+        except model_stores.UnusableStore as error:
+            raise runtimes.WorkloadNotStarted(name, str(error)) from error
+        except errors.Unreachable as error:
+            raise stores.UnavailableError(str(error)) from error
+        except errors.KubernetesError as error:
+            raise runtimes.WorkloadNotStarted(name, str(error)) from error
+        if not self.image:
+            raise runtimes.WorkloadNotStarted(
+                name, "the hub does not know the aggregators' image; set HANSE_AGGREGATOR_IMAGE"
+            )
+        return await self._workload(name, training, clusters, store, address)
+
+    async def _workload(
+        self,
+        name: str,
+        training: snapshot.Training,
+        clusters: int,
+        store: model_stores.ModelStore,
+        hub_address: str,
+    ) -> runtimes.Workload:
+        identity = identities.AggregatorIdentity(self.issuer.trust_domain, training.namespace, training.name)
+        material = await asyncio.to_thread(self.issuer.material, identity)
+        blobs: dict[pathlib.PurePath, bytes] = {}
+        assert isinstance(training.app, snapshot.App)
+        if training.app.bundled:
+            packed = self.shelf.path(training.app.digest)
+            if packed is None:
+                raise runtimes.WorkloadNotStarted(name, f"the app {training.app.digest} is not on the shelf")
+            blobs[APP] = await asyncio.to_thread(packed.read_bytes)
+        server = (training.spec.get("server") or {}).get("resources") or {}
+        settings = self._config(training, clusters, store, hub_address)
+        return runtimes.Workload(
+            name=name,
+            argv=("python3", "-P", "-m", "coordinator.aggregator", "--config",
+                  str(CONFIGURATION / "aggregator.json")),
+            directory=CONFIGURATION,
+            environment={"PYTHONUNBUFFERED": "1", "HANSE_PROCESS": "aggregator", "HOME": str(WORK)},
+            files={"aggregator.json": settings.model_dump_json(indent=1).encode()},
+            resources=runtimes.Resources(
+                {key: str(value) for key, value in (server.get("requests") or {}).items()},
+                {key: str(value) for key, value in (server.get("limits") or {}).items()},
+            ),
+            image=self.image,
+            pod=runtimes.Pod(
+                namespace=training.namespace,
+                labels={
+                    "app.kubernetes.io/name": "hanse",
+                    "app.kubernetes.io/component": "aggregator",
+                    "app.kubernetes.io/managed-by": "hanse",
+                    "hanse.dev/training": training.name,
+                },
+                mounts=_mounts(store),
+                secret_directories={
+                    CREDENTIALS: {
+                        directory.KEY_NAME: material.key_pem,
+                        directory.CHAIN_NAME: material.chain_pem,
+                        directory.BUNDLE_NAME: material.bundle_pem,
+                    }
+                },
+                blobs=blobs,
+                egress=self._egress(store),
+                ingress_port=PORT,
+                service_account=cluster_objects.AGGREGATOR_ACCOUNT,
+            ),
+        )  # fmt: skip
+
+    def _egress(self, store: model_stores.ModelStore) -> tuple[runtimes.PodDestination, ...] | None:
+        if not store.claim:
+            return None  # an object store may be anywhere, and has a name that must be resolved
+        return (runtimes.PodDestination(self.hub_namespace, COORDINATOR_LABELS, self.hub_port),)
+
+    def _config(
+        self,
+        training: snapshot.Training,
+        clusters: int,
+        store: model_stores.ModelStore,
+        hub_address: str,
+    ) -> config.AggregatorConfig:
+        app = training.app
+        assert isinstance(app, snapshot.App)
+        source: dict[str, Any]
+        if app.bundled:
+            source = {"app_bundle": pathlib.Path(APP), "app_digest": app.digest}
+        else:
+            installed = config.InstalledApp(client_app=app.client_app, server_app=app.server_app or None)
+            source = {"installed_app": installed}
+        return config.AggregatorConfig(
+            namespace=training.namespace,
+            name=training.name,
+            uid=training.uid,
+            spec=dict(training.spec),
+            hub_address=hub_address,
+            hub_server_name=identities.CoordinatorIdentity(self.issuer.trust_domain).server_name,
+            credential_directory=pathlib.Path(WORK / "credentials"),
+            initial_credentials=pathlib.Path(CREDENTIALS),
+            trust_domain=self.issuer.trust_domain,
+            listen_address=f"0.0.0.0:{PORT}",
+            work_directory=pathlib.Path(WORK),
+            expected_clusters=max(clusters, 1),
+            link_grace_seconds=self.limits.link_grace_seconds,
+            start_grace_seconds=self.limits.start_grace_seconds,
+            model_store=store.url,
+            model_store_name=store.name,
+            model_store_credentials=pathlib.Path(STORE_CREDENTIALS) if store.secret else None,
+            delivery_seconds=DELIVERY_SECONDS,
+            log_level=self.log_level,
+            **source,
+        )
+
+
+def _mounts(store: model_stores.ModelStore) -> tuple[runtimes.Mount, ...]:
+    mounts = [
+        runtimes.Mount(WORK, {"emptyDir": {}}, read_only=False),
+        runtimes.Mount(pathlib.PurePosixPath("/tmp"), {"emptyDir": {}}, read_only=False),  # noqa: S108
+    ]
+    if store.claim:
+        claim = {"persistentVolumeClaim": {"claimName": store.claim}}
+        mounts.append(runtimes.Mount(pathlib.PurePosixPath(model_stores.MOUNT), claim, read_only=False))
+    if store.secret:
+        mounts.append(runtimes.Mount(STORE_CREDENTIALS, {"secret": {"secretName": store.secret}}))
+    return tuple(mounts)

@@ -1,0 +1,413 @@
+"""The hub on a real API server: what it makes of a training, who leads, how little it asks for at rest.
+
+There is no kubelet: Jobs are made and no pod runs, so the aggregator is played by hand where one is needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import datetime as dt
+import itertools
+import pathlib
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from coordinator import cluster, config, hub, parts, workloads
+from coordinator.clients import token_shelf
+from coordinator.issuing import token_secrets, tokens
+from federation.apps import bundle
+from federation.kube import client, errors, leases
+from federation.wire import denials
+from tests.fakes import controlplane
+from tests.loopback import test_gateway
+
+pytestmark = [pytest.mark.controlplane, pytest.mark.asyncio]
+_numbers = itertools.count(1)
+WAIT_SECONDS = 30.0
+
+
+async def until(holds: Callable[[], Awaitable[Any]]) -> Any:
+    """Ask until the answer is true; what is asked for comes by watches that the test does not see."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while not (found := await holds()):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    return found
+
+
+class Scene:
+    """A hub's namespace, a training's namespace, and as many replicas as a test wants."""
+
+    def __init__(self, api: client.Client, plane: controlplane.ControlPlane, directory: pathlib.Path) -> None:
+        number = next(_numbers)
+        self.api, self.plane, self.directory = api, plane, directory
+        self.system, self.namespace = f"hanse-system-{number}", f"cardiology-{number}"
+        self.cluster = f"zurich-{number}"
+        self.leaders: dict[str, hub.Coordinator] = {}
+        self.overs: dict[str, asyncio.Event] = {}
+        self.running: dict[str, asyncio.Task[None]] = {}
+        source = directory / "app"
+        source.mkdir()
+        (source / "pyproject.toml").write_text(test_gateway.PYPROJECT)
+        (source / "tiny.py").write_text("client = server = None\n")
+        self.packed = bundle.pack(source)
+
+    async def prepare(self) -> None:
+        for name in (self.system, self.namespace):
+            await self.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+
+    def start(self, pod: str, **changes: Any) -> None:
+        """Start one replica."""
+        settings = config.CoordinatorConfig(
+            state_directory=self.directory / pod,
+            enrollment_listen="127.0.0.1:0",
+            control_listen="127.0.0.1:0",
+            start_grace_seconds=0,
+            kubernetes=config.KubernetesConfig(
+                namespace=self.system,
+                pod_name=pod,
+                pod_ip="127.0.0.1",
+                kubeconfig=self.plane.kubeconfig,
+                aggregator_image="hanse/coordinator",
+                client_image="hanse/client",
+                door_directory=self.directory / pod / "door",
+                door_listen="127.0.0.1:8443",
+                health_listen="127.0.0.1:0",
+                lease_seconds=3,
+                renew_seconds=2,
+                retry_seconds=0.3,
+                **changes,
+            ),
+        )
+        over = self.overs[pod] = asyncio.Event()
+        serving = cluster.serve(
+            settings, over, on_leading=lambda leader: self.leaders.__setitem__(pod, leader)
+        )
+        self.running[pod] = asyncio.create_task(serving)
+
+    async def leader(self, pod: str) -> hub.Coordinator:
+        """Wait until a replica leads."""
+
+        async def leads() -> hub.Coordinator | None:
+            if self.running[pod].done():
+                self.running[pod].result()
+            return self.leaders.get(pod)
+
+        found = await until(leads)
+        assert isinstance(found, hub.Coordinator)
+        return found
+
+    async def end(self, pod: str) -> None:
+        """Let a replica end as SIGTERM does."""
+        self.overs[pod].set()
+        await self.running.pop(pod)
+        self.leaders.pop(pod, None)
+
+    async def close(self) -> None:
+        for pod in list(self.running):
+            self.overs[pod].set()
+        await asyncio.gather(*self.running.values(), return_exceptions=True)
+        with contextlib.suppress(errors.NotFound):
+            await self.api.delete("EdgeCluster", self.cluster)
+
+    async def pod(self, name: str) -> None:
+        """A pod object of a replica, which no kubelet runs."""
+        container = {"name": "coordinator", "image": "hanse/coordinator"}
+        await self.api.create(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": name, "namespace": self.system},
+                "spec": {"containers": [container], "automountServiceAccountToken": False},
+            }
+        )
+
+    async def labelled(self, name: str) -> bool:
+        found = await self.api.get("Pod", name, self.system)
+        return (found["metadata"].get("labels") or {}).get("hanse.dev/leader") == "true"
+
+    async def member(self) -> None:
+        """An accepted cluster that offers the data set."""
+        await self.api.create(
+            {
+                "apiVersion": "hanse.dev/v1alpha1",
+                "kind": "EdgeCluster",
+                "metadata": {"name": self.cluster},
+                "spec": {"acceptance": "Accepted", "labels": {"test": self.namespace}},
+            }
+        )
+
+    async def app(self) -> None:
+        """The app, as configMapGenerator makes it."""
+        await self.api.create(
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": "tiny-app", "namespace": self.namespace},
+                "binaryData": {"app.fab": base64.b64encode(self.packed.data).decode()},
+            }
+        )
+
+    async def training(self, source: dict[str, Any] | None = None, **spec: Any) -> None:
+        await self.api.apply(
+            {
+                "apiVersion": "hanse.dev/v1alpha1",
+                "kind": "FederatedTraining",
+                "metadata": {"name": "hospitals", "namespace": self.namespace},
+                "spec": {
+                    "app": {"source": source or {"configMap": {"name": "tiny-app"}}},
+                    "dataset": "heart",
+                    "clusters": {"minimum": 1, "selector": {"matchLabels": {"test": self.namespace}}},
+                }
+                | spec,
+            },
+            field_manager="kubectl",
+        )
+
+    async def stored(self) -> dict[str, Any]:
+        return await self.api.get("FederatedTraining", "hospitals", self.namespace)
+
+    async def condition(self, type_: str, status: str) -> dict[str, Any]:
+        """Wait for a condition."""
+
+        async def found() -> dict[str, Any] | None:
+            conditions = ((await self.stored()).get("status") or {}).get("conditions") or ()
+            return next((c for c in conditions if c["type"] == type_ and c["status"] == status), None)
+
+        result: dict[str, Any] = await until(found)
+        return result
+
+    async def jobs(self) -> tuple[dict[str, Any], ...]:
+        return (await self.api.list("Job", self.namespace)).items
+
+    @contextlib.asynccontextmanager
+    async def agent(self, leader: hub.Coordinator) -> AsyncIterator[test_gateway.Agent]:
+        """An edge agent's session, with a certificate of the hub's own CA."""
+        from federation.trust import credentials
+        from federation.trust import identity as identities
+
+        identity = identities.ClusterIdentity("hanse.local", self.cluster)
+        path = self.directory / f"agent-{next(_numbers)}"
+        leader.authority.equip(path, identity)
+        own = credentials.CredentialDirectory(path)
+        async with own.channel(leader.control_address, "coordinator.hanse.local") as channel:
+            agent = test_gateway.Agent(channel)
+            await agent.hello()
+            await agent.offer("heart")
+            yield agent
+            agent.call.cancel()
+
+
+@pytest.fixture
+async def scene(control_plane: controlplane.ControlPlane, tmp_path: pathlib.Path) -> AsyncIterator[Scene]:
+    """Two namespaces and no replica yet."""
+    async with await client.Client.connect(control_plane.kubeconfig) as api:
+        made = Scene(api, control_plane, tmp_path)
+        await made.prepare()
+        yield made
+        await made.close()
+
+
+async def test_a_training_becomes_a_job_and_goes_again(scene: Scene) -> None:
+    """Applied: Job, Secret, claim, account and policy are there, and status says why it waits; deleted: nothing
+    of it is left.
+    """
+    await scene.member()
+    await scene.app()
+    scene.start("a")
+    leader = await scene.leader("a")
+    async with scene.agent(leader) as agent:
+        await scene.training()
+        wanted = await agent.assignment()
+        assert (wanted.name, wanted.image, wanted.same_address) == ("hospitals", "hanse/client", False)
+        assert wanted.app_digest == scene.packed.digest
+        (job,) = await until(scene.jobs)
+        uid = (await scene.stored())["metadata"]["uid"]
+        assert job["metadata"]["name"] == workloads.workload_name(uid)
+        pod = job["spec"]["template"]["spec"]
+        assert pod["serviceAccountName"] == "hanse-aggregator"
+        assert pod["automountServiceAccountToken"] is False
+        assert {"claimName": "hanse-models"} in [v.get("persistentVolumeClaim") for v in pod["volumes"]]
+        (policy,) = (await scene.api.list("NetworkPolicy", scene.namespace)).items
+        assert policy["spec"]["ingress"][0]["ports"][0]["port"] == 7443
+        assert policy["spec"]["egress"][0]["to"][0]["namespaceSelector"]["matchLabels"] == {
+            "kubernetes.io/metadata.name": scene.system
+        }
+        assert (await scene.condition("Accepted", "True"))["reason"] == "Valid"
+        assert (await scene.condition("QuorumReached", "False"))["reason"] in (
+            "WaitingForClusters", "QuorumNotReached", "QuorumLost",
+        )  # fmt: skip
+        stored = await scene.stored()
+        assert stored["status"]["app"]["digest"] == scene.packed.digest
+        assert "finalizers" not in stored["metadata"]
+        assert "annotations" not in stored["metadata"]
+        assert {entry["manager"] for entry in stored["metadata"]["managedFields"]} == {
+            "kubectl", "hanse-coordinator",
+        }  # fmt: skip
+
+        await scene.api.delete("FederatedTraining", "hospitals", scene.namespace)
+        while (await agent.read()).assignments.assignments:
+            pass
+        await until(lambda: _empty(scene, "Job", "Secret", "ConfigMap", "NetworkPolicy"))
+
+
+async def _empty(scene: Scene, *kinds: str) -> bool:
+    for kind in kinds:
+        for item in (await scene.api.list(kind, scene.namespace)).items:
+            if item["metadata"]["name"] not in ("tiny-app", "kube-root-ca.crt"):
+                return False
+    return True
+
+
+async def test_a_path_is_refused_with_the_way_out(scene: Scene) -> None:
+    """What only simulations can do is said at once."""
+    scene.start("a")
+    await scene.leader("a")
+    await scene.training({"path": "app"})
+    accepted = await scene.condition("Accepted", "False")
+    assert accepted["reason"] == "AppNotFound"
+    assert "hanse app build" in accepted["message"]
+    assert "configMapGenerator" in accepted["message"]
+
+
+async def test_one_leads_and_the_other_takes_over(scene: Scene) -> None:
+    """The label follows the Lease, both hubs have one CA, and a running aggregator is taken over as it is."""
+    for name in ("a", "b"):
+        await scene.pod(name)
+    await scene.member()
+    await scene.app()
+    scene.start("a")
+    first = await scene.leader("a")
+    assert await scene.labelled("a")
+    scene.start("b")
+    async with scene.agent(first) as agent:
+        await scene.training()
+        await agent.assignment()
+        (before,) = await until(scene.jobs)
+    assert "b" not in scene.leaders
+    await scene.end("a")
+    second = await scene.leader("b")
+    assert (await scene.labelled("a"), await scene.labelled("b")) == (False, True)
+    assert second.authority.pin == first.authority.pin
+    async with scene.agent(second) as agent:
+        await agent.assignment()
+        (after,) = await scene.jobs()
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+
+
+async def test_who_loses_the_lease_ends(scene: Scene) -> None:
+    """Another holder in the Lease is enough."""
+    scene.start("a")
+    await scene.leader("a")
+    held = await scene.api.get("Lease", "hanse-coordinator", scene.system)
+    taken = {"spec": {"holderIdentity": "somebody-else", "renewTime": held["spec"]["renewTime"]}}
+    await scene.api.patch("Lease", "hanse-coordinator", scene.system, taken)
+    with pytest.raises(leases.LeaseLost):
+        async with asyncio.timeout(WAIT_SECONDS):
+            await scene.running.pop("a")
+
+
+async def test_a_token_is_redeemed_once_by_two_hubs(scene: Scene) -> None:
+    """Whoever writes first has used it; given back, it is good again."""
+    now = dt.datetime.now(dt.UTC).replace(microsecond=0)
+    token, record = tokens.create(secrets.token_bytes(37), expires_at=now + dt.timedelta(hours=1))
+    await scene.api.create(token_secrets.secret_of(record, scene.system))
+    async with await client.Client.connect(scene.plane.kubeconfig) as other:
+        shelves = [token_shelf.SecretShelf(api, scene.system) for api in (scene.api, other)]
+        outcomes = await asyncio.gather(
+            *(
+                shelf.redeem(token.text, name, now)
+                for shelf in shelves
+                for name in ("zurich", "basel", "bern")
+            ),
+            return_exceptions=True,
+        )
+        used = [outcome for outcome in outcomes if isinstance(outcome, tokens.TokenRecord)]
+        refused = [outcome for outcome in outcomes if isinstance(outcome, denials.Denied)]
+        assert len(used) == 1
+        assert {outcome.reason for outcome in refused} == {denials.Reason.TOKEN_USED}
+        await shelves[0].give_back(used[0])
+        assert (await shelves[1].redeem(token.text, "bern", now)).used_by == "bern"
+        assert await shelves[0].tidy(now) == 0
+        assert await shelves[0].tidy(now + dt.timedelta(days=3)) == 1
+        with pytest.raises(denials.Denied) as unknown:
+            await shelves[1].redeem(token.text, "bern", now)
+        assert unknown.value.reason is denials.Reason.TOKEN_UNKNOWN
+
+
+async def test_a_finished_training_is_deleted_when_its_time_is_over(scene: Scene) -> None:
+    """Its ttlSecondsAfterFinished counts from the end that status names."""
+    await scene.app()
+    await scene.training(ttlSecondsAfterFinished=1)
+    ended = {
+        "phase": "Completed",
+        "completedAt": "2026-01-01T00:00:00Z",
+        "conditions": [
+            {
+                "type": "Completed", "status": "True", "reason": "AllRoundsDone", "message": "Done.",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }
+        ],
+    }  # fmt: skip
+    await scene.api.replace_status("FederatedTraining", "hospitals", scene.namespace, ended)
+    scene.start("a")
+    await scene.leader("a")
+
+    async def gone() -> bool:
+        try:
+            await scene.stored()
+        except errors.NotFound:
+            return True
+        return False
+
+    await until(gone)
+
+
+BROKEN = {
+    "no certificate": {"tls.crt": b"", "tls.key": b""},
+    "nonsense": {"tls.crt": b"x", "tls.key": b"y"},
+}
+
+
+@pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN)
+async def test_an_unusable_ca_is_one_sentence(scene: Scene, data: dict[str, bytes]) -> None:
+    """The hub does not start with a CA that cannot sign, and says which Secret it is."""
+    encoded = {key: base64.b64encode(value).decode() for key, value in data.items()}
+    metadata = {"name": "hanse-ca", "namespace": scene.system}
+    await scene.api.create(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": "kubernetes.io/tls",
+            "metadata": metadata,
+            "data": encoded,
+        }
+    )
+    scene.start("a")
+    with pytest.raises(
+        parts.StartFailure, match=f"Secret {scene.system}/hanse-ca is no CA for the federation"
+    ):
+        async with asyncio.timeout(WAIT_SECONDS):
+            await scene.running.pop("a")
+
+
+async def test_an_idle_hub_asks_for_little(scene: Scene) -> None:
+    """With a settled training, half a minute costs the Lease's renewals and hardly anything else."""
+    await scene.app()
+    scene.start("a")
+    leader = await scene.leader("a")
+    await scene.training()
+    await scene.condition("QuorumReached", "False")
+    await asyncio.sleep(3)
+    before, planned = dict(leader.store._api.requests), leader.controller.reconciled  # type: ignore[attr-defined]
+    await asyncio.sleep(30)
+    after = leader.store._api.requests  # type: ignore[attr-defined]
+    spent = {verb: after[verb] - before.get(verb, 0) for verb in after if after[verb] != before.get(verb, 0)}
+    renewals = spent.pop("update", 0) + spent.pop("replace", 0)
+    assert renewals <= 30 / 0.3
+    assert sum(spent.values()) <= 4, spent
+    assert leader.controller.reconciled - planned <= 1
