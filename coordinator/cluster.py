@@ -179,7 +179,6 @@ class Replica:
             objects=self._objects,
             hub_address=hub_address,
             hub_namespace=own.namespace,
-            hub_port=int(settings.control_listen.rpartition(":")[2]),
             image=own.aggregator_image,
             model_store=settings.model_store,
             models_claim=own.models_claim,

