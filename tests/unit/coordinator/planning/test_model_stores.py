@@ -18,7 +18,7 @@ CASES: dict[str, tuple[dict[str, Any], str, model_stores.ModelStore]] = {
     ),
     "an object store with its Secret": (
         {"store": "s3://bucket/x/", "credentials": {"secretName": "keys"}}, "",
-        model_stores.ModelStore("s3://bucket/x", "s3://bucket/x", secret="keys"),  # noqa: S106
+        model_stores.ModelStore("s3://bucket/x", "s3://bucket/x", secret="keys"),
     ),
     "the hub's object store": ({}, "s3://all", model_stores.ModelStore("s3://all", "s3://all")),
 }  # fmt: skip
