@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from coordinator import config
 from coordinator.issuing import certificate_authority
 from tests.fakes import permissions
 
@@ -107,6 +108,28 @@ def test_permissions_are_documented(file: str, kind: str, table: str) -> None:
     granted = permissions.granted(role)
     assert granted == permissions.documented(table)
     assert not any("*" in part for grant in granted for part in grant)
+
+
+@pytest.mark.parametrize("part, makes_the_ca", [("base", True), ("cert-manager", False)])
+def test_the_coordinator_reads_its_configuration(part: str, makes_the_ca: bool) -> None:
+    """The JSON is a coordinator's, and its ports are those of the Deployment and the Services."""
+    (found,) = objects(ROOT / "manifests/hub" / part / "configuration.yaml")
+    read = config.CoordinatorConfig.model_validate_json(found["data"]["config.json"])
+    assert read.kubernetes is not None
+    assert read.kubernetes.create_ca is makes_the_ca
+    (deployment, _) = objects(ROOT / "manifests/hub/base/deployment.yaml")
+    ports = {
+        port["name"]: port["containerPort"]
+        for container in deployment["spec"]["template"]["spec"]["containers"]
+        for port in container["ports"]
+    }
+    listens = {
+        "control": read.control_listen,
+        "door": read.kubernetes.door_listen,
+        "health": read.kubernetes.health_listen,
+    }
+    assert ports == {name: int(listen.rpartition(":")[2]) for name, listen in listens.items()}
+    assert read.enrollment_listen.startswith("127.0.0.1:")  # the door alone leads there
 
 
 def test_the_ca_of_cert_manager_is_one_that_the_hub_takes() -> None:
