@@ -60,7 +60,8 @@ def lab(name: str, directory: Path | None = None, wanted: port.Provider | None =
     chosen = wanted if found is None else found[1]
     if wanted is not None and chosen is not wanted:
         raise port.LabError(
-            f"lab {name} is of the provider {chosen}; `hanse lab down` it first, or take another --name"
+            f"lab {name} is of the provider {chosen}; take it down first (`hanse lab down`), "
+            "or take another --name"
         )
     if found is None:
         chosen = provider(look(), wanted)

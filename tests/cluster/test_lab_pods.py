@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
-from simulations.lab.bare import layout
+import pytest
+
+from simulations.lab import state
+from simulations.lab.bare import layout, provider
 from tests.cluster import labs
+from tests.cluster.conftest import say
 
 STARTS = 10
 # Tries from the container's first instruction on, as fast as it can, longer than the guard holds pods back.
@@ -121,15 +127,45 @@ def test_files_are_placed_on_one_node_only(lab: labs.TestLab, tmp_path: Path) ->
     assert "42" not in said[second.name]
 
 
-def test_a_killed_program_of_a_node_comes_back(lab: labs.TestLab) -> None:
+@pytest.fixture
+def bare(lab: labs.TestLab) -> provider.Bare:
+    if not isinstance(lab.lab, provider.Bare):
+        pytest.skip("it stops programs of the bare provider's nodes")
+    return lab.lab
+
+
+def test_a_killed_program_of_a_node_comes_back(lab: labs.TestLab, bare: provider.Bare) -> None:
     """The node's first process starts again what ended; what the API server knew, it knows again."""
     edge = lab.edges[-1]
     namespace = edge.namespace("kept")
-    node = lab.lab.node(edge.name) if hasattr(lab.lab, "node") else None
-    if node is None:
-        return
+    node = bare.node(edge.name)
+    before = node.programs()
     for program in ("etcd", "apiserver"):
-        node.run("kill", "-9", str(node.programs()[program]["pid"]))
+        node.run("kill", "-9", str(before[program]["pid"]))
+    labs.wait_for(
+        lambda: node.programs()["apiserver"]["starts"] > before["apiserver"]["starts"], "second start"
+    )
     labs.wait_for(lambda: not node.problem(), node.problem)
     assert edge.get("namespace", namespace)["status"]["phase"] == "Active"
+    edge.kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+def test_a_node_that_lost_its_power_comes_back(lab: labs.TestLab, bare: provider.Bare) -> None:
+    """Its first process is killed, and with it everything; `up` brings it back, on what it had kept."""
+    edge = lab.edges[-1]
+    namespace = edge.namespace("powered")
+    edge.apply(in_namespace(namespace, labs.shell_pod("lasting", "sleep 3600")))
+    labs.wait_for(
+        lambda: edge.get("pod", "lasting", "-n", namespace)["status"].get("phase") == "Running", "pod"
+    )
+    node = bare.node(edge.name)
+    pid = node.first_process()
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    labs.wait_for(lambda: node.problem() == "the node is off", node.problem)
+    record = state.State(bare.name).read()
+    assert record is not None
+    bare.up(record[0], say)
+    assert node.problem() == ""
+    assert edge.get("pod", "lasting", "-n", namespace)["spec"]["nodeName"] == edge.name
     edge.kubectl("delete", "namespace", namespace, "--wait=false")

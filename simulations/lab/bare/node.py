@@ -116,13 +116,13 @@ class Node:
         cluster.kubeconfig.touch(mode=0o600)
         cluster.kubeconfig.write_text(text, encoding="utf-8")
 
-    def finish(self, busybox: bytes, progress: port.Progress) -> None:
-        """Wait until pods can run, and give the cluster what it needs for that.
+    def finish(self, busybox: bytes, progress: port.Progress, stop: threading.Event) -> None:
+        """Wait until pods can run, and give the cluster what it needs for that; give up when `stop` is set.
 
         Raises: port.LabFailed with the last problem, and where the logs are.
         """
         deadline = time.monotonic() + _READY_SECONDS
-        self._wait_for_socket(deadline)
+        self._wait_for_socket(deadline, stop)
         self._import("pause", io.BytesIO(pause_image(busybox)))
         progress(self.cluster.name, "waiting for the API server")
         client = self.client()
@@ -132,28 +132,27 @@ class Node:
                     client.create(collection, document)
                     break
                 except (OSError, port.LabFailed) as error:
-                    self._wait(deadline, str(error))
+                    self._wait(deadline, stop, str(error))
         progress(self.cluster.name, "waiting for the node")
         while problem := client.problem(self.cluster.name) or self._not_running():
-            self._wait(deadline, problem)
+            self._wait(deadline, stop, problem)
         progress(self.cluster.name, "ready")
 
-    def _wait_for_socket(self, deadline: float) -> None:
+    def _wait_for_socket(self, deadline: float, stop: threading.Event) -> None:
         while True:
             try:
                 self.ctr("version")
                 return
             except port.LabFailed as error:
-                self._wait(deadline, str(error))
+                self._wait(deadline, stop, str(error))
 
-    def _wait(self, deadline: float, problem: str) -> None:
+    def _wait(self, deadline: float, stop: threading.Event, problem: str) -> None:
         """Wait a moment for the problem to go; raise it when that has no use."""
         hopeless = [name for name, program in self.programs().items() if program["starts"] >= _STARTS]
         if hopeless:
             raise self._failed(f"{hopeless[0]} does not stay up: {self._last_words(hopeless[0])}")
-        if time.monotonic() > deadline:
+        if stop.wait(_POLL_SECONDS) or time.monotonic() > deadline:
             raise self._failed(problem)
-        time.sleep(_POLL_SECONDS)
 
     def _last_words(self, program: str) -> str:
         said = (self.cluster.logs / f"{program}.log").read_text(errors="replace").strip().splitlines()

@@ -14,6 +14,7 @@ import os
 import platform
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -59,11 +60,13 @@ class Bare:
     def _up(self, plan: port.Plan, progress: port.Progress) -> None:
         found = self._state.read()
         if found is not None and found[1] is not port.Provider.BARE:
-            raise port.LabError(f"lab {self.name} is of the provider {found[1]}; `hanse lab down` it first")
+            raise port.LabError(
+                f"lab {self.name} is of the provider {found[1]}; take it down first (`hanse lab down`)"
+            )
         if found is not None and found[2] is port.Phase.UP and found[0] != plan:
             raise port.LabError(
                 f"lab {self.name} is there with the edges {' '.join(found[0].edges)} and Kubernetes "
-                f"{found[0].kubernetes}; `hanse lab down` it first, or take another --name"
+                f"{found[0].kubernetes}; take it down first (`hanse lab down`), or take another --name"
             )
         if found is None or found[2] is not port.Phase.UP:
             if found is None and (strange := system.namespaces(self.name)):
@@ -72,11 +75,13 @@ class Bare:
                     "there); run `hanse lab down` to remove it, or take another --name"
                 )
             self._remove(progress)  # what an `up` that was ended in its middle has left
-        self._state.write(plan, port.Provider.BARE, port.Phase.STARTING if found is None else found[2])
         try:
             tools = programs.ensure(plan.kubernetes, lambda text: progress(self.name, text))
-        except programs.ProgramsMissing as error:
+        except (programs.ProgramsMissing, ValueError) as error:
             raise port.LabError(str(error)) from error
+        shell = busybox.read(lambda text: progress(self.name, text))
+        # Before anything is made: `down` finds whatever this comes to.
+        self._state.write(plan, port.Provider.BARE, port.Phase.STARTING if found is None else found[2])
         lab = layout.Layout(plan, self._state.directory)
         nodes = [node.Node(lab, cluster) for cluster in lab.clusters]
         self._network(lab, nodes, tools, progress)
@@ -84,15 +89,22 @@ class Bare:
         now = dt.datetime.now(dt.UTC)
         where = components.Tools(tools.bin, tools.cni)
         seen = _visible(tools, lab)
-        shell = busybox.read(lambda text: progress(self.name, text))
+
+        stop = threading.Event()
 
         def begin(each: node.Node) -> None:
             progress(each.cluster.name, "starting")
             each.write(where, seen, now)
             each.start()
-            each.finish(shell, progress)
+            each.finish(shell, progress, stop)
 
-        _together(begin, nodes)
+        with concurrent.futures.ThreadPoolExecutor(max_workers=len(nodes)) as pool:
+            try:
+                for done in concurrent.futures.as_completed([pool.submit(begin, each) for each in nodes]):
+                    done.result()
+            except BaseException:  # Ctrl-C too: nobody waits for the others
+                stop.set()
+                raise
         self._state.write(plan, port.Provider.BARE, port.Phase.UP)
 
     def _network(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from simulations.lab import archive, choose, port, state
+from coordinator.cli import lab as command
+from simulations.lab import archive, choose, port, releases, state
 
 BARE, KIND = port.Provider.BARE, port.Provider.KIND
 
@@ -74,3 +75,8 @@ def test_an_archive_is_the_same_every_time() -> None:
         for _ in range(2)
     ]
     assert made[0] == made[1]
+
+
+def test_the_command_offers_the_newest_kubernetes() -> None:
+    """It names it without importing the lab, which not every command needs."""
+    assert command.NEWEST == releases.NEWEST
