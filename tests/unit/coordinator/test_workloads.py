@@ -1,0 +1,104 @@
+"""Aggregators that an earlier coordinator started are taken over or ended, never started twice."""
+
+import asyncio
+import contextlib
+import pathlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from coordinator import workloads
+from coordinator.planning import snapshot
+from federation.runtime import port as runtimes
+from tests.loopback import test_gateway
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
+
+TRAINING = snapshot.Training("cardiology", "hospitals", "u1", 1, {}, {}, snapshot.App("sha256:1"), 1000.0)
+NAME = workloads.workload_name("u1")
+
+
+class Durable(test_gateway.FakeRuntime):
+    """What runs here outlives whoever started it."""
+
+    durable = True  # type: ignore[misc]
+
+
+class Sessions:
+    """Remembers who is expected, and since when."""
+
+    def __init__(self) -> None:
+        self.expected: dict[str, float | None] = {}
+
+    def expect(self, uid: str, namespace: str, name: str, since: float | None = None) -> None:
+        self.expected[uid] = since
+
+    def forget(self, uid: str) -> None:
+        self.expected.pop(uid, None)
+
+    async def drained(self, uid: str, timeout_seconds: float) -> None:
+        return
+
+
+class Scene:
+    """Workloads over a durable runtime."""
+
+    def __init__(self) -> None:
+        self.runtime, self.sessions, self.launched = Durable(), Sessions(), 0
+        self.workloads = workloads.Workloads(
+            runtime=self.runtime,
+            sessions=self.sessions,
+            launch=self.launch,
+            now=lambda: 5000.0,
+            stop_grace_seconds=0.0,
+            on_change=lambda: None,
+        )
+
+    async def launch(self, training: snapshot.Training, clusters: int) -> runtimes.Workload:
+        self.launched += 1
+        return runtimes.Workload(NAME, ("aggregator",), pathlib.PurePath("/nowhere"))
+
+
+@pytest.fixture
+async def scene() -> AsyncIterator[Scene]:
+    made = Scene()
+    watching = asyncio.create_task(made.workloads.watch())
+    yield made
+    watching.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await watching
+
+
+async def test_what_runs_is_taken_over_with_its_credentials(scene: Scene) -> None:
+    """Nothing is issued anew, and its certificate counts from when the training was made."""
+    await scene.runtime.start(await scene.launch(TRAINING, 1))
+    await scene.workloads.start(TRAINING, 1)
+    found = scene.workloads.find("u1")
+    assert found is not None
+    assert (found.adopted_at, scene.launched) == (5000.0, 1)
+    assert scene.sessions.expected == {"u1": 1000.0}
+    scene.runtime.end(NAME, 1, "no")
+    await asyncio.sleep(1)
+    assert found.exit == snapshot.Exit("exit status 1", ("no",))
+
+
+async def test_what_nobody_wants_is_ended(scene: Scene) -> None:
+    """A training that was deleted while no coordinator ran leaves nothing."""
+    await scene.runtime.start(await scene.launch(TRAINING, 1))
+    await asyncio.sleep(1)
+    scene.workloads.sweep({"u1"})
+    await asyncio.sleep(1)
+    assert NAME in scene.runtime.running
+    scene.workloads.sweep({"another"})
+    await asyncio.sleep(1)
+    assert not scene.runtime.running
+
+
+async def test_why_it_cannot_run_is_known(scene: Scene) -> None:
+    """A pod that no node has room for says so until it runs."""
+    await scene.workloads.start(TRAINING, 1)
+    scene.runtime.happened.put_nowait(runtimes.Waiting(NAME, "Unschedulable", "no node has room"))
+    await asyncio.sleep(1)
+    found = scene.workloads.find("u1")
+    assert found is not None
+    assert found.waiting == snapshot.Problem("Unschedulable", "no node has room")
