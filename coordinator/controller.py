@@ -353,7 +353,9 @@ class Controller:
         # A store may fill in defaults: what was written last counts, too, as long as nobody changed it.
         if rendered == before or self._written.get(snap.training.uid) == (rendered, before):
             return True
-        resource = self._trainings[key]
+        resource = self._trainings.get(key)
+        if resource is None or resource["metadata"]["uid"] != snap.training.uid:
+            return True  # deleted meanwhile
         try:
             stored = await self._store.patch_status(key, rendered, stores.version_of(resource))
         except (stores.ConflictError, stores.NotFoundError):

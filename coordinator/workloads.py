@@ -148,6 +148,8 @@ class Workloads:
 
     def sweep(self, wanted: Collection[str]) -> None:
         """End what runs for a training that is gone or over; `wanted` has the uids of all others."""
+        for process in [process for uid, process in self._processes.items() if uid not in wanted]:
+            self.forget(process.uid)  # its training was deleted while it was being started
         if not self._runtime.durable:
             return
         cared_for = {workload_name(uid) for uid in (*wanted, *self._processes)}

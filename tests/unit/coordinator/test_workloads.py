@@ -102,3 +102,13 @@ async def test_why_it_cannot_run_is_known(scene: Scene) -> None:
     found = scene.workloads.find("u1")
     assert found is not None
     assert found.waiting == snapshot.Problem("Unschedulable", "no node has room")
+
+
+async def test_one_that_was_started_for_a_deleted_training_is_ended(scene: Scene) -> None:
+    """A deletion in the middle of a start is found at the next look."""
+    await scene.workloads.start(TRAINING, 1)
+    await asyncio.sleep(1)
+    scene.workloads.sweep(set())
+    await asyncio.sleep(1)
+    assert not scene.runtime.running
+    assert scene.workloads.find("u1") is None
