@@ -14,6 +14,7 @@ import base64
 import contextlib
 import copy
 import logging
+import os
 import pathlib
 import threading
 from typing import Any, Protocol
@@ -34,6 +35,7 @@ SETTLING_SECONDS = 0.5
 
 RETRY_SECONDS = 5.0
 STOPPING_SECONDS = 3.0
+SERVICE_ACCOUNT = pathlib.Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 CLOSING_SECONDS = 0.3
 """aiohttp closes TLS connections in the background, and does not say when it has."""
@@ -106,10 +108,8 @@ class Feed:
         registry = kopf.OperatorRegistry()
 
         @kopf.on.login(registry=registry)
-        def login(**arguments: Any) -> kopf.ConnectionInfo | None:
-            if self._kubeconfig is None:
-                return kopf.login_with_service_account(**arguments)
-            return _connection(self._kubeconfig)
+        def login(**_: Any) -> kopf.ConnectionInfo | None:
+            return _of_the_pod() if self._kubeconfig is None else _connection(self._kubeconfig)
 
         for kind in KINDS:
             plural = resources.KINDS[kind].INFO.plural
@@ -155,6 +155,19 @@ def _settings() -> kopf.OperatorSettings:
     settings.peering.standalone = True
     logging.getLogger("kopf").setLevel(logging.WARNING)
     return settings
+
+
+def _of_the_pod() -> kopf.ConnectionInfo:
+    """Where the API server is, for a hub in a pod: by address, since a cluster may have no DNS.
+
+    The token is replaced hourly by kubelet; kopf logs in again when the old one is refused.
+    """
+    host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
+    return kopf.ConnectionInfo(
+        server=f"https://{f'[{host}]' if ':' in host else host}:{port}",
+        ca_path=str(SERVICE_ACCOUNT / "ca.crt"),
+        token=(SERVICE_ACCOUNT / "token").read_text().strip(),
+    )
 
 
 def _connection(kubeconfig: pathlib.Path) -> kopf.ConnectionInfo:
