@@ -141,8 +141,8 @@ class CoordinatorConfig(_Model):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     heartbeat_interval_seconds: Seconds = 10.0
-    link_grace_seconds: Annotated[float, pydantic.Field(ge=0)] = 30.0
-    """So long an edge whose link is lost is still waited for."""
+    link_grace_seconds: Annotated[float, pydantic.Field(ge=0)] = 120.0
+    """So long an edge whose link is lost is still waited for: a cut of a minute, or a restart, costs no edge."""
     start_grace_seconds: Annotated[float, pydantic.Field(ge=0)] = 10.0
     """So long accepted members that have not connected or answered are waited for once there are enough."""
     stop_grace_seconds: Annotated[float, pydantic.Field(ge=0)] = 10.0

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from coordinator.planning import desired, progress, snapshot
+from federation.api import reasons
 from federation.wire import denials
 
 MAXIMUM_REPORTS = 4096
@@ -250,8 +251,8 @@ class AggregatorLinks:
             self._on_change()
 
     def finish(self, entry: _Aggregator, finished: snapshot.Finished) -> None:
-        """The aggregator's last word."""
-        if entry.progress.finished is None:
+        """The aggregator's last word. That it ended because of a suspension is no end of the training."""
+        if finished.reason != reasons.TrainingReason.SUSPEND_REQUESTED and entry.progress.finished is None:
             entry.progress = dataclasses.replace(entry.progress, finished=finished)
             self._on_change()
 

@@ -162,6 +162,15 @@ def test_directions_wake_a_session_when_they_change(clock: Clock) -> None:
     assert not link.news.is_set()
 
 
+def test_ending_for_a_suspension_is_no_end(clock: Clock) -> None:
+    """A suspended aggregator says that it ended; the training goes on later all the same."""
+    registry = links.AggregatorLinks(clock.changed)
+    registry.expect("uid-1", "cardiology", "hospitals")
+    entry = registry.find("cardiology", "hospitals")
+    registry.finish(entry, snapshot.Finished(False, "SuspendRequested", "spec.suspend is true."))
+    assert registry.observed("uid-1").progress.finished is None
+
+
 def test_the_last_word_counts_once(clock: Clock) -> None:
     """A second finish report does not replace the first."""
     registry = links.AggregatorLinks(clock.changed)
