@@ -13,6 +13,9 @@ PYTEST := $(BIN)/python -m pytest
 ENVIRONMENT := $(PYTHON) tests/tools/environment.py
 # The torch job installs about 6 GB. CI leaves nothing out; at home, say TORCH=1.
 TORCH ?= $(if $(filter true 1,$(CI)),1,0)
+# Real clusters: 1 builds the programs that they need first, which may take 25 minutes; 0 leaves them out; otherwise
+# they are tested where those programs are in the cache. CI builds them.
+CLUSTERS ?=
 FAST := $(wildcard tests/unit tests/contract tests/golden tests/loopback)
 
 help:  ## say what the targets do
@@ -29,7 +32,7 @@ simulate:  ## run simulations/hospitals as a whole federation on this machine (A
 
 test:  ## run every test that this machine can run, and say what was left out
 	@$(ENVIRONMENT) .venv base dev
-	$(PYTEST) -m "not torch" $(ARGS) tests
+	@$(BIN)/python tests/tools/run_tests.py --clusters "$(CLUSTERS)" $(ARGS)
 ifeq ($(TORCH),1)
 	@$(MAKE) test-torch
 else
@@ -38,7 +41,7 @@ endif
 
 test-fast:  ## run the unit, contract, golden and loopback tests (under 90 seconds)
 	@$(ENVIRONMENT) .venv base dev
-	$(PYTEST) -m "not torch and not process and not slow" $(ARGS) $(FAST)
+	$(PYTEST) -m "not torch and not process and not slow and not controlplane" $(ARGS) $(FAST)
 
 test-torch:  ## run the tests that need torch, in an environment of their own (about 6 GB)
 	@$(ENVIRONMENT) .venv-torch torch

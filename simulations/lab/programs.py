@@ -96,6 +96,20 @@ def ensure(minor: str, on_progress: cache.Progress, *, variables: Mapping[str, s
     return Programs(f"v{release}", directory, cni, {"PATH": path})
 
 
+def lacking(minor: str, *, variables: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """The programs that `ensure` would have to download, build or unpack first, by name; makes nothing.
+
+    Raises: ProgramsMissing on a machine for which there are none; ValueError for an unknown minor.
+    """
+    arch = architecture()
+    root = cache.directory(variables)
+    wanted = releases.programs(releases.kubernetes(minor), arch)
+    there = {*_Maker(root, variables, lambda line: None).there(wanted), *_on_machine(root, arch, variables)}
+    names = [program.name for program in wanted]
+    names += [name for tools in releases.host_tools(arch) for name in tools.names]
+    return tuple(name for name in names if name not in there)
+
+
 class _Maker:
     """One run over the list of programs; remembers the hosts that do not answer and the Go it found."""
 

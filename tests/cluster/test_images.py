@@ -11,11 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from simulations.lab import images, programs, releases
+from simulations.lab import choose, images, port, programs, releases
 from simulations.lab.images.targets import DEFAULT, TARGETS
-from tests.conftest import IN_CI
-
-pytestmark = pytest.mark.cluster
 
 CONFIG = """version = 3
 root = "{root}/root"
@@ -80,11 +77,9 @@ class Containerd:
 
 
 @pytest.fixture(scope="module")
-def built() -> list[images.Built]:
-    if os.geteuid():
-        if IN_CI:
-            pytest.fail("in CI the cluster tests may not be left out, and containerd needs root")
-        pytest.skip("containerd needs root")
+def built(machine: choose.Machine) -> list[images.Built]:
+    if reason := machine.missing[port.Provider.BARE]:
+        pytest.skip(f"it starts a containerd of its own: {reason}")
     return images.build(DEFAULT, print)
 
 

@@ -1,7 +1,4 @@
-"""The runtime over Jobs on a real cluster: a pod is a pod, and the kernel ends who takes too much.
-
-Brings up a hub of its own (`hanse lab`, one node, about 20 s), because nothing else must run there.
-"""
+"""The runtime over Jobs on a real cluster: a pod is a pod, and the kernel ends who takes too much."""
 
 from __future__ import annotations
 
@@ -9,51 +6,16 @@ import asyncio
 import dataclasses
 import itertools
 import pathlib
-import sys
-from collections.abc import AsyncIterator, Iterator
-from typing import NoReturn
+from collections.abc import AsyncIterator
 
 import pytest
 
 from federation.kube import client, containers, errors
 from federation.runtime import jobs, pods, port
-from simulations.lab import choose
-from simulations.lab import port as labs
-from simulations.lab.bare import busybox
-from tests import conftest
+from tests.cluster import labs
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
-LAB = "jobs-test"
-IMAGE = "hanse.dev/lab/busybox:1"
 PATH = pathlib.PurePosixPath
 _numbers = itertools.count(1)
-
-
-def _not_here(error: labs.LabError) -> NoReturn:
-    """Leave the tests out on a machine that cannot run them; in CI that is a failure."""
-    if conftest.IN_CI:
-        pytest.fail(str(error))
-    pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module")
-def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
-    """A cluster with one small image, gone afterwards."""
-    try:
-        lab = choose.lab(LAB)
-    except labs.LabError as error:
-        _not_here(error)
-    try:
-        try:
-            lab.up(labs.Plan(LAB, (), "1.36"), lambda who, what: None)
-        except labs.LabError as error:
-            _not_here(error)
-        image = tmp_path_factory.mktemp("image") / "busybox.tar"
-        image.write_bytes(busybox.small_image(busybox.read(lambda what: print(what, file=sys.stderr))))
-        lab.load([image], [labs.HUB])
-        yield lab.kubeconfig(labs.HUB)
-    finally:
-        lab.down(lambda who, what: None)
 
 
 @dataclasses.dataclass
@@ -64,7 +26,7 @@ class Place:
 
     async def start(self, name: str, script: str, **fields: object) -> None:
         pod = {"namespace": self.namespace, "egress": (), **fields.pop("pod", {})}  # type: ignore[dict-item]
-        fields = {"argv": ("/bin/busybox", "sh", "-c", script), "image": IMAGE, **fields}
+        fields = {"argv": ("/bin/busybox", "sh", "-c", script), "image": labs.IMAGE, **fields}
         directory = PATH("/hanse")
         await self.runtime.start(port.Workload(name=name, directory=directory, pod=port.Pod(**pod), **fields))
 
@@ -82,17 +44,16 @@ class Place:
 
 
 @pytest.fixture
-async def place(kubeconfig: pathlib.Path) -> AsyncIterator[Place]:
-    """A namespace that admits only restricted pods."""
-    name = f"jobs-{next(_numbers)}"
-    async with await client.Client.connect(kubeconfig) as api:
-        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-        await api.create(
-            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
-        )
+async def place(lab: labs.TestLab) -> AsyncIterator[Place]:
+    """A namespace of the hub that admits only restricted pods."""
+    name = lab.hub.namespace(f"jobs-{next(_numbers)}")
+    async with await client.Client.connect(lab.hub.kubeconfig) as api:
+        restricted = {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}
+        await api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, **restricted}})
         runtime = jobs.Jobs(api, [name], owner="test")
         yield Place(api, name, runtime)
         await runtime.close(0)
+        await api.delete("Namespace", name)
 
 
 async def test_a_program_sees_its_files_and_nothing_is_left(place: Place) -> None:

@@ -22,6 +22,9 @@ from typing import TypeVar
 from simulations.lab import port, programs, state
 from simulations.lab.bare import busybox, components, layout, network, node, system
 
+INOTIFY_INSTANCES = 13
+"""What one node holds: its kubelet seven, the API server three, containerd two, kube-proxy one."""
+
 _NEEDED = ("ip", "tc", "nsenter", "unshare", "tee", "umount")
 
 
@@ -37,6 +40,22 @@ def missing() -> str:
     if not any(system.hierarchies()):
         return f"a bare lab needs control groups, and {system.CGROUPS} has none"
     return ""
+
+
+def too_few_instances(room: int, clusters: int, limit: int) -> str:
+    """Why so many clusters do not get the inotify instances that they need; empty when they do.
+
+    Without them a kubelet starts and then ends with `too many open files`, which says nothing to anybody.
+    """
+    wanted = INOTIFY_INSTANCES * clusters
+    if room >= wanted:
+        return ""
+    enough = -(-(limit + wanted - room) // 128) * 128
+    return (
+        f"{clusters} clusters need {wanted} inotify instances, and this machine has {room} left of the "
+        f"{limit} that a user may have: run `sysctl -w fs.inotify.max_user_instances={enough}`, take other "
+        "labs down, or ask for fewer edges"
+    )
 
 
 class Bare:
@@ -80,10 +99,14 @@ class Bare:
         except (programs.ProgramsMissing, ValueError) as error:
             raise port.LabError(str(error)) from error
         shell = busybox.read(lambda text: progress(self.name, text))
-        # Before anything is made: `down` finds whatever this comes to.
-        self._state.write(plan, port.Provider.BARE, port.Phase.STARTING if found is None else found[2])
         lab = layout.Layout(plan, self._state.directory)
         nodes = [node.Node(lab, cluster) for cluster in lab.clusters]
+        starting = sum(each.first_process() is None for each in nodes)
+        room = system.inotify_room(INOTIFY_INSTANCES * starting)
+        if problem := too_few_instances(room, starting, system.inotify_limit()):
+            raise port.LabError(problem)
+        # Before anything is made: `down` finds whatever this comes to.
+        self._state.write(plan, port.Provider.BARE, port.Phase.STARTING if found is None else found[2])
         self._network(lab, nodes, tools, progress)
         node.copy_programs(lab)
         now = dt.datetime.now(dt.UTC)

@@ -7,6 +7,7 @@ It decides nothing: plans come from `network` and `components`, and names from `
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import signal
@@ -142,6 +143,27 @@ def _inode(path: Path) -> int | None:
         return path.stat().st_ino
     except OSError:
         return None
+
+
+def inotify_room(wanted: int) -> int:
+    """How many inotify instances this user may make yet, counted up to `wanted`.
+
+    They are made, and closed again: the kernel counts them for each user and shows the count nowhere.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    made: list[int] = []
+    try:
+        while len(made) < wanted and (descriptor := libc.inotify_init1(os.O_CLOEXEC)) >= 0:
+            made.append(descriptor)
+    finally:
+        for descriptor in made:
+            os.close(descriptor)
+    return len(made)
+
+
+def inotify_limit() -> int:
+    """How many inotify instances a user may have."""
+    return int((_PROC / "sys/fs/inotify/max_user_instances").read_text())
 
 
 # --- network namespaces -------------------------------------------------------------------------------------

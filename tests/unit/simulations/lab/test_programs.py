@@ -57,6 +57,19 @@ def test_with_a_full_cache_nothing_is_said_or_made(filled: dict[str, str]) -> No
         found.path("minikube")
 
 
+def test_what_would_have_to_be_made_is_known_before(filled: dict[str, str], tmp_path: Path) -> None:
+    """Nothing with a full cache; a removed program and an outdated one by name; and asking makes nothing."""
+    assert programs.lacking("1.36", variables=filled) == ()
+    root = tmp_path / "cache" / "hanse" / "lab"
+    (root / f"v{RELEASE}" / "kubelet").unlink()
+    changed = next(p for p in releases.programs(RELEASE, programs.architecture()) if not p.versioned)
+    programs._stamp(root / changed.group / changed.name).write_text("of other sources")
+    assert set(programs.lacking("1.36", variables=filled)) == {"kubelet", changed.name}
+    empty = {"XDG_CACHE_HOME": str(tmp_path / "none"), "PATH": ""}
+    assert {"kubelet", "etcd"} < set(programs.lacking("1.36", variables=empty))
+    assert not (tmp_path / "none").exists()
+
+
 def test_its_own_environment_does_not_lead_it_in_a_circle(filled: dict[str, str]) -> None:
     """Called again with PATH as it gave it, the links still lead to the real tools."""
     first = programs.ensure("1.36", print, variables=filled)

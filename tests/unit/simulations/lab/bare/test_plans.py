@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from simulations.lab import port
-from simulations.lab.bare import components, files, layout, network, objects, pki
+from simulations.lab.bare import components, files, layout, network, objects, pki, provider, system
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 TOOLS = components.Tools(Path("/cache/bin"), Path("/cache/cni"))
@@ -219,3 +219,29 @@ def test_the_clusters_initial_objects_grant_what_is_read() -> None:
     assert [document["metadata"]["name"] for document in documents if document["kind"] == "StorageClass"] == [
         "standard"
     ]
+
+
+@pytest.mark.parametrize(
+    ("room", "clusters", "want"),
+    [
+        (128, 9, ""),
+        (0, 0, ""),
+        (60, 4, ""),
+        (20, 2, "2 clusters need 26 inotify instances, and this machine has 20 left of the 128 that a user "
+         "may have: run `sysctl -w fs.inotify.max_user_instances=256`, take other labs down, or ask for "
+         "fewer edges"),
+    ],
+    ids=["nine on an empty machine", "all are up", "room is left", "too many labs"],
+)  # fmt: skip
+def test_too_many_nodes_for_one_machine_are_refused_before_they_start(
+    room: int, clusters: int, want: str
+) -> None:
+    """The kernel's limit is told with the command that raises it."""
+    assert provider.too_few_instances(room, clusters, 128) == want
+
+
+def test_counting_the_room_for_inotify_keeps_nothing() -> None:
+    """Two counts in a row say the same, and no descriptor stays open."""
+    before = sorted(Path("/proc/self/fd").iterdir())
+    assert 0 <= system.inotify_room(3) <= 3
+    assert sorted(Path("/proc/self/fd").iterdir()) == before

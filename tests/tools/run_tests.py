@@ -1,0 +1,175 @@
+"""Run every test that this machine can run, in parts, and say in one line each what is left out and why.
+
+`make test` calls it. What is fast and needs nothing comes first, so that a mistake is seen early; then the
+tests on a real API server, then those on real clusters, which have the machine to themselves. In CI nothing
+may be left out: the programs are built, and what still cannot run is a failure. It refuses to know the tests.
+
+    .venv/bin/python tests/tools/run_tests.py [--clusters 1|0] [ARGUMENTS FOR PYTEST...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD_MINUTES = 25
+"""What building every program takes on two cores from nothing."""
+NOTHING_SELECTED = 5
+"""pytest's exit status where no test was chosen."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One call of pytest."""
+
+    title: str
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What this machine can do. Each sentence says why not, and is empty where it can."""
+
+    no_api_server: str = ""
+    no_lab: str = ""
+    lacking: tuple[str, ...] = ()
+    """Programs of a lab that would have to be made first."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do, in this order: the parts, with the programs made before the first that needs them."""
+
+    parts: tuple[Part, ...]
+    make_programs: bool = False
+    left_out: tuple[str, ...] = ()
+
+
+FAST = ("tests/unit", "tests/contract", "tests/golden", "tests/loopback")
+APART = "tests/cluster/federation"
+
+
+def everything_else() -> tuple[str, ...]:
+    """The directories with tests, fast ones first, without those of clusters."""
+    others = sorted(
+        f"tests/{each.name}"
+        for each in (ROOT / "tests").iterdir()
+        if each.is_dir() and any(each.rglob("test_*.py"))
+    )
+    return (*FAST, *(each for each in others if each not in (*FAST, "tests/cluster")))
+
+
+def plan(found: Findings, *, clusters: str = "", in_ci: bool = False) -> Plan:
+    """What of the tests runs on such a machine.
+
+    clusters: "1" makes the programs that are not there, "0" leaves clusters out; else what is there decides.
+    """
+    places = everything_else()
+    first = Part("tests without clusters", ("-m", "not torch and not controlplane and not cluster", *places))
+    server = Part("tests on a real API server", ("-m", "controlplane and not torch", *places))
+    # Two calls, so that the first one's clusters are down before the second's come up.
+    labs = (
+        Part("tests on real clusters", ("tests/cluster", f"--ignore={APART}")),
+        Part("tests of federations on real clusters", (APART,)),
+    )
+    make_programs = bool(found.lacking) and (in_ci or clusters == "1")
+    lacking = "" if make_programs or not found.lacking else too_slow(found.lacking)
+    parts: list[Part] = [first]
+    reasons: dict[str, str] = {}
+    if make_programs or not found.no_api_server:
+        parts.append(server)
+    else:
+        reasons["controlplane"] = lacking or found.no_api_server
+    not_wanted = "CLUSTERS=0 was given. To include them: make test" if clusters == "0" and not in_ci else ""
+    if why := found.no_lab or not_wanted or lacking:
+        reasons["cluster"] = why
+    else:
+        parts += labs
+    left_out = []
+    for why in dict.fromkeys(reasons.values()):
+        marked = " and ".join(name for name, reason in reasons.items() if reason == why)
+        left_out.append(f"Left out: the tests marked {marked}, for {why}")
+    return Plan(tuple(parts), make_programs, tuple(left_out))
+
+
+def too_slow(lacking: Sequence[str]) -> str:
+    """Why programs are not made unasked, and how to ask."""
+    return (
+        f"{len(lacking)} programs of a cluster are not in the cache and making them may take "
+        f"{BUILD_MINUTES} minutes. To include them: make test CLUSTERS=1"
+    )
+
+
+def look() -> Findings:
+    """Ask this machine; makes nothing."""
+    from simulations.lab import choose, port, programs, releases
+    from tests.fakes import controlplane
+
+    try:
+        choose.provider(choose.look(), None)
+        no_lab = ""
+    except port.LabError as error:
+        no_lab = str(error)
+    try:
+        lacking = programs.lacking(releases.NEWEST)
+    except programs.ProgramsMissing as error:
+        lacking, no_lab = (), no_lab or str(error).rstrip(".")
+    return Findings(controlplane.missing(), no_lab, lacking)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the parts; the exit status of the first that fails, and 1 where CI would leave something out."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--clusters", choices=("", "0", "1"), default="")
+    options, further = parser.parse_known_args(arguments)
+    in_ci = os.environ.get("CI") in {"true", "1"}
+    todo = plan(look(), clusters=options.clusters, in_ci=in_ci)
+    took = []
+    for number, part in enumerate(todo.parts):
+        if number == 1 and todo.make_programs and not make_programs():
+            return 1
+        print(f"--- {part.title}", flush=True)
+        began = time.monotonic()
+        status = subprocess.run(
+            [sys.executable, "-m", "pytest", *part.arguments, *further], cwd=ROOT
+        ).returncode
+        took.append(f"{part.title}: {(time.monotonic() - began) / 60:.1f} min")
+        if status and not (status == NOTHING_SELECTED and further):
+            return status
+    print("\n".join(took))
+    for line in todo.left_out:
+        print(line)
+    if todo.left_out and in_ci:
+        print("In CI nothing may be left out.", file=sys.stderr)
+        return 1
+    return 0
+
+
+def make_programs() -> bool:
+    """Download or build a lab's programs, with a line of progress now and then; whether they are there."""
+    from simulations.lab import programs, releases
+
+    began = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"  {time.monotonic() - began:6.0f} s  {line}", flush=True)
+
+    print("--- the programs of a cluster, once: they stay in the cache", flush=True)
+    try:
+        programs.ensure(releases.NEWEST, say)
+    except programs.ProgramsMissing as error:
+        print(error, file=sys.stderr)
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    sys.exit(main())
