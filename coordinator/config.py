@@ -142,7 +142,7 @@ class CoordinatorConfig(_Model):
 
     heartbeat_interval_seconds: Seconds = 10.0
     link_grace_seconds: Annotated[float, pydantic.Field(ge=0)] = 120.0
-    """So long an edge whose link is lost is still waited for: a cut of a minute, or a restart, costs no edge."""
+    """So long an edge whose link is lost is waited for: a cut of a minute, or a restart, costs no edge."""
     start_grace_seconds: Annotated[float, pydantic.Field(ge=0)] = 10.0
     """So long accepted members that have not connected or answered are waited for once there are enough."""
     stop_grace_seconds: Annotated[float, pydantic.Field(ge=0)] = 10.0
