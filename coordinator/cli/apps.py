@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import tempfile
@@ -14,11 +13,7 @@ import typer
 from coordinator.cli import edge_manifests, output, reach
 from federation.api import manifests as api_manifests
 from federation.api.errors import ManifestError
-from federation.apps import bundle, errors
-
-KEY = "app.fab"
-CONFIG_MAP_BYTES = 1024 * 1024
-"""What an API server takes, all of it together."""
+from federation.apps import bundle, errors, on_clusters
 
 app = typer.Typer(name="app", help="Flower apps: pack them for a cluster.", no_args_is_help=True)
 
@@ -44,7 +39,7 @@ def build(
 ) -> None:
     """Pack an app: the same files give the same bytes, and so the same digest, on every machine.
 
-    Example: `hanse app build DIR --config-map hospitals-app -n cardiology | kubectl apply -f -`
+    Example: `hanse app build DIR --config-map hospitals-app -n cardiology | kubectl apply --server-side -f -`
     """
     try:
         packed = bundle.pack(directory)
@@ -54,13 +49,13 @@ def build(
         output.refuse(f"{error.filename or directory}: {error.strerror or error}")
     if config_map:
         try:
-            _check_size(packed)
+            made = on_clusters.config_map(packed, config_map, namespace)
         except errors.BundleTooLarge as error:
             output.refuse(str(error))
-        typer.echo(edge_manifests.to_yaml([manifest(packed, config_map, namespace)]), nl=False)
+        typer.echo(edge_manifests.to_yaml([made]), nl=False)
         typer.echo(f"digest {packed.digest}", err=True)
         return
-    where = to or Path(KEY)
+    where = to or Path(on_clusters.KEY)
     try:
         _write(where, packed.data)
     except OSError as error:
@@ -93,47 +88,15 @@ def manifests(
 
 
 def for_cluster(resource: dict[str, Any], directory: Path) -> list[dict[str, Any]]:
-    """Return what stands for a resource on a cluster: for a training with a path, three objects.
+    """Return what stands for a resource on a cluster: for a training with a path, its app and namespace too.
 
     Raises: errors.AppError, OSError.
     """
     source = resource["spec"]["app"]["source"] if resource["kind"] == "FederatedTraining" else {}
     if "path" not in source:
         return [resource]
-    packed = bundle.pack(directory / source["path"])
-    name, namespace = f"{resource['metadata']['name']}-app", resource["metadata"].get("namespace", "default")
-    _check_size(packed)
-    app_spec = {
-        **resource["spec"]["app"],
-        "source": {"configMap": {"name": name, "key": KEY}},
-        "digest": packed.digest,
-    }
-    return [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}},
-        manifest(packed, name, namespace),
-        {**resource, "spec": {**resource["spec"], "app": app_spec}},
-    ]
-
-
-def _check_size(packed: bundle.Bundle) -> None:
-    if len(packed.data) * 4 / 3 > CONFIG_MAP_BYTES:
-        raise errors.BundleTooLarge(
-            f"the packed app has {len(packed.data)} bytes, and a ConfigMap holds 1 MiB in base64; "
-            "put it into an image (spec.app.source.image)"
-        )
-
-
-def manifest(packed: bundle.Bundle, name: str, namespace: str) -> dict[str, Any]:
-    """Return the ConfigMap of a packed app; its digest is an annotation, for people."""
-    metadata: dict[str, Any] = {"name": name}
-    if namespace:
-        metadata["namespace"] = namespace
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {**metadata, "annotations": {"hanse.dev/app-digest": packed.digest}},
-        "binaryData": {KEY: base64.b64encode(packed.data).decode()},
-    }
+    app, training = on_clusters.training(resource, bundle.pack(directory / source["path"]))
+    return [*on_clusters.namespace(training["metadata"]["namespace"]), app, training]
 
 
 def _write(path: Path, data: bytes) -> None:

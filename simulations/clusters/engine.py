@@ -93,12 +93,12 @@ class Simulation:
         await asyncio.gather(*(here.apply(edge.name, objects.edge(edge)) for edge in self._plan.edges))
 
     async def _train(self, lab: lab_port.Lab, here: federation.Federation) -> results.Outcome:
-        manifest = objects.training(self._plan)
+        before, manifest = objects.hub(self._plan)
         namespace, name = manifest["metadata"]["namespace"], manifest["metadata"]["name"]
         await here.kubectl(
             lab_port.HUB, "delete", "federatedtraining", name, "-n", namespace, "--ignore-not-found"
         )
-        await here.apply(lab_port.HUB, objects.hub(self._plan))
+        await here.apply(lab_port.HUB, before)
         self._view.start(f"applying the training {namespace}/{name}")
         await here.apply(lab_port.HUB, [manifest])
         async with await client.Client.connect(
