@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from coordinator.cli import output
+from coordinator.cli import lab_images, output
 
 if TYPE_CHECKING:
     from simulations.lab import port
@@ -24,6 +24,8 @@ app = typer.Typer(
     help="Clusters to try Hanse on: a hub and edges behind NAT, real Kubernetes, all on this machine.",
     no_args_is_help=True,
 )
+
+app.add_typer(lab_images.app)
 
 NEWEST = "1.36"
 

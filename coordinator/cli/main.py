@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typer
 
-from coordinator.cli import apps, join, join_tokens, lab, logs, members, models, simulate, watch
+from coordinator.cli import apps, doctor, join, join_tokens, lab, logs, members, models, simulate, watch
 
 app = typer.Typer(
     name="hanse",
@@ -29,6 +29,7 @@ app.command("leave")(join.leave)
 app.add_typer(members.app)
 app.add_typer(join_tokens.app)
 app.add_typer(apps.app)
+app.command("doctor")(doctor.doctor)
 
 
 @app.callback()

@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from simulations.lab import cache, programs
 from simulations.lab.images import archive, layers, sbom
@@ -22,7 +23,7 @@ from simulations.lab.images.archive import Image
 from simulations.lab.images.layers import ImagesMissing
 from simulations.lab.images.targets import DEFAULT, ENVIRONMENT, TARGETS, USER, Layer, Target, reference
 
-__all__ = ["DEFAULT", "TARGETS", "Built", "ImagesMissing", "build", "together"]
+__all__ = ["DEFAULT", "TARGETS", "Built", "ImagesMissing", "build", "document", "together"]
 
 LOCK = "images"
 
@@ -88,6 +89,21 @@ def together(built: Sequence[Built]) -> Path:
                 archive.write([each.image for each in built], partial)
     path.touch()
     return path
+
+
+def document(built: Sequence[Built], archive: Path) -> dict[str, Any]:
+    """What was built, for programs."""
+    described = [
+        {
+            "target": each.target,
+            "name": each.name,
+            "digest": each.digest,
+            "sizeBytes": each.size_bytes,
+            "sbom": str(each.sbom),
+        }
+        for each in built
+    ]
+    return {"archive": str(archive), "images": described}
 
 
 def _target(name: str) -> Target:

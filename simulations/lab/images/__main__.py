@@ -34,17 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(failure, file=sys.stderr)
         return 1
     if options.output == "json":
-        described = [
-            {
-                "target": each.target,
-                "name": each.name,
-                "digest": each.digest,
-                "sizeBytes": each.size_bytes,
-                "sbom": str(each.sbom),
-            }
-            for each in built
-        ]
-        print(json.dumps({"archive": str(archive), "images": described}, indent=2))
+        print(json.dumps(images.document(built, archive), indent=2))
     else:
         for each in built:
             print(f"{each.name}  {each.size_bytes / 2**20:.0f} MiB")
