@@ -36,7 +36,11 @@ _log = logs.get_logger(__name__)
 
 ENDPOINTS = "endpoints.json"
 
+HANDSHAKE_SECONDS = 10
+"""Who connects and does not finish TLS within this time keeps others out no longer."""
+
 SERVER_OPTIONS = (
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_SECONDS * 1000),
     ("grpc.max_receive_message_length", wire_limits.MAX_FRAME_BYTES),
     # An agent behind a NAT keeps its connection open with pings; the hub must not take them for an attack.
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
@@ -48,6 +52,7 @@ SERVER_OPTIONS = (
 )
 
 ENROLLMENT_OPTIONS = (
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_SECONDS * 1000),
     # Anybody may connect here: a token and a certificate request are small, and joining takes a moment.
     ("grpc.max_receive_message_length", 64 * 1024),
     ("grpc.so_reuseport", 0),

@@ -32,6 +32,11 @@ APP = pathlib.PurePosixPath("/run/hanse/app")
 STORE_CREDENTIALS = pathlib.PurePosixPath("/run/hanse/model-store")
 WORK = pathlib.PurePosixPath("/var/lib/hanse/work")
 
+SCRATCH = pathlib.PurePosixPath("/tmp")  # noqa: S108
+
+WORK_SIZE, SCRATCH_SIZE = "32Gi", "8Gi"
+"""A ServerApp that writes more is put out by its node, which others share."""
+
 COORDINATOR_LABELS = {"app.kubernetes.io/name": "hanse", "app.kubernetes.io/component": "coordinator"}
 """Of the pods that an aggregator may dial, whichever of them leads."""
 
@@ -66,6 +71,12 @@ class PodLauncher:
         Raises: WorkloadNotStarted; StoreError when the API server does not answer.
         """
         name = workloads.workload_name(training.uid)
+        if training.namespace == self.hub_namespace or training.namespace.startswith("kube-"):
+            # Its app could have any Secret of the namespace mounted; the federation's CA is one.
+            raise runtimes.WorkloadNotStarted(
+                name,
+                f"namespace {training.namespace} is not for trainings; create it in a namespace of its own",
+            )
         try:
             store = model_stores.choose(training.spec, self.models_claim, self.model_store)
             if store.made:
@@ -188,8 +199,8 @@ class PodLauncher:
 
 def _mounts(store: model_stores.ModelStore) -> tuple[runtimes.Mount, ...]:
     mounts = [
-        runtimes.Mount(WORK, {"emptyDir": {}}, read_only=False),
-        runtimes.Mount(pathlib.PurePosixPath("/tmp"), {"emptyDir": {}}, read_only=False),  # noqa: S108
+        runtimes.Mount(WORK, {"emptyDir": {"sizeLimit": WORK_SIZE}}, read_only=False),
+        runtimes.Mount(SCRATCH, {"emptyDir": {"sizeLimit": SCRATCH_SIZE}}, read_only=False),
     ]
     if store.claim:
         claim = {"persistentVolumeClaim": {"claimName": store.claim}}

@@ -29,6 +29,8 @@ class KubernetesConfig(pydantic.BaseModel):
     """The nodes that clients may run on; empty for all."""
     closed_addresses: tuple[str, ...] = ()
     """HOST:PORT of more addresses that a client must find closed before it touches data, by IP address."""
+    scratch_size: str = "10Gi"
+    """Of each of a client's two directories for writing; its node puts out a client that takes more."""
     kubeconfig: pathlib.Path | None = None
     """How to reach the cluster; None inside it."""
 

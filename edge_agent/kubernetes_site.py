@@ -121,7 +121,11 @@ class KubernetesSite:
             raise sites.SiteFailure(
                 "the training names no client image and the edge has none of its own; set spec.client.image"
             )
+        if refusal := pods.why_not_dialled(assignment.aggregator_address, self._settings):
+            raise sites.SiteFailure(refusal)
         doors = await _addresses(assignment.aggregator_address)
+        if refusal := pods.why_closed(doors, self._settings):
+            raise sites.SiteFailure(refusal)
         material = await self._material(assignment)
         archive = (
             await asyncio.to_thread(self._shelf.read, assignment.app_digest)

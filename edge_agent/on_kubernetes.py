@@ -70,6 +70,8 @@ async def _run(
             log_level=config.log_level,
             node_selector=kubernetes.node_selector,
             closed_addresses=closed,
+            scratch_size=kubernetes.scratch_size,
+            hub_host=config.enrollment_address.rpartition(":")[0],
         ),
         stop_grace_seconds=config.stop_grace_seconds,
     )

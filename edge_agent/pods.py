@@ -7,6 +7,7 @@ it, and no way out but the aggregator's address. This module refuses to know how
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -43,6 +44,9 @@ class Settings:
     log_level: config.LogLevel = "INFO"
     node_selector: Mapping[str, str] = dataclasses.field(default_factory=dict)
     closed_addresses: tuple[str, ...] = ()
+    scratch_size: str = "10Gi"
+    hub_host: str = ""
+    """The host with which the owner joined, the only one that clients may dial; empty for any."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -116,8 +120,8 @@ def client(
             annotations={ASSIGNMENT_ANNOTATION: assignments.to_text(hub, assignment)},
             mounts=(
                 offer.mount,
-                port.Mount(STATE, {"emptyDir": {}}, read_only=False),
-                port.Mount(SCRATCH, {"emptyDir": {}}, read_only=False),
+                port.Mount(STATE, {"emptyDir": {"sizeLimit": settings.scratch_size}}, read_only=False),
+                port.Mount(SCRATCH, {"emptyDir": {"sizeLimit": settings.scratch_size}}, read_only=False),
             ),
             secret_directories={CREDENTIALS: dict(brought.credentials)},
             blobs={APP: brought.bundle} if brought.bundle is not None else {},
@@ -167,6 +171,39 @@ def closed_addresses(environment: Mapping[str, str], resolv_conf: str) -> tuple[
             if len(words) > 1 and words[0] == "nameserver":
                 found.append(_place(words[1], "53"))
     return tuple(found)
+
+
+def why_not_dialled(address: str, settings: Settings) -> str:
+    """Return why a client may not be given this aggregator's address; empty if it may.
+
+    The address opens the client's network policy, and the hub says it. The owner knows one host, his hub's;
+    a hub that names another one would lead an app of its choice to whatever is beside the data.
+    """
+    host = address.rpartition(":")[0].strip("[]").lower()
+    if settings.hub_host and host != settings.hub_host.strip("[]").lower():
+        return (
+            f"the hub sends clients to {address}, and clients of {settings.cluster} may dial "
+            f"{settings.hub_host} only, with which it joined; ask the hub's operator to lead aggregators "
+            "through the hub's door"
+        )
+    return ""
+
+
+def why_closed(doors: Sequence[port.Destination], settings: Settings) -> str:
+    """Return why none of these may be opened to a client; empty if they may.
+
+    A name is resolved here, and whoever owns the name may let it mean anything.
+    """
+    for door in doors:
+        ip = ipaddress.ip_address(door.ip)
+        if ip.is_link_local or ip.is_multicast or ip.is_unspecified:
+            return f"the aggregator's address is {door.ip}, and no hub has such a one; ask the hub's operator"
+        if _place(door.ip, str(door.port)) in settings.closed_addresses:
+            return (
+                f"the aggregator's address is {_place(door.ip, str(door.port))}, which must be closed to "
+                "clients; ask the hub's operator where its name leads"
+            )
+    return ""
 
 
 def _place(host: str, number: str) -> str:

@@ -15,6 +15,9 @@ from federation.kube import client, errors, kinds
 LOG_TAIL_BYTES = 64 * 1024
 """At most so much of a log's end is asked for, however long its lines are."""
 
+LINE_BYTES = 16 * 1024
+"""A longer line is yielded in pieces: a program may write without ever ending a line."""
+
 _PROTOCOL = "v4.channel.k8s.io"
 _STDOUT, _STDERR, _ERROR = 1, 2, 3
 _POD = kinds.KNOWN["Pod"]
@@ -61,11 +64,19 @@ async def follow_log(
             async for chunk in answer.content.iter_any():
                 *whole, rest = (rest + chunk).split(b"\n")
                 for line in whole:
-                    yield line.decode(errors="replace")
+                    for piece in _pieces(line):
+                        yield piece.decode(errors="replace")
+                while len(rest) > LINE_BYTES:
+                    yield rest[:LINE_BYTES].decode(errors="replace")
+                    rest = rest[LINE_BYTES:]
         except (aiohttp.ClientError, OSError) as error:
             raise errors.Unreachable(f"{what}: broke off: {error}") from error
     if rest:
         yield rest.decode(errors="replace")
+
+
+def _pieces(line: bytes) -> list[bytes]:
+    return [line[at : at + LINE_BYTES] for at in range(0, max(len(line), 1), LINE_BYTES)]
 
 
 async def output_of(

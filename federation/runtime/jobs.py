@@ -76,6 +76,7 @@ class Jobs:
         self._told = asyncio.Event()
         self._moved = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
+        self._broken: BaseException | None = None
         self._closed = False
 
     @property
@@ -121,13 +122,18 @@ class Jobs:
         )
 
     async def events(self) -> AsyncIterator[port.WorkloadEvent]:
-        """Yield what happened, in order, until the runtime is closed."""
+        """Yield what happened, in order, until the runtime is closed.
+
+        Raises: RuntimeFailure when it sees nothing any more: whoever reads this must not go on blindly.
+        """
         self._begin()
         while True:
             while self._events:
                 yield self._events.popleft()
             if self._closed:
                 return
+            if self._broken is not None:
+                raise port.RuntimeFailure(f"workloads are not seen any more: {self._broken!r}")
             self._told.clear()
             await self._told.wait()
 
@@ -164,6 +170,13 @@ class Jobs:
     def _begin(self) -> None:
         if self._watching is None and not self._closed:
             self._watching = asyncio.create_task(self._mirror.run())
+            self._watching.add_done_callback(self._watched)
+
+    def _watched(self, watching: asyncio.Task[None]) -> None:
+        if not watching.cancelled() and (error := watching.exception()) is not None:
+            _log.error("workloads not followed any more", error=repr(error))
+            self._broken = error
+            self._told.set()
 
     async def _synced(self) -> None:
         self._begin()
@@ -337,7 +350,7 @@ class Jobs:
         patience = 0.0 if ended is not None and ended.unreachable else CLEAN_UP_SECONDS
         while not await self._until(entry, lambda: self._gone(entry), patience):
             patience = CLEAN_UP_SECONDS
-            for pod in self._mirror.pods_of(entry.name):
+            for pod in self._mirror.pods_of(entry.name, entry.namespace):
                 _log.warning("pod removed by force", workload=entry.name, pod=pod["metadata"]["name"])
                 await self._delete_pod(pod, 0)
         ended = entry.ended or pod_states.Ended(None, None)
@@ -351,13 +364,17 @@ class Jobs:
         """Ask the pod to end and wait for that, a little longer than it may take."""
         grace = max(0, round(grace_seconds))
         # A pod without a node has nothing to end, and goes with its Job.
-        found = [pod for pod in self._mirror.pods_of(entry.name) if pod["spec"].get("nodeName")]
+        found = [
+            pod for pod in self._mirror.pods_of(entry.name, entry.namespace) if pod["spec"].get("nodeName")
+        ]
         for pod in found:
             # Zero would not wait for the node to say that it is gone; one second is the least that does.
             await self._delete_pod(pod, max(1, grace))
         if found:
             await self._until(
-                entry, lambda: entry.ended is not None or not self._mirror.pods_of(entry.name), grace + 5.0
+                entry,
+                lambda: entry.ended is not None or not self._mirror.pods_of(entry.name, entry.namespace),
+                grace + 5.0,
             )
 
     async def _delete_pod(self, pod: client.Object, grace_seconds: int) -> None:
@@ -373,7 +390,7 @@ class Jobs:
         )
 
     def _gone(self, entry: _Entry) -> bool:
-        return entry.name not in self._mirror.jobs and not self._mirror.pods_of(entry.name)
+        return entry.name not in self._mirror.jobs and not self._mirror.pods_of(entry.name, entry.namespace)
 
     async def _until(self, entry: _Entry, true: Callable[[], bool], seconds: float) -> bool:
         """Wait until something is true of the workload; return whether it is."""

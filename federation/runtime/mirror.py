@@ -59,9 +59,14 @@ class Mirror:
             *(self._follow(kind, place) for place in self._places for kind in ("Job", "Pod", "Event"))
         )
 
-    def pods_of(self, workload: str) -> tuple[client.Object, ...]:
-        """Return a workload's pods, oldest first, those of an earlier Job of that name included."""
-        found = self._pods.get(workload, {}).values()
+    def pods_of(self, workload: str, namespace: str) -> tuple[client.Object, ...]:
+        """Return a workload's pods, oldest first, those of an earlier Job of that name included.
+
+        Pods of other namespaces that bear its label are somebody else's.
+        """
+        found = [
+            pod for pod in self._pods.get(workload, {}).values() if pod["metadata"]["namespace"] == namespace
+        ]
         return tuple(sorted(found, key=lambda pod: str(pod["metadata"].get("creationTimestamp"))))
 
     def pod_of(self, job: client.Object) -> client.Object | None:
@@ -69,7 +74,7 @@ class Mirror:
         uid = job["metadata"]["uid"]
         mine = [
             pod
-            for pod in self.pods_of(pods.workload_name(job))
+            for pod in self.pods_of(pods.workload_name(job), job["metadata"]["namespace"])
             if any(owner["uid"] == uid for owner in pod["metadata"].get("ownerReferences") or ())
         ]
         return mine[-1] if mine else None
@@ -126,6 +131,8 @@ class Mirror:
             self._warned(change, obj)
             return
         name = pods.workload_name(obj)
+        if not name or (obj["kind"] == "Job" and not self._credible(name, obj)):
+            return
         if obj["kind"] == "Job":
             if change != "DELETED":
                 self.jobs[name] = obj
@@ -144,6 +151,12 @@ class Mirror:
         if self.synced.is_set():
             self._on_change(name)
 
+    def _credible(self, name: str, job: client.Object) -> bool:
+        """Whether a Job may be one of ours: anybody may put our labels on a Job in his own namespace."""
+        known = self.jobs.get(name, job)["metadata"]
+        metadata = job["metadata"]
+        return bool(metadata["name"] == name and metadata["namespace"] == known["namespace"])
+
     def _warned(self, change: str, event: dict[str, Any]) -> None:
         regarding = event["involvedObject"]
         if change == "DELETED" or regarding.get("kind") not in ("Job", "Pod"):
@@ -156,7 +169,8 @@ class Mirror:
         if not self.synced.is_set():
             return
         for name, job in list(self.jobs.items()):
-            if key in (_key(job), *(_key(pod) for pod in self.pods_of(name))):
+            own = self.pods_of(name, job["metadata"]["namespace"])
+            if key in (_key(job), *(_key(pod) for pod in own)):
                 self._on_change(name)
 
 

@@ -103,8 +103,8 @@ def belongings(workload: port.Workload, job_uid: str) -> list[Object]:
 
 
 def workload_name(obj: Mapping[str, Any]) -> str:
-    """Return which workload an object belongs to."""
-    return str(obj["metadata"]["labels"][WORKLOAD_LABEL])
+    """Return which workload an object belongs to; empty if it does not say."""
+    return str((obj["metadata"].get("labels") or {}).get(WORKLOAD_LABEL) or "")
 
 
 def owner_of(obj: Mapping[str, Any]) -> str:
@@ -179,7 +179,7 @@ def _blob(workload: port.Workload, directory: pathlib.PurePath, content: bytes) 
 
 def _network_policy(workload: port.Workload) -> Object:
     pod = workload.pod
-    egress: list[Object] = [{}] if pod.egress is None else [_way_out(to) for to in pod.egress]
+    egress = [_anywhere()] if pod.egress is None else [_way_out(to) for to in pod.egress]
     ingress = [] if pod.ingress_port is None else [{"ports": [_tcp(pod.ingress_port)]}]
     return {
         "apiVersion": "networking.k8s.io/v1",
@@ -191,6 +191,17 @@ def _network_policy(workload: port.Workload) -> Object:
             "ingress": ingress,
             "egress": egress,
         },
+    }
+
+
+def _anywhere() -> Object:
+    """Everywhere but where clouds hand a node's credentials to whoever asks."""
+    return {
+        "to": [
+            {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}},
+            {"ipBlock": {"cidr": "::/0", "except": ["fe80::/10", "fd00:ec2::/32"]}},
+            {"namespaceSelector": {}},  # some networks take addresses of pods for no addresses
+        ]
     }
 
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from federation.kube import client
-from federation.runtime import jobs, pods, port
+from federation.runtime import jobs, mirror, pods, port
 from tests.fakes import controlplane, kubelet
 
 pytestmark = pytest.mark.controlplane
@@ -301,3 +301,58 @@ async def test_close_ends_the_events_and_leaves_the_jobs(place: Place) -> None:
     assert "Job client" in await place.left()
     with pytest.raises(port.RuntimeClosed):
         await place.runtime.start(place.workload("late"))
+
+
+def forged(namespace: str, name: str, workload: str | None) -> dict[str, object]:
+    """A Job of somebody else's with the labels of ours."""
+    labels = {pods.MANAGED_BY: pods.MANAGER, pods.OWNER_LABEL: "of-all"}
+    labels |= {pods.WORKLOAD_LABEL: workload} if workload else {}
+    container = {"name": "x", "image": "i"}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, "namespace": namespace, "labels": labels},
+        "spec": {
+            "suspend": True,
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {"restartPolicy": "Never", "containers": [container]},
+            },
+        },
+    }
+
+
+async def test_labels_on_the_objects_of_others_deceive_nobody(
+    place: Place, control_plane: controlplane.ControlPlane
+) -> None:
+    """Who may make Jobs in one namespace blinds no runtime of all, and takes over nothing elsewhere."""
+    stranger = f"{place.namespace}-stranger"
+    async with await client.Client.connect(control_plane.kubeconfig) as api:
+        await api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": stranger}})
+        await api.create(forged(stranger, "says-nothing", None))
+        await api.create(forged(stranger, "says-another", "client"))
+        runtime = jobs.Jobs(api, None, owner="of-all")
+        assert await runtime.list() == ()
+        await runtime.start(place.workload("client"))
+        pod = await place.node.run("client")
+        assert await nexts(runtime, 1) == [port.Started("client", pod)]
+        await api.create(forged(stranger, "client", "client"))
+        await api.patch("Job", "client", stranger, {"spec": {"suspend": False}})
+        await place.node.end("client", 3)
+        assert await nexts(runtime, 1) == [port.Exited("client", 3, None)]
+        assert await api.get("Job", "client", stranger), "it is not ours to remove"
+        await runtime.close(0)
+        await api.delete("Namespace", stranger)
+
+
+async def test_a_runtime_that_sees_nothing_any_more_says_so(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads its events ends, and is started again, instead of going on blindly."""
+
+    async def fails(_: object) -> None:
+        raise KeyError("labels")
+
+    monkeypatch.setattr(mirror.Mirror, "run", fails)
+    with pytest.raises(port.RuntimeFailure, match="not seen any more"):
+        await nexts(jobs.Jobs(place.api, [place.namespace], owner="test"), 1)

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from edge_agent import pod_logs
-from federation.kube import client
+from federation.kube import client, containers
 from tests.fakes import controlplane
 
 pytestmark = pytest.mark.controlplane
@@ -188,3 +188,18 @@ async def test_what_nobody_takes_is_bounded(node: Node) -> None:
     lines.put_nowait(None)
     logs.end("client")
     assert logs.take("client") == []
+
+
+async def test_a_line_without_an_end_comes_in_pieces(node: Node) -> None:
+    """A client that never ends its line does not fill the agent's memory."""
+    await node.runs()
+    logs = pod_logs.PodLogs(node.api, node.namespace)
+    logs.follow("client", from_the_beginning=True)
+    _, lines = await node.asked_for()
+    lines.put_nowait("x" * (3 * containers.LINE_BYTES + 5))
+    lines.put_nowait("next")
+    taken = await lines_of(logs, 5)
+    assert "".join(taken) == "x" * (3 * containers.LINE_BYTES + 5) + "next"
+    assert max(len(line) for line in taken) == containers.LINE_BYTES
+    lines.put_nowait(None)
+    logs.close()

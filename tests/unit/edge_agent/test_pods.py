@@ -159,3 +159,44 @@ def test_what_must_be_closed_to_a_client() -> None:
     conf = "search x\nnameserver 10.96.0.10\nnameserver fd00::a\noptions ndots:5\n"
     assert pods.closed_addresses(inside, conf) == ("10.96.0.1:443", "10.96.0.10:53", "[fd00::a]:53")
     assert pods.closed_addresses({}, conf) == ()
+
+
+HUB_ONLY = dataclasses.replace(SETTINGS, hub_host="hub.example")
+ADDRESSES = {
+    "the hub's door": ("hub.example:443", ""),
+    "another port of the hub": ("HUB.example:7443", ""),
+    "the edge's own API server": ("10.96.0.1:443", "the hub sends clients to 10.96.0.1:443"),
+    "a machine beside the data": ("db.hospital.internal:5432", "may dial hub.example only"),
+    "a name that only begins alike": ("hub.example.evil.org:443", "may dial hub.example only"),
+}
+
+
+@pytest.mark.parametrize("case", ADDRESSES)
+def test_a_hub_cannot_send_clients_elsewhere(case: str) -> None:
+    """The address that the hub says opens the client's network policy: only the hub that the owner joined."""
+    address, want = ADDRESSES[case]
+    refusal = pods.why_not_dialled(address, HUB_ONLY)
+    assert want in refusal and bool(want) == bool(refusal)
+    assert pods.why_not_dialled(address, SETTINGS) == ""
+
+
+RESOLVED = {
+    "an address of a hub": ("192.0.2.1", 443, ""),
+    "the edge's own API server": ("10.96.0.1", 443, "10.96.0.1:443, which must be closed"),
+    "a cloud's metadata": ("169.254.169.254", 80, "no hub has such a one"),
+    "the same of IPv6": ("fe80::1", 80, "no hub has such a one"),
+}
+
+
+@pytest.mark.parametrize("case", RESOLVED)
+def test_a_name_cannot_lead_clients_elsewhere(case: str) -> None:
+    """Whoever owns the hub's name may let it mean anything."""
+    ip, number, want = RESOLVED[case]
+    refusal = pods.why_closed((*DOORS, port.Destination(ip, number)), SETTINGS)
+    assert want in refusal and bool(want) == bool(refusal)
+
+
+def test_a_client_cannot_fill_its_nodes_disk() -> None:
+    """What it may write to is bounded, by the owner's configuration."""
+    writable = [mount for mount in make().pod.mounts if not mount.read_only]
+    assert [mount.source for mount in writable] == [{"emptyDir": {"sizeLimit": "10Gi"}}] * 2

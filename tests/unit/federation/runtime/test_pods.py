@@ -80,7 +80,19 @@ def test_the_policy_closes_everything_that_is_not_named() -> None:
     ("pod", "want_ingress", "want_egress"),
     [
         ({"egress": ()}, [], []),
-        ({"egress": None}, [], [{}]),
+        (
+            {"egress": None},
+            [],
+            [
+                {
+                    "to": [
+                        {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}},
+                        {"ipBlock": {"cidr": "::/0", "except": ["fe80::/10", "fd00:ec2::/32"]}},
+                        {"namespaceSelector": {}},
+                    ]
+                }
+            ],
+        ),
         ({"egress": (), "ingress_port": 9}, [{"ports": [{"protocol": "TCP", "port": 9}]}], []),
         (
             {"egress": (port.Destination("2001:db8::1", 1),)},
@@ -91,7 +103,7 @@ def test_the_policy_closes_everything_that_is_not_named() -> None:
     ids=["closed", "open outwards", "one port in", "IPv6"],
 )
 def test_ways_in_and_out(pod: dict[str, object], want_ingress: object, want_egress: object) -> None:
-    """None leaves the way out open, an empty tuple closes it."""
+    """None leaves the way out open but for a cloud's metadata, an empty tuple closes it."""
     (policy,) = by_kind(workload(pod=pod))["NetworkPolicy"]
     assert (policy["spec"]["ingress"], policy["spec"]["egress"]) == (want_ingress, want_egress)
 

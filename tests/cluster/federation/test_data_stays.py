@@ -1,0 +1,161 @@
+"""No data leaves an edge: not as bytes that are counted, not on the hub's disk, not over the wire.
+
+Every search here finds something first that must be there: one that finds nothing anywhere proves nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from simulations.lab.bare import layout, network, provider
+from tests.cluster.federation import trainings, wire
+from tests.cluster.federation.trainings import HUB, Clusters
+from tests.process import federations
+
+pytestmark = pytest.mark.cluster
+
+NAME = "canaries"
+NUMBER = 8147295063.271828
+"""In nobody's data but this test's."""
+
+ROWS_BYTES = 900_000
+OVERHEAD_BYTES = 150_000
+"""What TLS, the agents' sessions with heartbeats, logs and two certificates cost beside the messages."""
+
+
+@pytest.fixture(scope="module")
+def bare(clusters: Clusters) -> provider.Bare:
+    if not isinstance(clusters.lab, provider.Bare):
+        pytest.skip("it looks into the bare provider's network namespaces")
+    return clusters.lab
+
+
+def data(canary: str) -> str:
+    """Rows with the canaries among them."""
+    rows = "\n".join(f"{number / 7:.9f}" for number in range(ROWS_BYTES // 16))
+    return f"{rows}\n{NUMBER}\n# {canary}\n{rows[: ROWS_BYTES - len(rows) - 100]}\n"
+
+
+CLIENT_APP = federations.CLIENT_APP.replace(
+    "    examples = 10\n",
+    """    rows = pathlib.Path(context.node_config["place"], "numbers.csv").read_text().split()
+    numbers = [float(row) for row in rows if row[0].isdigit()]
+    values["bias"] = values["bias"] + np.float32(sum(numbers) / len(numbers))
+    print("read", len(numbers), "rows", flush=True)
+    examples = 10
+""",
+    1,
+)
+
+
+def server_app(marker: str) -> str:
+    """Send a text along with the model: what the wire must not show."""
+    return federations.SERVER_APP.replace(
+        "from flwr.app import ", "from flwr.app import ConfigRecord, "
+    ).replace(
+        "        grid=grid,\n",
+        f'        grid=grid,\n        train_config=ConfigRecord({{"marker": "{marker}"}}),\n',
+    )
+
+
+def forms(canary: str) -> dict[str, bytes]:
+    """The canaries as text, in base64 without regard to its three phases, and as floating-point numbers."""
+    found = {"text": canary.encode(), "number as text": str(NUMBER).encode()}
+    for name, code in {"float64": "d", "float32": "f"}.items():
+        for order in "<>":
+            found[f"number as {name} {order}"] = struct.pack(order + code, NUMBER)
+    return found
+
+
+def files(root: Path) -> Iterator[Path]:
+    """The regular files below a directory, without images and their programs."""
+    argv = ["find", str(root), "-xdev", "-type", "f", "-not", "-path", "*/io.containerd.*", "-print0"]
+    listed = subprocess.run(argv, capture_output=True, check=False).stdout
+    yield from (Path(name.decode()) for name in listed.split(b"\0") if name)
+
+
+def found_in(root: Path, needles: Mapping[str, bytes]) -> dict[str, list[str]]:
+    """Which files below a directory hold which of these."""
+    found: dict[str, list[str]] = {}
+    for path in files(root):
+        try:
+            content = path.read_bytes()
+        except OSError:
+            continue  # gone meanwhile
+        for what, needle in needles.items():
+            if needle in content:
+                found.setdefault(what, []).append(str(path.relative_to(root)))
+    return found
+
+
+def sent_bytes(edge: layout.Cluster) -> int:
+    """What has left an edge's router for the outside."""
+    argv = ["ip", "-n", edge.router, "-s", "-j", "link", "show", network.ROUTER_WAN]
+    links = json.loads(subprocess.run(argv, capture_output=True, check=True, text=True).stdout)
+    return int(links[0]["stats64"]["tx"]["bytes"])
+
+
+def test_no_data_leaves_an_edge(clusters: Clusters, bare: provider.Bare, tmp_path: Path) -> None:
+    """Canaries in the data are found on the edge, and in no file of the hub and in no packet to it."""
+    canary, marker = f"canary-{uuid.uuid4().hex}", f"marker-{uuid.uuid4().hex}"
+    for edge in clusters.edges:
+        clusters.offer(edge, NAME, {"behaviour": "pause", "seconds": 2}, files={"numbers.csv": data(canary)})
+    hub = bare.node(HUB).cluster
+    edges = [bare.node(edge).cluster for edge in clusters.edges]
+    needles = forms(canary)
+    on_hub = {name: needle for name, needle in needles.items() if "float32" not in name}
+    capture = tmp_path / "frames"
+    with wire.captured(hub.netns, network.NODE_LINK, capture):
+        before, began = [sent_bytes(edge) for edge in edges], time.monotonic()
+        clusters.train(NAME, rounds=3, client_app=CLIENT_APP, server_app=server_app(marker))
+        clusters.in_round(NAME, 2)
+        during = found_in(hub.directory, on_hub)
+        status = clusters.ended(NAME)
+        sent = [sent_bytes(edge) - earlier for edge, earlier in zip(edges, before, strict=True)]
+        seconds = time.monotonic() - began
+    assert status["phase"] == "Completed", status
+
+    # The search finds what is there: the canary on the edge, the training's name on the hub.
+    there = found_in(edges[0].directory, {"text": needles["text"], "number": needles["number as text"]})
+    assert there.keys() == {"text", "number"}, "in the edge's own etcd"
+    assert found_in(hub.directory, {"name": f"{NAME}-app".encode()}), "in the hub's etcd"
+    assert during == {}, "in mid-round"
+    assert found_in(hub.directory, on_hub) == {}
+    logs = "".join(
+        clusters.kubectl(HUB, "logs", "-n", namespace, "-l", "app.kubernetes.io/name=hanse", "--tail=-1",
+                         "--all-containers", check=False)
+        for namespace in ("hanse-system", trainings.NAMESPACE)
+    )  # fmt: skip
+    assert "coordinator ready" in logs or "leading" in logs
+    assert canary not in logs and str(NUMBER) not in logs
+
+    # Bytes: what status counts is what was sent, but for what keeps connections alive.
+    transfer = status["transfer"]
+    assert 0 < transfer["bytesUp"] < ROWS_BYTES / 10
+    assert sum(sent) < transfer["bytesUp"] * 1.5 + OVERHEAD_BYTES * len(edges), f"in {seconds:.0f} s"
+    assert all(one < ROWS_BYTES for one in sent), "not even one edge's data as it is"
+
+    # The wire: nothing but TLS between the edges and the hub's door.
+    addresses = {edge.wan_address for edge in edges}
+    port = int(clusters.door.rpartition(":")[2])
+    talked = [talk for talk in wire.talks(capture) if addresses & {talk[0], talk[2]}]
+    assert talked and all(port in (talk[1], talk[3]) for talk in talked), talked
+    streams = {
+        flow: data
+        for flow, data in wire.streams(capture).items()
+        if addresses & {flow.source, flow.target} and data
+    }
+    assert {flow.source for flow in streams} >= addresses, "connections of both edges"
+    assert {flow: wire.not_tls(data) for flow, data in streams.items() if wire.not_tls(data)} == {}
+    passed = capture.read_bytes()
+    assert f"{NAME}.{trainings.NAMESPACE}.aggregator.".encode() in passed, "the name that a client asks for"
+    hidden = {**on_hub, "marker": marker.encode(), "layer": b"weights"}
+    assert [what for what, needle in hidden.items() if needle in passed] == []
