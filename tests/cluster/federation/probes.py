@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from simulations.lab.bare import layout, network
-from tests.cluster.federation.trainings import Clusters, eventually
+from tests.cluster.federation.trainings import HUB, Clusters, eventually
 
 CODE = """
 import json, socket, threading, time
@@ -61,7 +61,6 @@ while True:
 """
 
 NEIGHBOUR_PORT = 8000
-CLIENT_IMAGE = "localhost/hanse/client"
 
 
 def code(places: Mapping[str, str]) -> str:
@@ -91,8 +90,8 @@ def listening(namespace: str, host: str, port: int) -> Iterator[None]:
 @contextlib.contextmanager
 def neighbour(clusters: Clusters, cluster: str) -> Iterator[str]:
     """A pod that listens in another namespace, which no policy selects; gives its address."""
-    argv = ["python3", "-m", "http.server", str(NEIGHBOUR_PORT), "--directory", "/var/empty"]
-    clusters.apply(cluster, _pod("neighbour", argv))
+    argv = ["python3", "-m", "http.server", str(NEIGHBOUR_PORT), "--directory", "/tmp"]
+    clusters.apply(cluster, _pod(image_on(clusters, cluster), "neighbour", argv))
     try:
 
         def address() -> str:
@@ -107,7 +106,10 @@ def neighbour(clusters: Clusters, cluster: str) -> Iterator[str]:
 
 def opened_to_anybody(clusters: Clusters, cluster: str, places: Mapping[str, str]) -> list[str]:
     """Return what opens to a pod that no policy selects."""
-    clusters.apply(cluster, _pod("anybody", ["python3", "-c", code(places) + "\nprobe('anybody')"]))
+    clusters.apply(
+        cluster,
+        _pod(image_on(clusters, cluster), "anybody", ["python3", "-c", code(places) + "\nprobe('anybody')"]),
+    )
     try:
 
         def answer() -> dict[str, list[str]]:
@@ -118,14 +120,21 @@ def opened_to_anybody(clusters: Clusters, cluster: str, places: Mapping[str, str
         clusters.kubectl(cluster, "delete", "pod", "anybody", "--grace-period=1")
 
 
+def image_on(clusters: Clusters, cluster: str) -> str:
+    """Return an image with Python that is on this cluster's nodes: Hanse's own."""
+    namespace = "hanse-system" if cluster == HUB else "hanse"
+    pods = clusters.get(cluster, "pods", namespace, "-l", "app.kubernetes.io/name=hanse")
+    return str(pods[0]["spec"]["containers"][0]["image"])
+
+
 def node_ports(name: str, address: str) -> dict[str, str]:
     """Return the ports of a node that its pods have no business with."""
     ports = {"API": layout.API_PORT, "kubelet": 10250, "etcd": 2379, "NodePort 30000": 30000}
     return {f"{what} of {name}": f"tcp {address} {number}" for what, number in ports.items()}
 
 
-def _pod(name: str, argv: Sequence[str]) -> dict[str, object]:
-    container = {"name": "main", "image": CLIENT_IMAGE, "imagePullPolicy": "IfNotPresent", "command": argv}
+def _pod(image: str, name: str, argv: Sequence[str]) -> dict[str, object]:
+    container = {"name": "main", "image": image, "imagePullPolicy": "IfNotPresent", "command": argv}
     spec = {
         "restartPolicy": "Never",
         "containers": [container],
