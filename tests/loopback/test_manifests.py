@@ -174,6 +174,50 @@ async def test_the_coordinator_touches_only_its_own(
         await api.get("Secret", "ours", name)
 
 
+async def test_nobody_passes_his_job_off_as_an_aggregator(
+    api: client.Client, control_plane: controlplane.ControlPlane, rendered: object
+) -> None:
+    """Whoever may do everything in one namespace may not label his Jobs as the coordinator's."""
+    name = "cardiology-forger"
+    await api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": "forger", "namespace": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "admin"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "forger"}],
+    }
+    await api.create(binding)
+
+    def as_forger(labels: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+        template = {"restartPolicy": "Never", "containers": [{"name": "main", "image": "i"}]}
+        manifest = {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {"name": "aggregator-of-others", "namespace": name, "labels": labels},
+            "spec": {"suspend": True, "template": {"spec": template}},
+        }
+        path = control_plane.directory / "forged.json"
+        path.write_text(json.dumps(manifest))
+        return kubectl.run("--as=forger", *arguments, "-f", str(path), kubeconfig=control_plane.kubeconfig)
+
+    forged = {"app.kubernetes.io/managed-by": "hanse", "hanse.dev/runtime": "coordinator"}
+    async with asyncio.timeout(60):  # a policy, and a right, hold a moment after they were written
+        while (
+            "only the coordinator"
+            not in (
+                refused := await asyncio.to_thread(as_forger, forged, "create", "--dry-run=server")
+            ).stderr
+        ):
+            assert "ValidatingAdmissionPolicy" not in refused.stderr, refused.stderr
+    plain = as_forger({}, "create")
+    assert plain.returncode == 0, plain.stderr
+    later = as_forger(forged, "apply", "--server-side", "--force-conflicts")
+    assert later.returncode != 0 and "only the coordinator of Hanse labels Jobs" in later.stderr
+    again = as_forger({"app": "x"}, "apply", "--server-side", "--force-conflicts")
+    assert again.returncode == 0, again.stderr
+
+
 def _write_overlay_of_the_page(directory: pathlib.Path) -> None:
     page = (MANIFESTS / "README.md").read_text()
     text = page.partition("```yaml\n")[2].partition("```")[0]

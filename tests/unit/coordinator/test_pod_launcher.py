@@ -1,0 +1,40 @@
+"""Where an aggregator is not started, whatever the manifest says."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from coordinator import pod_launcher
+from coordinator.planning import snapshot
+from federation.runtime import port
+
+UNUSED: Any = cast(Any, None)
+"""A refusal comes before anything is asked for."""
+
+
+def launcher() -> pod_launcher.PodLauncher:
+    return pod_launcher.PodLauncher(
+        issuer=UNUSED,
+        shelf=UNUSED,
+        objects=UNUSED,
+        hub_address=UNUSED,
+        hub_namespace="federation-hub",
+        image="hanse/coordinator",
+        model_store="",
+        models_claim="hanse-models",
+        models_size="1Gi",
+        models_class="",
+        limits=snapshot.Limits(1, 1),
+        log_level="INFO",
+    )
+
+
+@pytest.mark.parametrize("namespace", ["federation-hub", "kube-system"])
+async def test_no_app_runs_beside_the_federations_keys(namespace: str) -> None:
+    """A pod may have every Secret of its namespace mounted: spec.model.credentials could name the CA's."""
+    spec = {"model": {"store": "s3://bucket/models", "credentials": {"secretName": "hanse-ca"}}}
+    training = snapshot.Training(namespace, "thief", "uid", 1, spec, {}, snapshot.App("sha256:" + "0" * 64))
+    with pytest.raises(port.WorkloadNotStarted, match=f"namespace {namespace} is not for trainings"):
+        await launcher().launch(training, 1)
