@@ -196,6 +196,6 @@ def test_killed_pods_end_as_specified_or_with_a_reason(clusters: Clusters, victi
     if status["phase"] == "Failed":
         why = condition(status, "Failed")
         assert why["reason"]
-        assert why["message"].endswith(".")
+        assert why["message"].splitlines()[0].endswith(".")
     else:
         assert status["model"]["sha256"]
