@@ -1,7 +1,8 @@
 """One federation for the session: a lab with a hub and three edges, and Hanse on them as operators do it.
 
-`HANSE_TEST_FEDERATION=NAME` takes the lab of this name, brings it up if it is not, and leaves it up for the next
-run; `HANSE_TEST_EDGES="a b"` names its edges. Images are made anew from this checkout and loaded in any case.
+`HANSE_TEST_FEDERATION=NAME` takes the lab of this name, brings it up if it is not, and leaves it up for the
+next run; `HANSE_TEST_EDGES="a b"` names its edges. Images are made anew from this checkout and loaded in any
+case.
 """
 
 from __future__ import annotations
@@ -53,13 +54,16 @@ async def _federate(here: federation.Federation) -> None:
     if BY_HAND not in absent:
         return
     joining = asyncio.create_task(here.join(BY_HAND, approve=False))
-    while (member := await _member(here, BY_HAND)) is None:
-        await asyncio.sleep(0.5)
-    assert member["acceptance"] == "Pending"
+    assert (await _seen(here, BY_HAND))["acceptance"] == "Pending"
     await here.hanse(port.HUB, "clusters", "approve", BY_HAND)
     await joining
 
 
-async def _member(here: federation.Federation, name: str) -> dict[str, str] | None:
-    listed = json.loads(await here.hanse(port.HUB, "clusters", "list", "-o", "json"))
-    return next((member for member in listed if member["name"] == name), None)
+async def _seen(here: federation.Federation, name: str) -> dict[str, str]:
+    """Return what the hub's operator sees of a member, as soon as it is there."""
+    while True:
+        listed = json.loads(await here.hanse(port.HUB, "clusters", "list", "-o", "json"))
+        for member in listed:
+            if member["name"] == name:
+                return dict(member)
+        await asyncio.sleep(0.5)
