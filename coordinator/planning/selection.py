@@ -213,6 +213,10 @@ def _answer(cluster: snapshot.Cluster, snap: snapshot.Snapshot) -> Membership:
             report.message or (_REFUSED_SILENTLY if refused else _FAILED_SILENTLY),
             assigned=True,
         )
+    progress = snap.aggregator.progress.clusters.get(name)
+    if not cluster.connected and progress is not None and progress.state in _AT_WORK:
+        # Agent and client have links of their own: a client that answers takes part.
+        return Membership(name, _state(progress.state), Reason.LINK_LOST, _AGENT_AWAY, True, True, True, True)
     if not cluster.connected:
         lost_since = snap.now if cluster.disconnected_at is None else cluster.disconnected_at
         return Membership(
@@ -225,7 +229,6 @@ def _answer(cluster: snapshot.Cluster, snap: snapshot.Snapshot) -> Membership:
             agreed=report is not None and report.state in AGREED,
             expected=snap.now - lost_since < snap.limits.link_grace_seconds,
         )
-    progress = snap.aggregator.progress.clusters.get(name)
     # A client that its aggregator sent home is STOPPED a moment before the hub hears of the end.
     if progress is not None and progress.state and report is not None and report.state in _TOOK_PART:
         # Expected even where the aggregator sees a failed client: the edge may start it again.
@@ -253,6 +256,8 @@ def _answer(cluster: snapshot.Cluster, snap: snapshot.Snapshot) -> Membership:
     return Membership(name, State.PREPARING, report.reason, message, True, True, True, True)
 
 
+_AT_WORK = frozenset({State.READY, State.TRAINING, State.REPORTED})
+_AGENT_AWAY = "Its client takes part; its agent's link to the hub broke, and the agent reconnects by itself."
 _REFUSED_SILENTLY = "Its policy does not allow this training; ask its owner which rule would."
 _FAILED_SILENTLY = "Its client could not be started; its owner finds the cause in the agent's log."
 _WAITING_SILENTLY = "It would take part, but not now; its owner can say when."

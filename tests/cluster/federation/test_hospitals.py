@@ -36,8 +36,9 @@ def trained(clusters: Clusters, plan: scenario.Scenario) -> dict[str, object]:
     clusters.kubectl(HUB, "delete", "ft", NAME, "-n", NAMESPACE, "--ignore-not-found")
     for edge in plan.edges:
         clusters.apply(edge.name, *objects.edge(edge))
-    clusters.apply(HUB, *objects.hub(plan))
-    clusters.apply(HUB, objects.training(plan))
+    before, training = objects.hub(plan)
+    clusters.apply(HUB, *before)
+    clusters.apply(HUB, training)
     return clusters.ended(NAME, NAMESPACE)
 
 

@@ -168,6 +168,27 @@ def test_a_lost_link_keeps_its_place_and_is_expected_for_a_while(
     )
 
 
+def test_a_client_that_answers_takes_part_though_its_agent_is_away() -> None:
+    """Agent and client have links of their own; the aggregator's word on the client counts."""
+    away = scene.cluster("zurich", connected=False, disconnected_at=scene.NOW - 99)
+    progress = snapshot.Progress(clusters={"zurich": snapshot.ClusterProgress("Training", round=3)})
+    (member,) = selection.select(
+        scene.snap(
+            away,
+            training=scene.training(status=scene.held("zurich")),
+            reports=scene.running("zurich"),
+            aggregator=snapshot.Aggregator(started=True, progress=progress),
+        )
+    )
+    assert (member.state, member.reason, member.placed, member.expected) == (
+        "Training",
+        "LinkLost",
+        True,
+        True,
+    )
+    assert "the agent reconnects by itself" in member.message
+
+
 def test_above_the_maximum_names_decide_and_places_are_kept() -> None:
     """Those who hold places keep them, then the first by name; the rest are told so."""
     members = selection.select(

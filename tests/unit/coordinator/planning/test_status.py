@@ -97,13 +97,14 @@ def test_a_completed_training_keeps_its_status() -> None:
 def test_who_was_lost_or_never_answered_did_not_complete() -> None:
     """At the end only clusters that took part are Completed; the others keep their state."""
     done = snapshot.Finished(True, "AllRoundsDone", "All 20 rounds are done.", "file:///m/20", "5b" * 32, 20)
+    seen = {**BUSY.clusters, "zurich": snapshot.ClusterProgress("Lost")}
     snap = scene.snap(
         scene.cluster("budapest"),
         scene.cluster("cleveland"),
         scene.cluster("zurich", connected=False, disconnected_at=scene.NOW - 99),
         training=scene.training(status=scene.held("budapest", "zurich")),
         reports=scene.running("zurich") | {"budapest": snapshot.Report("STOPPED", "TrainingEnded")},
-        aggregator=dataclasses.replace(UP, progress=dataclasses.replace(BUSY, finished=done)),
+        aggregator=dataclasses.replace(UP, progress=dataclasses.replace(BUSY, finished=done, clusters=seen)),
     )
     states = [(entry["name"], entry["state"]) for entry in scene.rendered(snap)["clusters"]]
     assert states == [("budapest", "Completed"), ("cleveland", "Selected"), ("zurich", "Lost")]
