@@ -40,6 +40,14 @@ MAXIMUM_ENROLLING = 64
 BUFFER_BYTES = 1024 * 1024
 """Bounds what waits in the door for a slow reader, each way; a window of the exchange is not wider."""
 
+IDLE_SECONDS = 300
+"""Members' gRPC pings every 20 s, also while a client trains; who is silent for so long has gone, or holds a
+place that others need, such as a peer that never closes its half of an ended connection.
+"""
+
+ENROLLING_IDLE_SECONDS = 20
+"""The same for who knocks at the enrollment listener."""
+
 KEEPALIVE_SECONDS = 60
 """A dead peer is noticed on an idle stream; gRPC's own pings are what keeps a NAT's mapping alive."""
 
@@ -136,8 +144,10 @@ def opened(listen: Address, routes: Routes) -> tuple[dict[str, Any], dict[str, A
     chains = []
     for name, to in named.items():
         clusters.append(_cluster(name, to, MAXIMUM_CONNECTIONS))
-        chains.append(_chain(name, {"server_names": [name], "transport_protocol": "tls"}, [_proxy(name)]))
-    limited = [_limit(MAXIMUM_ENROLLING), _proxy("enrollment")]
+        chains.append(
+            _chain(name, {"server_names": [name], "transport_protocol": "tls"}, [_proxy(name, IDLE_SECONDS)])
+        )
+    limited = [_limit(MAXIMUM_ENROLLING), _proxy("enrollment", ENROLLING_IDLE_SECONDS)]
     chains.append(_chain("enrollment", {"transport_protocol": "tls"}, limited))
     return _resources(clusters), _resources([_listener(listen, chains)])
 
@@ -203,14 +213,14 @@ def _chain(name: str, match: Mapping[str, Any], filters: Sequence[Mapping[str, A
     return {"name": name, "filter_chain_match": dict(match), "filters": list(filters)}
 
 
-def _proxy(cluster: str) -> dict[str, Any]:
+def _proxy(cluster: str, idle_seconds: int) -> dict[str, Any]:
     return {
         "name": "envoy.filters.network.tcp_proxy",
         "typed_config": {
             "@type": f"{_TYPE}extensions.filters.network.tcp_proxy.v3.TcpProxy",
             "stat_prefix": "door",
             "cluster": cluster,
-            "idle_timeout": "0s",  # a session is quiet for as long as a client trains
+            "idle_timeout": f"{idle_seconds}s",
         },
     }
 

@@ -9,6 +9,7 @@ import datetime as dt
 import pathlib
 import secrets
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -214,3 +215,38 @@ async def test_what_speaks_no_tls_is_cut(scene: Scene) -> None:
         with contextlib.suppress(ConnectionResetError):
             assert await reader.read() == b""
     writer.close()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A door that waits for a second only."""
+    monkeypatch.setattr(envoy, "ENROLLING_IDLE_SECONDS", 1)
+
+
+def hello() -> bytes:
+    """The first bytes of a TLS client, which then says no more."""
+    outgoing = ssl.MemoryBIO()
+    talk = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="anybody.example")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        talk.do_handshake()
+    return outgoing.read()
+
+
+async def test_who_holds_all_places_and_says_nothing_loses_them(impatient: None, scene: Scene) -> None:
+    """A flood of half-open connections, which nobody ever closes, keeps edges out for a moment."""
+    port = int(scene.door_address.rpartition(":")[2])
+    said = hello()
+    with contextlib.ExitStack() as flood:
+        for _ in range(2 * envoy.MAXIMUM_ENROLLING):
+            one = flood.enter_context(socket.create_connection(("127.0.0.1", port)))
+            one.sendall(said)
+        with pytest.raises((pinning.HubUnreachable, pinning.HubNotTrusted)):
+            await scene.join()
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    reply, _ = await scene.join()
+                    break
+                except (pinning.HubUnreachable, pinning.HubNotTrusted):
+                    await asyncio.sleep(0.2)
+    assert reply.control_server_name == "coordinator.hanse.local"

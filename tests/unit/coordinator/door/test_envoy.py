@@ -40,11 +40,11 @@ def test_each_name_has_a_chain_of_its_own_and_the_rest_enrolls() -> None:
     assert led["a.ns.aggregator.hanse.local"] == {"address": "fd00::2", "port_value": 7443}
 
 
-def test_streams_are_not_cut_for_being_quiet() -> None:
-    """A client trains for hours without a byte; TCP keepalive finds the dead."""
+def test_streams_are_cut_only_when_not_even_pings_come() -> None:
+    """A client trains for hours and pings every 20 s; who holds a connection and says nothing loses it."""
     _, listeners = envoy.opened(LISTEN, ROUTES)
     proxies = [chain["filters"][-1]["typed_config"] for chain in listeners["resources"][0]["filter_chains"]]
-    assert {proxy["idle_timeout"] for proxy in proxies} == {"0s"}
+    assert {proxy["idle_timeout"] for proxy in proxies} == {"300s", "20s"}
 
 
 def test_equal_routes_are_equal_bytes_and_others_have_another_version() -> None:
