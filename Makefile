@@ -32,6 +32,7 @@ simulate:  ## run simulations/hospitals as a whole federation on this machine (A
 
 test:  ## run every test that this machine can run, and say what was left out
 	@$(ENVIRONMENT) .venv base dev
+	@$(ENVIRONMENT) .venv-s3-server s3-server
 	@$(BIN)/python tests/tools/run_tests.py --clusters "$(CLUSTERS)" $(ARGS)
 ifeq ($(TORCH),1)
 	@$(MAKE) test-torch
@@ -69,4 +70,4 @@ lock:  ## resolve the dependencies again into requirements/*.txt (ARGS='--upgrad
 	tests/tools/lock.sh $(BIN)/uv $(ARGS)
 
 clean:  ## remove the environments and caches
-	rm -rf .venv .venv-torch .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
+	rm -rf .venv .venv-torch .venv-bench .venv-s3-server .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info

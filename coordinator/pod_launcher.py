@@ -153,10 +153,13 @@ class PodLauncher:
 
     def _egress(
         self, store: model_stores.ModelStore, hub_port: int
-    ) -> tuple[runtimes.PodDestination, ...] | None:
-        if not store.claim:
-            return None  # an object store may be anywhere, and has a name that must be resolved
-        return (runtimes.PodDestination(self.hub_namespace, COORDINATOR_LABELS, hub_port),)
+    ) -> tuple[runtimes.Destination | runtimes.PodDestination, ...] | None:
+        hub = runtimes.PodDestination(self.hub_namespace, COORDINATOR_LABELS, hub_port)
+        if store.claim:
+            return (hub,)
+        if store.address is not None:
+            return hub, runtimes.Destination(*store.address)
+        return None  # it has a name, which must be resolved and may lead anywhere
 
     def _config(
         self,
@@ -206,5 +209,7 @@ def _mounts(store: model_stores.ModelStore) -> tuple[runtimes.Mount, ...]:
         claim = {"persistentVolumeClaim": {"claimName": store.claim}}
         mounts.append(runtimes.Mount(pathlib.PurePosixPath(model_stores.MOUNT), claim, read_only=False))
     if store.secret:
-        mounts.append(runtimes.Mount(STORE_CREDENTIALS, {"secret": {"secretName": store.secret}}))
+        # kubelet reads it; the coordinator could not. While it is missing, the pod waits and status says so.
+        secret = {"secretName": store.secret, "defaultMode": 0o440}
+        mounts.append(runtimes.Mount(STORE_CREDENTIALS, {"secret": secret}))
     return tuple(mounts)

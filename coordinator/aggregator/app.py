@@ -89,16 +89,19 @@ class Aggregator:
 
     def _unusable_store(self) -> Ending | None:
         """Why no model could be stored at the end, if that is certain before the first round."""
-        credentials = self._config.model_store_credentials
         try:
-            if credentials is not None:
-                for file in sorted(credentials.iterdir()):
-                    if not file.name.startswith("."):
-                        os.environ[file.name] = file.read_text().strip()
-            blobs.check(self._config.model_store)
-        except (OSError, ValueError, blobs.BlobError) as error:
+            blobs.check(self._models_url(), self._store_key())
+        except (OSError, blobs.BlobError) as error:
             return Ending(reasons.TrainingReason.STORAGE_UNAVAILABLE, f"models cannot be stored: {error}")
         return None
+
+    def _models_url(self) -> str:
+        return blobs.training_url(self._config.model_store, self._config.namespace, self._config.name)
+
+    def _store_key(self) -> blobs.Key:
+        """Read it anew each time: a Secret that is changed in the middle of a training counts at its end."""
+        endpoint, directory = self._spec.model.endpoint or "", self._config.model_store_credentials
+        return blobs.Key(endpoint=endpoint) if directory is None else blobs.key_from(directory, endpoint)
 
     def _play(self) -> Ending:
         """Load the app, wait for clients, run it."""
@@ -223,7 +226,8 @@ class Aggregator:
                 hanse_version=_version(),
             )
             url = blobs.round_url(config.model_store, config.namespace, config.name, number)
-            blobs.save(url, {model.MODEL_FILE: file, model.CARD_FILE: card.to_json()})
+            key = self._store_key()
+            blobs.save(url, {model.MODEL_FILE: file, model.CARD_FILE: card.to_json()}, key)
             shown = config.model_store_name or config.model_store
             finished.model_uri = blobs.round_url(shown, config.namespace, config.name, number)
             file.unlink()
@@ -240,6 +244,10 @@ class Aggregator:
             finished.succeeded, finished.reason, finished.message = False, reason, message
             return Ending(reason, message)
         finished.model_sha256, finished.model_round = digest, number
+        try:
+            blobs.prune(self._models_url(), self._spec.model.keep_rounds, key, latest=number)
+        except (OSError, blobs.BlobError) as error:  # the model is there; an older one too many does no harm
+            log.warning("older models not removed", error=str(error))
         return None
 
 

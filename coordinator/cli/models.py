@@ -1,13 +1,14 @@
 """`hanse models`: fetch a training's model and its card from where the hub put them.
 
 A claim can be read from inside the cluster only: a pod that lives for minutes mounts it read-only and hands
-the files out through the API server. Everything else is a URL that fsspec opens from here, with the
-credentials of whoever runs the command.
+the files out through the API server. Everything else is a URL that is opened from here: with the training's
+own Secret if whoever runs the command may read it, else with what their environment gives.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import hashlib
 import json
@@ -17,12 +18,11 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
-import fsspec
 import typer
 
 from coordinator.cli import output, pods, reach, watch
 from coordinator.clients import blobs
-from federation.kube import client, containers
+from federation.kube import client, containers, errors
 
 READER_SECONDS = 900
 START_SECONDS = 120.0
@@ -79,7 +79,8 @@ async def _fetch(
     with _beside(where) as there:
         claim = claim_of(model["uri"])
         if claim is None:
-            await asyncio.to_thread(_open, model["uri"], there)
+            key, source = await _key(api, training)
+            await asyncio.to_thread(_open, model["uri"], there, key, source)
         else:
             namespace = training["metadata"]["namespace"]
             async with _reader(api, namespace, claim[0], hub_namespace) as pod:
@@ -118,17 +119,40 @@ def claim_of(uri: str) -> tuple[str, str] | None:
     return claim, f"{MOUNT}/{path}".rstrip("/")
 
 
-def _open(uri: str, there: Path) -> None:
+async def _key(api: client.Client, training: client.Object) -> tuple[blobs.Key, str]:
+    """What opens the training's store, and where it is from, for a message."""
+    model = training["spec"].get("model") or {}
+    endpoint, name = model.get("endpoint") or "", (model.get("credentials") or {}).get("secretName")
+    if not name:
+        return blobs.Key(endpoint=endpoint), "your environment"
+    namespace = training["metadata"]["namespace"]
+    try:
+        secret = await api.get("Secret", name, namespace)
+    except errors.Forbidden:
+        return blobs.Key(
+            endpoint=endpoint
+        ), f"your environment, as you may not read Secret {namespace}/{name}"
+    except errors.NotFound:
+        return blobs.Key(endpoint=endpoint), f"your environment, as there is no Secret {namespace}/{name}"
+    data = {name: base64.b64decode(value) for name, value in (secret.get("data") or {}).items()}
+    return blobs.Key(data, endpoint), f"Secret {namespace}/{name}"
+
+
+def _open(uri: str, there: Path, key: blobs.Key, source: str) -> None:
     """Copy from a URL. Raises: reach.Refused."""
     for name in (blobs.MODEL, blobs.CARD):
         try:
-            with fsspec.open(f"{uri.rstrip('/')}/{name}", "rb") as source, (there / name).open("wb") as sink:
-                while block := source.read(blobs.COPY_CHUNK_BYTES):
-                    sink.write(block)
-        except Exception as error:  # whatever the store's own package raises
+            blobs.fetch(uri, name, there / name, key)
+        except blobs.InvalidStoreError as error:
+            install = "; install it with `pip install 'hanse[s3]'`" if "obstore is not" in str(error) else ""
+            raise reach.Refused(f"{error}{install} (credentials from {source})") from error
+        except blobs.BlobError as error:
+            raise reach.Refused(f"{error} (credentials from {source})") from error
+        except FileNotFoundError as error:
             raise reach.Refused(
-                f"{uri}/{name} cannot be read from here: {error}; give the credentials "
-                "as the store's own tools want them"
+                f"{uri}/{name} is not there any more; somebody removed it, or a newer training of this name "
+                "did: see `kubectl get ft`",
+                output.FAILED,
             ) from error
 
 

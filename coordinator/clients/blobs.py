@@ -1,27 +1,38 @@
 """The model store: where finished models lie, one directory for each kept round.
 
-A store is a URL that fsspec understands (``file:///...`` now, ``s3://`` and others where their packages are
-installed). Under it lies ``NAMESPACE/NAME/ROUND/`` with the files of one model: ``model.safetensors`` and its
-card, ``card.json``. A round counts as saved once its card is there. This module refuses to know what a model
-is.
+A store is a URL that fsspec understands: ``file:///...``, ``s3://`` through obstore, and others where their
+packages are installed. Under it lies ``NAMESPACE/NAME/ROUND/`` with the files of one model:
+``model.safetensors`` and its card, ``card.json``. A round counts as saved once its card is there. This module
+refuses to know what a model is.
 """
 
+import contextlib
+import dataclasses
+import json
 import os
 import pathlib
 import re
+import secrets
 import shutil
 import urllib.parse
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
 
 import fsspec
 import fsspec.core
+
+from coordinator.clients import object_stores
 
 CARD = "card.json"
 MODEL = "model.safetensors"
 COPY_CHUNK_BYTES = 4 * 1024 * 1024
 
-_PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
+OPTIONS = "options.json"
+"""Of a Secret for a store other than S3: what the store's fsspec class is called with."""
+CHECK_SECONDS = 20.0
+"""How long the check before the first round waits for a store that does not answer."""
+
+_PACKAGES = {"s3": "obstore", "gs": "gcsfs"}
 _ROUND = re.compile(r"(0|[1-9][0-9]{0,8})\Z")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 
@@ -39,6 +50,35 @@ class InvalidStoreError(BlobError):
         self.url = url
 
 
+class StoreFailed(BlobError):
+    """The store did not do what was asked; the text says why, and has nothing of the credentials."""
+
+    def __init__(self, url: str, why: str) -> None:
+        """Name the URL and what is wrong."""
+        super().__init__(f"model store {url}: {why}")
+        self.url = url
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """What opens a store beside its URL.
+
+    files: a Secret's keys and values. endpoint: of an S3-compatible store, if it is not Amazon's.
+    """
+
+    files: Mapping[str, bytes] = dataclasses.field(default_factory=dict, repr=False)
+    endpoint: str = ""
+
+
+NO_KEY = Key()
+
+
+def key_from(directory: pathlib.Path, endpoint: str = "") -> Key:
+    """Read a mounted Secret. Raises: OSError."""
+    files = (file for file in sorted(directory.iterdir()) if not file.name.startswith("."))
+    return Key({file.name: file.read_bytes() for file in files if file.is_file()}, endpoint)
+
+
 def training_url(store_url: str, namespace: str, name: str) -> str:
     """Return where the models of one training lie."""
     return f"{store_url.rstrip('/')}/{namespace}/{name}"
@@ -49,7 +89,7 @@ def round_url(store_url: str, namespace: str, name: str, round_number: int) -> s
     return f"{training_url(store_url, namespace, name)}/{round_number}"
 
 
-def save(url: str, files: Mapping[str, bytes | pathlib.Path]) -> str:
+def save(url: str, files: Mapping[str, bytes | pathlib.Path], key: Key = NO_KEY) -> str:
     """Write the files of one model so that a reader sees all of them or none, and return the URL.
 
     On a local file system they are written beside the target, flushed to disk and renamed over it; elsewhere
@@ -63,67 +103,106 @@ def save(url: str, files: Mapping[str, bytes | pathlib.Path]) -> str:
     Raises:
         InvalidStoreError: the URL cannot be used.
         BlobError: a file name is not plain, or the card is missing.
-        OSError: the disk is full, or the store does not let us write.
+        StoreFailed: a store elsewhere does not take it.
+        OSError: the disk is full, or does not let us write; a file cannot be read.
     """
     for name in files:
         if not _FILE.match(name):
             raise BlobError(f"{name!r} is not a plain file name")
     if CARD not in files:
         raise BlobError(f"a model needs its {CARD}")
-    filesystem, path = _open(url)
+    filesystem, path = _open(url, key)
     if _is_local(filesystem):
         _save_local(pathlib.Path(path), files)
-    else:
-        for name in sorted(files, key=lambda name: (name == CARD, name)):
-            with filesystem.open(f"{path}/{name}", "wb") as target:
-                _copy(files[name], target)
+        return url
+    for name in sorted(files, key=lambda name: (name == CARD, name)):
+        content = files[name]
+        with contextlib.ExitStack() as stack:
+            source = stack.enter_context(content.open("rb")) if isinstance(content, pathlib.Path) else None
+            stack.enter_context(_translated(url, key))
+            target = stack.enter_context(filesystem.open(f"{path}/{name}", "wb"))
+            _copy(source or content, target)
     return url
 
 
-def check(store_url: str) -> None:
-    """Make sure that a store can be opened here; nothing is read or written. Raises: InvalidStoreError."""
-    _open(store_url)
+def check(url: str, key: Key = NO_KEY) -> None:
+    """Make sure that a training's models (``training_url``) can be stored, as far as one can know before.
+
+    Of a local directory only that the next thing above it that exists may be written to; elsewhere an object
+    is written, listed and removed again. Raises: InvalidStoreError, StoreFailed.
+    """
+    filesystem, path = _open(url, key, CHECK_SECONDS)
+    if _is_local(filesystem):
+        above = next(place for place in (pathlib.Path(path), *pathlib.Path(path).parents) if place.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+            raise StoreFailed(url, f"{above} may not be written to; change its owner or its permissions")
+        return
+    probe = f"{path}/.probe-{secrets.token_hex(4)}"
+    with _translated(url, key):
+        filesystem.pipe_file(probe, b"Hanse looks whether it may write here.")
+        filesystem.ls(path, detail=False, refresh=True)
+        filesystem.rm_file(probe)
 
 
-def list_rounds(url: str) -> list[int]:
+def list_rounds(url: str, key: Key = NO_KEY) -> list[int]:
     """Return the saved rounds of a training (``training_url``), oldest first; none if nothing was saved yet.
 
-    Raises: InvalidStoreError.
+    Raises: InvalidStoreError, StoreFailed.
     """
-    filesystem, path = _open(url)
-    if not filesystem.isdir(path):
-        return []
-    names = (
-        str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in filesystem.ls(path, detail=False, refresh=True)
-    )
-    rounds = sorted(int(name) for name in names if _ROUND.match(name))
-    return [number for number in rounds if filesystem.exists(f"{path}/{number}/{CARD}")]
+    filesystem, path = _open(url, key)
+    with _translated(url, key):
+        if not filesystem.isdir(path):
+            return []
+        listed = filesystem.ls(path, detail=False, refresh=True)
+        names = (str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in listed)
+        rounds = sorted(int(name) for name in names if _ROUND.match(name))
+        return [number for number in rounds if filesystem.exists(f"{path}/{number}/{CARD}")]
 
 
-def read(url: str, name: str) -> bytes:
-    """Return one whole file of a saved model. Raises: InvalidStoreError, FileNotFoundError, OSError."""
-    filesystem, path = _open(url)
-    data: bytes = filesystem.cat_file(f"{path}/{name}")
-    return data
+def read(url: str, name: str, key: Key = NO_KEY) -> bytes:
+    """Return one whole file of a saved model.
+
+    Raises: InvalidStoreError, StoreFailed, FileNotFoundError, OSError.
+    """
+    filesystem, path = _open(url, key)
+    with _translated(url, key):
+        data: bytes = filesystem.cat_file(f"{path}/{name}")
+        return data
 
 
-def prune(url: str, keep_rounds: int) -> list[int]:
+def fetch(url: str, name: str, to: pathlib.Path, key: Key = NO_KEY) -> None:
+    """Copy one file of a saved model to this disk, in chunks.
+
+    Raises: InvalidStoreError, StoreFailed, FileNotFoundError, OSError.
+    """
+    filesystem, path = _open(url, key, CHECK_SECONDS)
+    with to.open("wb") as sink, _translated(url, key):
+        size = int(filesystem.info(f"{path}/{name}")["size"])
+        for start in range(0, size, COPY_CHUNK_BYTES):
+            end = min(start + COPY_CHUNK_BYTES, size)
+            sink.write(filesystem.cat_file(f"{path}/{name}", start=start, end=end))
+
+
+def prune(url: str, keep_rounds: int, key: Key = NO_KEY, *, latest: int | None = None) -> list[int]:
     """Remove all but the newest ``keep_rounds`` rounds of a training (``training_url``); return those
     removed.
 
     The card goes first, so that a half-removed round does not count. The newest round is never removed.
+    latest: the round that is the newest; higher ones are of an earlier training of this name, and stay.
 
-    Raises: InvalidStoreError, OSError.
+    Raises: InvalidStoreError, StoreFailed, OSError.
     """
-    filesystem, path = _open(url)
-    surplus = list_rounds(url)[: -max(keep_rounds, 1)]
-    for number in surplus:
-        filesystem.rm_file(f"{path}/{number}/{CARD}")
-        filesystem.rm(f"{path}/{number}", recursive=True)
+    filesystem, path = _open(url, key)
+    rounds = [number for number in list_rounds(url, key) if latest is None or number <= latest]
+    surplus = rounds[: -max(keep_rounds, 1)]
+    with _translated(url, key):
+        for number in surplus:
+            filesystem.rm_file(f"{path}/{number}/{CARD}")
+            filesystem.rm(f"{path}/{number}", recursive=True)
     return surplus
 
 
-def _open(url: str) -> tuple[Any, str]:
+def _open(url: str, key: Key, patience_seconds: float = object_stores.PATIENCE_SECONDS) -> tuple[Any, str]:
     parts = urllib.parse.urlsplit(url)
     if not parts.scheme:
         raise InvalidStoreError(url, "write it as a URL, for example file:///var/lib/hanse/models")
@@ -131,15 +210,84 @@ def _open(url: str) -> tuple[Any, str]:
         raise InvalidStoreError(
             url, "a file URL has three slashes and an absolute path: file:///var/lib/hanse/models"
         )
+    if parts.scheme == "s3" and not parts.netloc:
+        raise InvalidStoreError(url, "name a bucket: s3://BUCKET/PREFIX")
     try:
-        filesystem, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        if parts.scheme == "s3":
+            return _open_bucket(url, key, patience_seconds)
+        filesystem, path = fsspec.core.url_to_fs(url, use_listings_cache=False, **_options(key))
+    except object_stores.Incomplete as error:
+        raise InvalidStoreError(url, _of_the_secret(str(error))) from error
     except ImportError as error:
         package = _PACKAGES.get(parts.scheme, f"the fsspec package for {parts.scheme}://")
         why = f"{package} is not installed where this runs; use an image that has it, or another store"
         raise InvalidStoreError(url, why) from error
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
+        if key.files:  # the library may quote what it was given
+            why = f"{OPTIONS} of the Secret is not what fsspec's class for {parts.scheme}:// takes"
+            raise InvalidStoreError(url, why) from None
         raise InvalidStoreError(url, str(error)) from error
     return filesystem, str(path).rstrip("/")
+
+
+def _open_bucket(url: str, key: Key, patience_seconds: float) -> tuple[Any, str]:
+    import obstore.fsspec  # an extra of its own: hanse[s3]
+
+    opened = object_stores.options(_texts(key), key.endpoint, patience_seconds)
+    return obstore.fsspec.FsspecStore("s3", **opened), url.removeprefix("s3://").rstrip("/")
+
+
+def _options(key: Key) -> dict[str, Any]:
+    if not key.files:
+        return {}
+    if OPTIONS not in key.files:
+        raise object_stores.Incomplete(f"{OPTIONS} is missing")
+    try:
+        options = json.loads(key.files[OPTIONS])
+    except ValueError:
+        options = None
+    if not isinstance(options, dict):
+        raise object_stores.Incomplete(f"{OPTIONS} is not a JSON object")
+    return options
+
+
+def _texts(key: Key) -> dict[str, str]:
+    """What a Secret gives, or without one this process's environment."""
+    if not key.files:
+        return {name: os.environ[name] for name in object_stores.KNOWN if name in os.environ}
+    try:
+        texts = {name: value.decode() for name, value in key.files.items() if name in object_stores.KNOWN}
+    except UnicodeDecodeError:
+        raise object_stores.Incomplete("a key is not text") from None
+    if object_stores.KEY_ID not in texts and object_stores.KEY not in texts:
+        raise object_stores.Incomplete(f"{object_stores.KEY_ID} and {object_stores.KEY} are missing")
+    return texts
+
+
+def _of_the_secret(why: str) -> str:
+    return f"{why}; correct the Secret that spec.model.credentials names"
+
+
+@contextlib.contextmanager
+def _translated(url: str, key: Key) -> Iterator[None]:
+    """Say what goes wrong in a store elsewhere in one sentence; its own words may quote what opened it."""
+    try:
+        yield
+    except BlobError:
+        raise
+    except Exception as error:
+        parts = urllib.parse.urlsplit(url)
+        said = str(error)
+        if parts.scheme == "file" or (isinstance(error, FileNotFoundError) and "NoSuchBucket" not in said):
+            raise
+        if parts.scheme == "s3":
+            where = object_stores.endpoint_of(object_stores.options(_texts(key), key.endpoint))
+            why = object_stores.sentence(said, parts.netloc, where)
+        elif key.files:
+            why = f"{type(error).__name__}; check the store with its own tools and the same credentials"
+        else:
+            why = f"{type(error).__name__}: {' '.join(said.split())[:300]}"
+        raise StoreFailed(url, why) from None
 
 
 def _is_local(filesystem: Any) -> bool:
@@ -176,9 +324,11 @@ def _save_local(target: pathlib.Path, files: Mapping[str, bytes | pathlib.Path])
         os.close(descriptor)
 
 
-def _copy(content: bytes | pathlib.Path, target: Any) -> None:
-    if isinstance(content, pathlib.Path):
+def _copy(content: bytes | pathlib.Path | IO[bytes], target: Any) -> None:
+    if isinstance(content, bytes):
+        target.write(content)
+    elif isinstance(content, pathlib.Path):
         with content.open("rb") as source:
             shutil.copyfileobj(source, target, COPY_CHUNK_BYTES)
     else:
-        target.write(content)
+        shutil.copyfileobj(content, target, COPY_CHUNK_BYTES)

@@ -6,7 +6,9 @@ This module refuses to know claims that exist, and what an aggregator does with 
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import re
+import urllib.parse
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -24,6 +26,7 @@ class UnusableStore(ValueError):
 class ModelStore:
     """url: what the aggregator opens. name: what status calls it. claim: what is mounted at MOUNT, if any.
     made: whether the hub makes that claim. secret: what opens an object store, if it needs that.
+    address: IP address and port of an object store, if the manifest gives them.
     """
 
     url: str
@@ -31,6 +34,7 @@ class ModelStore:
     claim: str = ""
     made: bool = False
     secret: str = ""
+    address: tuple[str, int] | None = None
 
 
 def choose(spec: Mapping[str, Any], default_claim: str, default_url: str = "") -> ModelStore:
@@ -58,4 +62,20 @@ def choose(spec: Mapping[str, Any], default_claim: str, default_url: str = "") -
         raise UnusableStore(
             f"spec.model.store {wanted}: file:// is for simulations; use pvc://CLAIM or an object store"
         )
-    return ModelStore(wanted.rstrip("/"), wanted.rstrip("/"), secret=secret)
+    url, endpoint = wanted.rstrip("/"), str(model.get("endpoint") or "")
+    return ModelStore(url, url, secret=secret, address=_address(endpoint) if endpoint else None)
+
+
+def _address(endpoint: str) -> tuple[str, int] | None:
+    """IP address and port of a URL; None for a name, whose addresses may change."""
+    try:
+        parts = urllib.parse.urlsplit(endpoint)
+        host, port = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise UnusableStore(
+            f"spec.model.endpoint {endpoint}: want a URL like https://10.0.0.5:9000 ({error})"
+        ) from error
+    try:
+        return str(ipaddress.ip_address(host)), port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        return None

@@ -232,8 +232,22 @@ class ModelOutput(Model):
             Change.NEVER,
         ),
     ] = None
+    endpoint: Annotated[
+        Annotated[str, Field(max_length=512, pattern=r"^https?://[^\s/?#@]+/?$")] | None,
+        Doc(
+            "is the URL of S3-compatible storage, for example https://10.0.0.5:9000; it counts before "
+            "AWS_ENDPOINT_URL of the Secret; without either it is Amazon's. With an IP address, which must "
+            "not be a Service's, the aggregator reaches only that and the hub; else its way out is open.",
+            Change.NEVER,
+        ),
+    ] = None
     credentials: Annotated[
-        SecretReference | None, Doc("is the Secret that opens the store.", Change.NEVER)
+        SecretReference | None,
+        Doc(
+            "is the Secret that opens the store: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, and if needed "
+            "AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, AWS_REGION, ca.crt; for other stores options.json.",
+            Change.NEVER,
+        ),
     ] = None
     keep_rounds: Annotated[
         int,

@@ -137,6 +137,14 @@ def _held(status: Object, waiting: Object, events: Sequence[Object]) -> State:
         return Held(CONTAINER_NOT_CREATED, f"The container cannot be created: {_cut(message or reason)}")
     mount = _last(events, _MOUNT_EVENTS)
     if mount is not None:
+        missing = re.search(r'(secret|configmap) "([^"]+)" not found', str(mount.get("message") or ""))
+        if missing:
+            kind = {"secret": "Secret", "configmap": "ConfigMap"}[missing[1]]
+            return Held(
+                VOLUME_NOT_MOUNTED,
+                f"The {kind} {missing[2]} does not exist in the pod's namespace. Create it, and the pod "
+                "starts within two minutes; or correct the name.",
+            )
         return Held(
             VOLUME_NOT_MOUNTED,
             f"A volume cannot be mounted: {_cut(str(mount.get('message') or ''))} Check that the claim or "

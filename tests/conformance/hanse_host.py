@@ -46,10 +46,12 @@ async def run(
     strategy: Mapping[str, Any] | None = None,
     late: int = 0,
     spec: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Path:
     """Run an app; return the ServerApp's working directory with what it wrote.
 
-    `run_config` are overrides. The last `late` nodes join when the app runs already.
+    `run_config` are overrides; `settings` are more of the aggregator's configuration. The last `late` nodes
+    join when the app runs already.
     Raises: RuntimeError with the reason and the logs' last lines if the training does not complete.
     """
     work.mkdir(parents=True)  # noqa: ASYNC240  (nothing else runs yet)
@@ -62,7 +64,9 @@ async def run(
     watcher = asyncio.create_task(_fail_with(runtime, the_hub))
     try:
         await runtime.start(
-            _aggregator(work, authority, address, packed.digest, run_config, strategy, spec or {})
+            _aggregator(
+                work, authority, address, packed.digest, run_config, strategy, spec or {}, settings or {}
+            )
         )
         exchange = await asyncio.wait_for(the_hub.exchange_address, LIMIT_SECONDS)
         early = len(node_configs) - late
@@ -108,6 +112,7 @@ def _aggregator(
     run_config: Mapping[str, Any],
     strategy: Mapping[str, Any] | None,
     more: Mapping[str, Any],
+    settings: Mapping[str, Any],
 ) -> port.Workload:
     identity = identities.AggregatorIdentity(hub.TRUST_DOMAIN, NAMESPACE, NAME)
     own = hub.credentials_of(authority, identity, work / "aggregator" / "credentials")
@@ -134,7 +139,7 @@ def _aggregator(
         app_bundle=work / "app.fab",
         app_digest=digest,
         work_directory=work / "aggregator" / "work",
-        model_store=(work / "models").as_uri(),
+        **{"model_store": (work / "models").as_uri(), **settings},
     )
     return port.Workload(
         name="aggregator",

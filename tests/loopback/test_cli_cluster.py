@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import datetime as dt
+import hashlib
 import json
 import pathlib
 import re
@@ -18,11 +19,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from typer import testing
 
 from coordinator.cli import main, members
+from coordinator.clients import blobs, object_stores
 from coordinator.issuing import certificate_authority, token_secrets, tokens
 from federation.apps import bundle as bundles
 from federation.kube import client, errors
 from federation.trust import bundle
-from tests.fakes import controlplane
+from tests.fakes import controlplane, s3
 
 pytestmark = pytest.mark.controlplane
 
@@ -336,6 +338,38 @@ def test_models_come_from_a_url_and_are_checked(cluster: Cluster, tmp_path: path
     assert refused.exit_code == 1
     assert "somebody changed it" in refused.stderr
     assert list((tmp_path / "there").iterdir()) == []
+
+
+@pytest.mark.process
+def test_models_come_from_a_bucket_with_the_trainings_secret(
+    cluster: Cluster, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read with the caller's own rights; else the caller's environment counts, and a refusal says so."""
+    for name in object_stores.KNOWN:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAOFANOTHER")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-another")
+    uri = f"s3://{s3.BUCKET}/watched/bucket/2"
+    stored = training("bucket", phase="Completed", model={
+        "uri": uri, "sha256": hashlib.sha256(b"model").hexdigest(), "round": 2,
+    })  # fmt: skip
+    with s3.serve() as server:
+        stored["spec"]["model"] = {
+            "store": f"s3://{s3.BUCKET}", "endpoint": server.url, "credentials": {"secretName": "bucket-key"},
+        }  # fmt: skip
+        cluster.put(namespace("watched"), stored)
+        blobs.save(uri, {blobs.MODEL: b"model", blobs.CARD: b"{}"}, blobs.Key(server.secret()))
+        refused = cluster.hanse("models", "watched/bucket", "--to", str(tmp_path / "there"))
+        assert refused.exit_code == 2
+        assert f"denies access to bucket {s3.BUCKET}; check the access key" in refused.stderr
+        assert "your environment, as there is no Secret watched/bucket-key" in refused.stderr
+        assert "of-another" not in refused.output
+        data = {name: base64.b64encode(value).decode() for name, value in server.secret().items()}
+        metadata = {"name": "bucket-key", "namespace": "watched"}
+        cluster.put({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data})
+        fetched = cluster.hanse("models", "watched/bucket", "--to", str(tmp_path / "here"))
+    assert fetched.exit_code == 0, fetched.output
+    assert (tmp_path / "here" / "model.safetensors").read_bytes() == b"model"
 
 
 JOIN = (

@@ -17,6 +17,9 @@ compile() {
     fi
 }
 compile base pyproject.toml requirements/build.in "$@"
-compile dev pyproject.toml requirements/build.in --extra dev -c requirements/base.txt "$@"
+compile s3 pyproject.toml requirements/build.in --extra s3 -c requirements/base.txt "$@"
+compile dev pyproject.toml requirements/build.in --extra dev --extra s3 -c requirements/s3.txt "$@"
 compile bench pyproject.toml requirements/build.in --extra bench -c requirements/base.txt "$@"
-compile torch pyproject.toml requirements/build.in --extra dev --extra torch -c requirements/dev.txt "$@"
+compile torch pyproject.toml requirements/build.in --extra dev --extra s3 --extra torch -c requirements/dev.txt "$@"
+# The S3 server of the tests needs an older python-dateutil than the Kubernetes client does.
+compile s3-server requirements/s3-server.in requirements/build.in "$@"

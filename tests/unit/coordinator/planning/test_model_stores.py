@@ -20,6 +20,18 @@ CASES: dict[str, tuple[dict[str, Any], str, model_stores.ModelStore]] = {
         {"store": "s3://bucket/x/", "credentials": {"secretName": "keys"}}, "",
         model_stores.ModelStore("s3://bucket/x", "s3://bucket/x", secret="keys"),
     ),
+    "an object store at an address": (
+        {"store": "s3://bucket/x", "endpoint": "https://10.0.0.5:9000"}, "",
+        model_stores.ModelStore("s3://bucket/x", "s3://bucket/x", address=("10.0.0.5", 9000)),
+    ),
+    "an address without a port": (
+        {"store": "s3://bucket/x", "endpoint": "https://[fd00::5]"}, "",
+        model_stores.ModelStore("s3://bucket/x", "s3://bucket/x", address=("fd00::5", 443)),
+    ),
+    "an object store with a name": (
+        {"store": "s3://bucket/x", "endpoint": "http://s3.example.org:9000"}, "",
+        model_stores.ModelStore("s3://bucket/x", "s3://bucket/x"),
+    ),
     "the hub's object store": ({}, "s3://all", model_stores.ModelStore("s3://all", "s3://all")),
 }  # fmt: skip
 
@@ -42,3 +54,9 @@ def test_what_cannot_be_used_is_refused_with_the_way_out(store: str, want: str) 
     """The sentence says what to write instead."""
     with pytest.raises(model_stores.UnusableStore, match=want):
         model_stores.choose({"model": {"store": store}}, "hanse-models")
+
+
+def test_an_endpoint_that_is_no_address_is_refused() -> None:
+    """Before anything is made of it."""
+    with pytest.raises(model_stores.UnusableStore, match=r"spec.model.endpoint https://10.0.0.5:x"):
+        model_stores.choose({"model": {"store": "s3://b/x", "endpoint": "https://10.0.0.5:x"}}, "models")

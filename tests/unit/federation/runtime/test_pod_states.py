@@ -87,6 +87,11 @@ HELD = {
         [event("FailedMount", 'MountVolume.SetUp failed for volume "mount-0" : hostPath type check failed')],
         "VolumeNotMounted", "hostPath type check failed.",
     ),
+    "secret that does not exist": (
+        pod(phase="Pending", **container(waiting={"reason": "ContainerCreating"})),
+        [event("FailedMount", 'MountVolume.SetUp failed for volume "m" : secret "bucket-key" not found')],
+        "VolumeNotMounted", "The Secret bucket-key does not exist in the pod's namespace. Create it",
+    ),
     "no network plugin": (
         pod(phase="Pending", **container(waiting={"reason": "ContainerCreating"})),
         [event("FailedCreatePodSandBox", "Failed to create pod sandbox: cni plugin not initialized")],

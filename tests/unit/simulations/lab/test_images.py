@@ -140,9 +140,10 @@ def test_the_dockerfile_agrees_on_user_entrypoint_and_environment(name: str) -> 
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_the_dockerfile_agrees_on_what_is_inside(name: str) -> None:
-    """Envoy is in the coordinator alone, torch in one client alone, and Hanse's source comes last."""
+    """Envoy and object stores are in the coordinator alone, torch in one client, and Hanse comes last."""
     copied = re.findall(r"^COPY --from=(\S+)", inherited(name), re.MULTILINE)
     assert ("envoy" in copied) == (Layer.ENVOY in TARGETS[name].layers)
+    assert ("packages-stores" in copied) == (Layer.STORES in TARGETS[name].layers)
     assert ("packages-torch" in copied) == (Layer.TORCH in TARGETS[name].layers)
     assert "packages" in copied
     assert copied[-1] == "source"
@@ -163,7 +164,7 @@ def test_the_dockerfile_names_only_stages_that_there_are() -> None:
 def test_every_package_in_the_dockerfile_is_checked_by_hash() -> None:
     """pip installs nothing that is not locked, and builds nothing."""
     installs = re.findall(r"pip install (.+?)(?:&&|$)", DOCKERFILE.replace("\\\n", " "), re.MULTILINE)
-    assert len(installs) == 5
+    assert len(installs) == 6
     for each in installs:
         assert "--no-deps" in each
         assert ("--require-hashes" in each and "--only-binary=:all:" in each) or "--no-index" in each
@@ -172,7 +173,7 @@ def test_every_package_in_the_dockerfile_is_checked_by_hash() -> None:
 # --- what is in an image ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("what", ["packages", "torch", "envoy", "build"])
+@pytest.mark.parametrize("what", ["packages", "stores", "torch", "envoy", "build"])
 def test_the_dockerfile_gets_its_locks_from_a_file_that_runs_alone(what: str) -> None:
     """Nothing but Python is there yet: isolated, and outside the checkout."""
     done = subprocess.run(
@@ -196,6 +197,12 @@ def test_torch_is_added_to_the_packages_and_repeats_none() -> None:
     torch = locks.entries(locks.select(ROOT / "requirements", "torch"))
     assert {"torch", "scikit-learn"} <= set(torch)
     assert not set(torch) & set(locks.entries(locks.select(ROOT / "requirements", "packages")))
+
+
+def test_what_opens_object_stores_is_obstore_alone() -> None:
+    """One package without others of its own, in the coordinator's image only."""
+    assert set(locks.entries(locks.select(ROOT / "requirements", "stores"))) == {"obstore"}
+    assert [name for name, target in TARGETS.items() if Layer.STORES in target.layers] == ["coordinator"]
 
 
 def test_a_lock_with_one_version_for_each_python_stays_whole() -> None:
