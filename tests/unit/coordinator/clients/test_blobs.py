@@ -118,6 +118,6 @@ def test_options_of_other_stores_come_from_one_key(tmp_path: pathlib.Path) -> No
     """What is wrong with them is said without quoting them."""
     blobs.check("memory://models/a/b", blobs.Key({"options.json": b"{}"}))
     for text in (b"{secret", b'["secret"]'):
-        with pytest.raises(blobs.InvalidStoreError, match="options.json is not a JSON object") as error:
+        with pytest.raises(blobs.InvalidStoreError, match=r"options.json is not a JSON object") as error:
             blobs.check("memory://models/a/b", blobs.Key({"options.json": text}))
         assert "secret" not in str(error.value).replace("Secret", "")
