@@ -17,6 +17,7 @@ from federation.trust import bundle, certificates
 
 CA_SECRET = "hanse-ca"  # noqa: S105  # a name
 DOOR = "hanse-door"
+COORDINATOR = "hanse-coordinator"
 
 app = typer.Typer(
     name="token", help="Join tokens: what an edge needs to join this hub.", no_args_is_help=True
@@ -57,18 +58,19 @@ def create(
     random_bytes = secrets.token_bytes(tokens.ID_BYTES + tokens.SECRET_BYTES)
     token, record = tokens.create(random_bytes, expires_at=now + lifetime, cluster=cluster, approves=approve)
 
-    async def work(api: client.Client) -> tuple[str, str]:
+    async def work(api: client.Client) -> tuple[str, str, str]:
         where = hub or await _door(api, namespace)
         ca_hash = await _ca_hash(api, namespace)
         try:  # what the edge would refuse is refused here
             edge_manifests.Invitation(where, token.text, ca_hash, cluster or "any")
         except edge_manifests.InvalidInvitation as error:
             raise reach.Refused(str(error).replace("--name", "--cluster")) from error
+        deployment = await reach.absent_is_none(api.get("Deployment", COORDINATOR, namespace))
         await api.create(token_secrets.secret_of(record, namespace))
-        return where, ca_hash
+        return where, ca_hash, registry_of(deployment) if deployment else ""
 
-    where, ca_hash = reach.run(work, kubeconfig, context)
-    command = command_line(where, token.text, ca_hash, cluster)
+    where, ca_hash, registry = reach.run(work, kubeconfig, context)
+    command = command_line(where, token.text, ca_hash, cluster, registry)
     if form is output.Output.JSON:
         typer.echo(
             json.dumps(
@@ -138,10 +140,22 @@ def revoke(
     typer.echo(f"token {wanted} is revoked")
 
 
-def command_line(hub: str, token: str, ca_hash: str, cluster: str) -> str:
-    """Return the one line with which an edge joins."""
-    name = cluster or "NAME"
-    return f"hanse join {hub} --token {token} --ca-hash {ca_hash} --name {name} --apply"
+def command_line(hub: str, token: str, ca_hash: str, cluster: str, registry: str = "") -> str:
+    """Return the one line with which an edge joins; `registry` is named where it is not the release's."""
+    place = f" --registry {registry}" if registry else ""
+    return f"hanse join {hub} --token {token} --ca-hash {ca_hash} --name {cluster or 'NAME'}{place} --apply"
+
+
+def registry_of(deployment: client.Object) -> str:
+    """Return where the hub's own images are; empty for the release's place, or another image's name."""
+    images = [
+        container["image"]
+        for container in deployment["spec"]["template"]["spec"]["containers"]
+        if container["name"] == "coordinator"
+    ]
+    place, _, name = (images or [""])[0].partition("@")[0].rpartition("/")
+    released = edge_manifests.client_images()["hanse/coordinator"].rpartition("/")[0]
+    return place if name.partition(":")[0] == "coordinator" and place != released else ""
 
 
 def explanation(record: tokens.TokenRecord, expires: str) -> str:

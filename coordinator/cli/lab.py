@@ -154,8 +154,11 @@ def restore(edge: _Edge, name: _Name = _DEFAULT, form: _Form = output.Output.TEX
 @app.command()
 def load(
     archives: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE.tar…", help="Image archives, Docker's or OCI's.")
-    ],
+        list[Path] | None,
+        typer.Argument(
+            metavar="IMAGE.tar…", help="Image archives, Docker's or OCI's; left out: Hanse's own, built here."
+        ),
+    ] = None,
     cluster: Annotated[
         list[str] | None,
         typer.Option("--cluster", metavar="NAME", help="Only this cluster; may be given again."),
@@ -163,19 +166,28 @@ def load(
     name: _Name = _DEFAULT,
     form: _Form = output.Output.TEXT,
 ) -> None:
-    """Bring images into the clusters' nodes, without a registry.
+    """Bring images into the clusters' nodes, without a registry; Hanse's own unless archives are given.
 
-    Example: `hanse lab load images.tar --cluster edge-1`
+    Examples: `hanse lab load`, `hanse lab load images.tar --cluster edge-1`
     """
     with _refusing():
+        from simulations.lab import images
+
         lab = _there(name)
         found = lab.status()
         assert found is not None
-        if absent := [str(path) for path in archives if not path.is_file()]:
+        if absent := [str(path) for path in archives or () if not path.is_file()]:
             output.refuse(f"there is no file {absent[0]}")
         clusters = cluster or [each.name for each in found.clusters]
-        lab.load(archives, clusters)
-        files = [str(path) for path in archives]
+        files = [str(path) for path in archives or ()]
+        if archives:
+            lab.load(archives, clusters)
+        else:
+            progress = _Progress(form)
+            built = images.build(images.DEFAULT, lambda line: progress("images", line))
+            progress("images", "loading")
+            lab.load([images.together(built)], clusters)
+            files = [image.name for image in built]
         said = f"loaded {', '.join(files)} into {', '.join(clusters)}"
         _say(form, said, {"loaded": files, "clusters": clusters})
 
@@ -200,13 +212,13 @@ class _Progress:
 @contextlib.contextmanager
 def _refusing() -> Iterator[None]:
     """Turn what goes wrong into one sentence and an exit code."""
-    from simulations.lab import port
+    from simulations.lab import images, port
 
     try:
         yield
     except port.LabError as error:
         output.refuse(str(error))
-    except port.LabFailed as error:
+    except (port.LabFailed, images.ImagesMissing) as error:
         output.refuse(str(error), output.FAILED)
     except OSError as error:
         output.refuse(f"{error.filename or 'the lab'}: {error.strerror or error}", output.FAILED)

@@ -68,6 +68,26 @@ def test_where_the_door_is(spec: dict[str, Any], status: dict[str, Any], want: s
     assert join_tokens.door_address(service, ({"status": {"addresses": addresses}},)) == want
 
 
+@pytest.mark.parametrize(
+    "image, want",
+    [
+        ("localhost/hanse/coordinator:0.1.0", "localhost/hanse"),
+        ("registry.test:5000/hanse/coordinator@sha256:00", "registry.test:5000/hanse"),
+        ("registry.example/hanse/coordinator:0.1.0", ""),
+        ("registry.test/our-own-hub:7", ""),
+    ],
+)
+def test_a_join_names_the_registry_of_the_hub(image: str, want: str) -> None:
+    """A hub whose images are not where the release has them says so to its edges."""
+    containers = [{"name": "door", "image": "envoy"}, {"name": "coordinator", "image": image}]
+    deployment = {"spec": {"template": {"spec": {"containers": containers}}}}
+    assert join_tokens.registry_of(deployment) == want
+    line = join_tokens.command_line("hub:443", "t", "h", "zurich", want)
+    assert line == "hanse join hub:443 --token t --ca-hash h --name zurich" + (
+        f" --registry {want} --apply" if want else " --apply"
+    )
+
+
 def test_a_door_at_an_ipv6_address() -> None:
     """The address stands in brackets, as `hanse join` reads it."""
     ingress = [{"ip": "2001:db8::1"}]
