@@ -219,14 +219,14 @@ def quorum(snap: snapshot.Snapshot, members: tuple[selection.Membership, ...]) -
             "EdgeDataset of this name."
         )  # fmt: skip
     absent = [member for member in selected if member.reason in _MAY_COME]
-    out = [f"{member.cluster} {member.reason}" for member in selected if not member.placed]
+    out = ", ".join(f"{member.cluster} {member.reason}" for member in selected if not member.placed)
     if len(placed) + len(absent) >= minimum:
         return False, Reason.WAITING_FOR_CLUSTERS, (
             f"{len(placed)} of {minimum} needed clusters can take part now; waiting for "
             f"{_names([member.cluster for member in absent])}. Their entries below say what each one needs."
         )  # fmt: skip
     return False, Reason.QUORUM_NOT_REACHED, (
-        f"{len(placed)} of {minimum} needed clusters can take part ({', '.join(out)}). Let more "
+        f"{len(placed)} of {minimum} needed clusters can take part{f' ({out})' if out else ''}. Let more "
         "clusters join, resolve what "
         "their entries below name, or lower spec.clusters.minimum."
     )  # fmt: skip

@@ -121,6 +121,11 @@ QUORUM: dict[str, tuple[dict[str, Any], str]] = {
         "PolicyDenied). Let more clusters "
         "join, resolve what their entries below name, or lower spec.clusters.minimum.",
     ),
+    "too few have joined": (
+        {"clusters": THREE[:1]},
+        "False QuorumNotReached: 1 of 2 needed clusters can take part. Let more clusters "
+        "join, resolve what their entries below name, or lower spec.clusters.minimum.",
+    ),
     "enough": (
         {"clusters": THREE, "reports": scene.running("a", "b")},
         "True EnoughClusters: 2 of 3 selected clusters take part, 2 needed.",
