@@ -75,7 +75,7 @@ def _readable(line: str) -> str:
     """A line for people: our own JSON lines as time, level, event and fields; no control characters."""
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         entry = None
     if isinstance(entry, dict) and "event" in entry:
         shown = {key: value for key, value in entry.items() if key not in _SHOWN_OTHERWISE}

@@ -187,17 +187,24 @@ def _ended(pod: Object, terminated: Object | None, disruption: Object) -> Ended:
 
 
 def last_words(text: str) -> tuple[str, str]:
-    """Return the reason and message that a workload left in its termination log; empty if it left none."""
+    """Return the reason and message that a workload left in its termination log; empty if it left none.
+
+    An app may write there too, and anything: also what nests too deeply, and what a terminal would obey.
+    """
     try:
         left = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "", ""
     if not isinstance(left, dict):
         return "", ""
     reason, message = left.get("reason"), left.get("message")
     if not isinstance(reason, str) or not re.fullmatch(r"[A-Z][A-Za-z0-9]{0,62}", reason):
         return "", ""
-    return reason, message[:2000] if isinstance(message, str) else ""
+    return reason, _printable(message[:2000]) if isinstance(message, str) else ""
+
+
+def _printable(text: str) -> str:
+    return "".join(one if one.isprintable() or one == "\n" else " " for one in text)
 
 
 def _exit(terminated: Object | None) -> tuple[int | None, str | None]:

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from typer import testing
 
-from coordinator.cli import main, simulate, summary
+from coordinator.cli import logs, main, simulate, summary
 from simulations.local import engine, results
 from simulations.local.errors import SimulationFailed
 from tests.process import federations
@@ -211,3 +211,8 @@ def test_log_of_nobody(run: Path) -> None:
 
     assert result.exit_code == 2
     assert "no such process; this run has aggregator" in result.stderr
+
+
+def test_a_log_line_of_an_app_that_nests_too_deeply_is_shown_as_it_is() -> None:
+    """An app prints what it likes; reading its log goes on."""
+    assert logs._readable("[" * 5000) == "[" * 5000

@@ -219,3 +219,23 @@ def test_a_job_whose_pod_is_gone_has_ended() -> None:
 def test_what_are_no_last_words(text: str) -> None:
     """Whatever a program leaves there, reading it does not fail."""
     assert pod_states.last_words(text) == ("", "")
+
+
+LAST_WORDS = {
+    "nested too deeply": ("[" * 4096, ("", "")),
+    "half a character": ('{"reason": "Ended", "message": "\\ud800"}', ("Ended", " ")),
+    "clears the screen": (
+        '{"reason": "Ended", "message": "\\u001b[2Jdone\\nor not"}',
+        ("Ended", " [2Jdone\nor not"),
+    ),
+    "no reason": ('{"reason": "\\u001b[2J", "message": "done"}', ("", "")),
+    "no text": ('{"reason": "Ended", "message": {"a": 1}}', ("Ended", "")),
+    "too long": ('{"reason": "Ended", "message": "' + "x" * 3000 + '"}', ("Ended", "x" * 2000)),
+}
+
+
+@pytest.mark.parametrize("case", LAST_WORDS)
+def test_last_words_of_an_app_that_lies(case: str) -> None:
+    """An app may write anything into its termination log: it harms neither reader nor terminal."""
+    text, want = LAST_WORDS[case]
+    assert pod_states.last_words(text) == want
