@@ -119,7 +119,9 @@ class Clusters:
             "round": {"deadlineSeconds": 120},
         }
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
-        self.apply(HUB, namespace, app)
+        self.apply(HUB, namespace)
+        self.kubectl(HUB, "delete", "ft", name, "-n", NAMESPACE, "--ignore-not-found", "--timeout=60s")
+        self.apply(HUB, app)
         self.apply(HUB, _own("FederatedTraining", name, NAMESPACE, defaults | spec))
 
     def change(self, name: str, patch: Mapping[str, Any]) -> None:
