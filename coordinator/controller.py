@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from coordinator import caches, workloads
 from coordinator.clients import members
-from coordinator.planning import desired, snapshot, status
+from coordinator.planning import desired, history, news, snapshot, status
 from federation.api import cluster as cluster_api
 from federation.api import reasons
 from federation.runtime import port as runtimes
@@ -38,6 +38,9 @@ RETRY_SECONDS = 5.0
 
 STOP_GRACE_SECONDS = 10.0
 """An aggregator that is to stop may finish what it writes; a model was stored before it said so."""
+
+STORING_SECONDS = 60.0
+"""An aggregator whose training is stopped for good may store the model of its last round."""
 
 CONFLICT_SECONDS = 0.25
 """A newer state than the one that was planned on is on its way here; if not, it is asked for again after so
@@ -137,11 +140,14 @@ class Controller:
         limits: snapshot.Limits,
         stop_grace_seconds: float = STOP_GRACE_SECONDS,
         certificate_seconds: float = 86_400.0,
+        finished_kept: int | None = None,
     ) -> None:
         """Wire it; nothing runs before `run`.
 
         certificate_seconds: how long a certificate of a training that is deleted may still be good.
+        finished_kept: so many finished trainings stay in each namespace; None keeps all.
         """
+        self._finished_kept = finished_kept
         self._certificate_seconds = certificate_seconds
         self._store = store
         self._agents = agents
@@ -255,6 +261,12 @@ class Controller:
         self._asked = {cluster for cluster, assignments in wanted.items() if assignments}
         self._agents.release()
         self._workloads.sweep({resource["metadata"]["uid"] for resource in self._trainings.values()})
+        for namespace, name in history.surplus(list(self._trainings.values()), self._finished_kept):
+            try:
+                await self._delete(stores.Key(TRAINING, namespace, name))
+            except stores.StoreError as error:
+                _report("finished training not deleted", error, training=f"{namespace}/{name}")
+                rechecks.append(self._now() + RETRY_SECONDS)
         for cluster, references in running.items():
             try:
                 await self._apply_trainings(cluster, references)
@@ -285,11 +297,14 @@ class Controller:
             return _Outcome(training, plan, recheck_at=now + APP_SECONDS)
         expires_at = status.expires_at(training)
         if expires_at is not None and expires_at <= now:
-            _log.info("finished training deleted", training=f"{key.namespace}/{key.name}")
-            with contextlib.suppress(stores.NotFoundError):
-                await self._store.delete(key)
+            await self._delete(key)
             expires_at = None
         return _Outcome(training, plan, recheck_at=expires_at)
+
+    async def _delete(self, key: stores.Key) -> None:
+        _log.info("finished training deleted", training=f"{key.namespace}/{key.name}")
+        with contextlib.suppress(stores.NotFoundError):
+            await self._store.delete(key)
 
     async def _gather(self, resource: stores.Resource) -> snapshot.Snapshot:
         training = snapshot.training_of(resource, await self._apps.resolve(resource))
@@ -306,12 +321,19 @@ class Controller:
         )
         process = self._workloads.find(training.uid)
         over = desired.ended(training) or training.suspended
+        left = None if process is None or process.exit is None else process.exit.finished
         if process is not None and process.gone and over and process.winding_down is not None:
             # It was told to end, has ended, and the status knows: nothing of it matters any more.
             self._workloads.drop(process)
             process = None
+        observed = self._aggregators.observed(training.uid)
+        if left is not None and observed.progress.finished is None:
+            # It could tell nobody, and left word.
+            observed = dataclasses.replace(
+                observed, progress=dataclasses.replace(observed.progress, finished=left)
+            )
         aggregator = dataclasses.replace(
-            self._aggregators.observed(training.uid),
+            observed,
             started=process is not None,
             # That it ended because of a suspension is no failure, even if the suspension is over by now.
             exit=None if process is None or process.suspended else process.exit,
@@ -332,7 +354,9 @@ class Controller:
                 await self._workloads.start(training, clusters)
         elif process is not None and process.winding_down is None:
             process.suspended = plan.stage is desired.Stage.SUSPENDED
-            self._workloads.wind_down(process, self._stop_grace_seconds)
+            storing = plan.stage is desired.Stage.STOPPING
+            seconds = max(self._stop_grace_seconds, STORING_SECONDS if storing else 0.0)
+            self._workloads.wind_down(process, seconds)
 
     def _unheard_until(self, training: snapshot.Training) -> float:
         """Until when the words of an aggregator that was taken over are waited for, unix seconds."""
@@ -362,22 +386,25 @@ class Controller:
             return False  # the newer state is on its way here
         self._written[snap.training.uid] = rendered, stored.get("status") or {}
         self._caches[key.kind].observe(stores.Change(stores.ChangeType.MODIFIED, stored))
+        await self._record(key, news.between(before, rendered))
         if rendered["phase"] != before.get("phase"):
-            why = status.phase_condition(rendered)
-            bad = rendered["phase"] == reasons.TrainingPhase.FAILED
-            kind = stores.EventType.WARNING if bad else stores.EventType.NORMAL
-            try:
-                await self._store.record_event(stores.Event(key, kind, why["reason"], why["message"]))
-            except stores.StoreError as error:
-                _report("event not recorded", error, training=f"{key.namespace}/{key.name}")
             _log.info(
                 "training changed phase",
                 training=f"{key.namespace}/{key.name}",
                 previous=before.get("phase", ""),
                 state=rendered["phase"],
-                reason=why["reason"],
+                reason=rendered["summary"]["reason"],
             )
         return True
+
+    async def _record(self, key: stores.Key, happened: Sequence[news.News]) -> None:
+        for one in happened:
+            kind = stores.EventType.WARNING if one.warning else stores.EventType.NORMAL
+            try:
+                await self._store.record_event(stores.Event(key, kind, one.reason, one.message))
+            except stores.StoreError as error:
+                _report("event not recorded", error, training=f"{key.namespace}/{key.name}")
+                return
 
     async def _apply_trainings(self, name: str, references: list[dict[str, str]]) -> None:
         if members.key(name) not in self._clusters:

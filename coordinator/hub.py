@@ -120,6 +120,7 @@ class Coordinator:
             limits=limits,
             stop_grace_seconds=settings.stop_grace_seconds,
             certificate_seconds=max(lifetimes.aggregator_seconds, lifetimes.client_seconds),
+            finished_kept=settings.finished_trainings_kept,
         )
         self._enrollment = enrollment.Enrollment(
             given.tokens,

@@ -16,7 +16,7 @@ from federation.kube import client
 from simulations.local import view
 
 KIND = "FederatedTraining"
-FINAL_PHASES = frozenset({"Completed", "Failed"})
+FINAL_PHASES = frozenset({"Completed", "Failed", "Stopped"})
 
 Training = Annotated[str, typer.Argument(metavar="NAMESPACE/NAME", help="The training.")]
 
@@ -30,7 +30,7 @@ def watch(
     context: reach.Context = None,
     form: reach.Form = output.Output.TEXT,
 ) -> None:
-    """Follow a training until it ends; exit with 0 if it completed.
+    """Follow a training until it is completed, failed or stopped; exit with 0 if it completed.
 
     Example: `hanse watch cardiology/hospitals`
     """
@@ -117,6 +117,6 @@ def last_lines(training: str, status: dict[str, Any]) -> list[str]:
     model = status.get("model")
     if model:
         lines += [f"model   {model['uri']}", f"sha256  {model['sha256']}", f"next    hanse models {training}"]
-    elif state != "Completed":
+    elif state == "Failed":
         lines.append(f"next    hanse logs {training}")
     return lines

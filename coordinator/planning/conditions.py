@@ -21,7 +21,7 @@ def condition(type_: str, status: bool | None, reason: str, message: str) -> dic
         "type": str(type_),
         "status": text,
         "reason": str(reason),
-        "message": bounded(message, MAXIMUM_MESSAGE_CHARACTERS),
+        "message": bounded(sentence(message), MAXIMUM_MESSAGE_CHARACTERS),
     }
 
 
@@ -57,6 +57,14 @@ def merge(
 def find(status: Mapping[str, Any], type_: str) -> Mapping[str, Any] | None:
     """Return the condition of a type."""
     return next((entry for entry in status.get("conditions") or () if entry["type"] == type_), None)
+
+
+def sentence(message: str) -> str:
+    """Return the message with a full stop at the end of its first line; what follows is a log's tail."""
+    first, line_break, rest = message.partition("\n")
+    if first and first[-1] not in ".!?:…":
+        first += "."
+    return f"{first}{line_break}{rest}"
 
 
 def bounded(message: str, characters: int) -> str:

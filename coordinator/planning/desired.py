@@ -22,6 +22,7 @@ class Stage(enum.Enum):
     """Where a training is in its life."""
 
     ENDED = "Ended"
+    STOPPING = "Stopping"
     SUSPENDED = "Suspended"
     NOT_ACCEPTED = "NotAccepted"
     WAITING = "Waiting"
@@ -31,6 +32,9 @@ class Stage(enum.Enum):
 
 ACTIVE = frozenset({Stage.STARTING, Stage.RUNNING})
 """Stages in which the aggregator is wanted."""
+
+_ASKED = ACTIVE | {Stage.WAITING, Stage.STOPPING}
+"""Stages in which clusters are asked: one that stops is over for them when its aggregator says so."""
 
 
 DEFAULT_MAXIMUM_RESTARTS = 3
@@ -91,7 +95,8 @@ class Plan:
     """What should be the case.
 
     ``quorum`` is the finding about spec.clusters.minimum; ``failure`` how the training failed, if it did;
-    ``recheck_at`` the unix time at which the plan may change by itself.
+    ``stopped`` whether it ended because spec.stop is true; ``recheck_at`` the unix time at which the plan may
+    change by itself.
     """
 
     stage: Stage
@@ -101,6 +106,7 @@ class Plan:
     rules: RoundRules
     quorum: tuple[bool, str, str]
     failure: snapshot.Problem | None = None
+    stopped: bool = False
     stop: Stop | None = None
     recheck_at: float | None = None
 
@@ -119,7 +125,9 @@ def plan(snap: snapshot.Snapshot) -> Plan:
     failure = failure_of(snap)
     grace_ends = start_grace_ends(snap, members)
     stage = _stage(snap, members, failure, grace_ends)
-    asked = stage in ACTIVE or stage is Stage.WAITING
+    asked = stage in _ASKED
+    finished = snap.aggregator.progress.finished
+    succeeded = finished is not None and finished.succeeded
     return Plan(
         stage=stage,
         members=members,
@@ -130,31 +138,47 @@ def plan(snap: snapshot.Snapshot) -> Plan:
         rules=_rules(snap.training),
         quorum=quorum(snap, members),
         failure=failure,
+        stopped=stage is Stage.ENDED and failure is None and not succeeded and snap.training.stop,
         stop=_stop(snap, stage),
         recheck_at=_recheck_at(snap, members, grace_ends if stage is Stage.WAITING else None),
     )
 
 
+_TOLD_TO_END = frozenset({Reason.STOP_REQUESTED, Reason.SUSPEND_REQUESTED})
+
+
 def failure_of(snap: snapshot.Snapshot) -> snapshot.Problem | None:
-    """Return how the training failed, if the aggregator said so or ended without saying anything."""
+    """Return how the training failed, if the aggregator said so or ended without saying anything.
+
+    That it ended because it was told to is no failure.
+    """
     aggregator = snap.aggregator
     finished = aggregator.progress.finished
     if finished is not None:
-        return (
-            None if finished.succeeded else _with_tail(finished.reason, finished.message, finished.log_tail)
-        )
-    if aggregator.exit is not None and not snap.training.suspended:
+        if finished.succeeded or finished.reason in _TOLD_TO_END:
+            return None
+        return _with_tail(finished.reason, finished.message, finished.log_tail)
+    if aggregator.exit is not None and not snap.training.suspended and not snap.training.stop:
         how = aggregator.exit.description.rstrip(".")
         message = f"The aggregator ended without a result: {how}. Its last lines say why."
         return _with_tail(Reason.SERVER_APP_EXITED, message, aggregator.exit.log_tail)
     return None
 
 
+FINAL = frozenset(
+    {
+        reasons.TrainingCondition.COMPLETED,
+        reasons.TrainingCondition.FAILED,
+        reasons.TrainingCondition.STOPPED,
+    }
+)
+"""A training that has one of these conditions is over."""
+
+
 def ended(training: snapshot.Training) -> bool:
     """Whether the status says that the training is over; it does not begin again."""
     return any(
-        condition["type"] in (reasons.TrainingCondition.COMPLETED, reasons.TrainingCondition.FAILED)
-        and condition["status"] == "True"
+        condition["type"] in FINAL and condition["status"] == "True"
         for condition in training.status.get("conditions") or ()
     )
 
@@ -245,8 +269,12 @@ def _stage(
     grace_ends: float | None,
 ) -> Stage:
     training, aggregator = snap.training, snap.aggregator
-    if ended(training) or failure is not None or aggregator.progress.finished is not None:
+    finished = aggregator.progress.finished
+    if ended(training) or failure is not None or (finished is not None and finished.succeeded):
         return Stage.ENDED
+    if training.stop:
+        going = aggregator.started and aggregator.exit is None and finished is None
+        return Stage.STOPPING if going else Stage.ENDED
     if training.suspended:
         return Stage.SUSPENDED
     if isinstance(training.app, snapshot.Problem):
@@ -265,7 +293,7 @@ def _assignment(snap: snapshot.Snapshot, stage: Stage) -> Assignment:
     assert isinstance(training.app, snapshot.App)
     client = spec.get("client") or {}
     resources = client.get("resources") or {}
-    ready = stage in ACTIVE
+    ready = stage in ACTIVE or stage is Stage.STOPPING
     return Assignment(
         uid=training.uid,
         namespace=training.namespace,
@@ -310,6 +338,8 @@ def _rules(training: snapshot.Training) -> RoundRules:
 
 
 def _stop(snap: snapshot.Snapshot, stage: Stage) -> Stop | None:
+    if stage is Stage.STOPPING:
+        return Stop(Reason.STOP_REQUESTED, "spec.stop is true; the training is over.")
     if stage is Stage.SUSPENDED:
         return Stop(Reason.SUSPEND_REQUESTED, "spec.suspend is true; set it to false to go on.")
     return None

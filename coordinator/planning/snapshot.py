@@ -84,6 +84,11 @@ class Training:
         """Whether the spec asks to pause."""
         return bool(self.spec.get("suspend", False))
 
+    @property
+    def stop(self) -> bool:
+        """Whether the spec asks to end for good."""
+        return bool(self.spec.get("stop", False))
+
     def placed_before(self) -> frozenset[str]:
         """The clusters that hold a place by the last status; they keep it when places are scarce."""
         entries = self.status.get("clusters", ())
@@ -174,11 +179,14 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True)
 class Exit:
-    """The aggregator's process ended; `reason` is set if more is known than its exit status."""
+    """The aggregator's process ended; `reason` is set if more is known than its exit status, `finished` if it
+    left word of the training's end.
+    """
 
     description: str
     log_tail: tuple[str, ...] = ()
     reason: str = ""
+    finished: Finished | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ decided, in sentences that name the next step.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from coordinator.planning import conditions, desired, progress, selection, snapshot
@@ -18,8 +19,24 @@ State = reasons.ClusterState
 
 _KEPT = ("round", "startedAt", "metrics", "transfer", "phaseSeconds", "model")
 _CLUSTER_MESSAGE_CHARACTERS = 1024
+_NAMES = 8
+"""A condition's message may be long, but nobody reads a thousand names."""
 
-_FINAL = frozenset({State.EXCLUDED, State.REFUSED, State.FAILED, State.LEFT, State.LOST})
+_KEPT_OF_CLUSTER = ("round", "examples", "lastUpdateAt", "bytesUp", "bytesDown")
+_LASTING = frozenset({State.EXCLUDED, State.REFUSED, State.FAILED, State.LEFT, State.LOST})
+_AT_WORK = snapshot.TAKING_PART - {State.SELECTED, State.WAITING, State.LOST}
+
+_EXPLAINS = {
+    Phase.PENDING: Condition.ACCEPTED,
+    Phase.WAITING: Condition.QUORUM_REACHED,
+    Phase.PREPARING: Condition.RUNNING,
+    Phase.RUNNING: Condition.RUNNING,
+    Phase.SUSPENDED: Condition.SUSPENDED,
+    Phase.COMPLETED: Condition.COMPLETED,
+    Phase.FAILED: Condition.FAILED,
+    Phase.STOPPED: Condition.STOPPED,
+}
+"""Which condition explains a phase best."""
 
 
 def render(snap: snapshot.Snapshot, plan: desired.Plan) -> dict[str, Any]:
@@ -41,12 +58,19 @@ def render(snap: snapshot.Snapshot, plan: desired.Plan) -> dict[str, Any]:
     }
     if isinstance(training.app, snapshot.App) and training.app.digest:
         status["app"] = {"digest": training.app.digest}
-    quiet = not current.round and not current.metrics and current.finished is None
+    quiet = not current.round and not current.metrics
     if quiet and plan.stage not in desired.ACTIVE:
-        # Nothing runs: what an earlier run left stays visible.
+        # Nothing runs, or its end is known and nothing else: what was written before stays visible.
         status |= {key: training.status[key] for key in _KEPT if key in training.status}
     else:
         status |= _figures(training, current)
+    finished = current.finished
+    if finished is not None and finished.model_uri:
+        status["model"] = {
+            "uri": finished.model_uri, "sha256": finished.model_sha256, "round": finished.model_round,
+        }  # fmt: skip
+        if quiet and "round" in status and status["round"]["current"] < finished.model_round:
+            status["round"] = status["round"] | {"current": finished.model_round}
     if plan.stage is desired.Stage.ENDED:
         status["completedAt"] = snapshot.timestamp(snap.now)
     status["summary"] = _summary(status, plan)
@@ -74,18 +98,16 @@ def _figures(training: snapshot.Training, current: snapshot.Progress) -> dict[st
         figures["phaseSeconds"] = {
             name: quantity(round(seconds, 3)) for name, seconds in sorted(current.phase_seconds.items())
         }
-    finished = current.finished
-    if finished is not None and finished.model_uri:
-        figures["model"] = {
-            "uri": finished.model_uri, "sha256": finished.model_sha256, "round": finished.model_round,
-        }  # fmt: skip
     return figures
 
 
 def _summary(status: dict[str, Any], plan: desired.Plan) -> dict[str, Any]:
     """What print columns show."""
     selected = [member for member in plan.members if member.reason != selection.Reason.NOT_SELECTED]
-    taking_part = [member for member in selected if member.placed and member.agreed]
+    completed = {entry["name"] for entry in status["clusters"] if entry["state"] == State.COMPLETED}
+    taking_part = [
+        member for member in selected if (member.placed and member.agreed) or member.cluster in completed
+    ]
     summary = {"clusters": f"{len(taking_part)}/{len(selected)}"}
     if "round" in status:
         counters = status["round"]
@@ -94,6 +116,7 @@ def _summary(status: dict[str, Any], plan: desired.Plan) -> dict[str, Any]:
         )
     if metric := _headline(status.get("metrics", [])):
         summary["metric"] = metric
+    summary["reason"] = phase_condition(status)["reason"]
     return summary
 
 
@@ -112,14 +135,17 @@ def phase(snap: snapshot.Snapshot, plan: desired.Plan) -> Phase:
     """Return the one word for people."""
     match plan.stage:
         case desired.Stage.ENDED:
-            return Phase.FAILED if plan.failure is not None else Phase.COMPLETED
+            if plan.failure is not None:
+                return Phase.FAILED
+            return Phase.STOPPED if plan.stopped else Phase.COMPLETED
         case desired.Stage.SUSPENDED:
             return Phase.SUSPENDED
         case desired.Stage.NOT_ACCEPTED:
             return Phase.PENDING
-        case desired.Stage.RUNNING:
+        case desired.Stage.RUNNING | desired.Stage.STOPPING:
             return Phase.RUNNING
-    return Phase.WAITING
+    enough = sum(member.placed for member in plan.members) >= snap.training.minimum_clusters
+    return Phase.PREPARING if enough else Phase.WAITING
 
 
 def quantity(value: float) -> str:
@@ -140,15 +166,7 @@ def expires_at(training: snapshot.Training) -> float | None:
 def phase_condition(status: dict[str, Any]) -> dict[str, Any]:
     """Return the condition that explains the phase best; an Event takes its reason and message."""
     by_type = {entry["type"]: entry for entry in status["conditions"]}
-    explains = {
-        Phase.PENDING: Condition.ACCEPTED,
-        Phase.WAITING: Condition.QUORUM_REACHED,
-        Phase.RUNNING: Condition.RUNNING,
-        Phase.SUSPENDED: Condition.SUSPENDED,
-        Phase.COMPLETED: Condition.COMPLETED,
-        Phase.FAILED: Condition.FAILED,
-    }
-    found: dict[str, Any] = by_type[explains[Phase(status["phase"])]]
+    found: dict[str, Any] = by_type[_EXPLAINS[Phase(status["phase"])]]
     return found
 
 
@@ -160,8 +178,12 @@ def _conditions(snap: snapshot.Snapshot, plan: desired.Plan) -> list[dict[str, A
     else:
         valid = "The manifest is valid and the app is readable."
         accepted = conditions.condition(Condition.ACCEPTED, True, Reason.VALID, valid)
-    completed = plan.stage is desired.Stage.ENDED and plan.failure is None
-    if completed:
+    ended = plan.stage is desired.Stage.ENDED
+    completed = ended and plan.failure is None and not plan.stopped
+    reason: str
+    if ended and not completed:
+        reason, message = Reason.ENDED_EARLY, "The training ended before its last round."
+    elif completed:
         reason = (finished.reason if finished else "") or Reason.ALL_ROUNDS_DONE
         message = (finished.message if finished else "") or "All rounds are done and the model is stored."
     else:
@@ -173,10 +195,10 @@ def _conditions(snap: snapshot.Snapshot, plan: desired.Plan) -> list[dict[str, A
         failed = conditions.condition(
             Condition.FAILED, False, Reason.NOT_FAILED, "Nothing has ended the training."
         )
-    suspended = snap.training.suspended
+    suspended = snap.training.suspended and not ended
     return [
         accepted,
-        conditions.condition(Condition.QUORUM_REACHED, *plan.quorum),
+        conditions.condition(Condition.QUORUM_REACHED, *_quorum(snap, plan)),
         _running(snap, plan),
         conditions.condition(Condition.COMPLETED, completed, reason, message),
         failed,
@@ -184,9 +206,31 @@ def _conditions(snap: snapshot.Snapshot, plan: desired.Plan) -> list[dict[str, A
             Condition.SUSPENDED,
             suspended,
             Reason.SUSPEND_REQUESTED if suspended else Reason.NOT_SUSPENDED,
-            "spec.suspend is true; set it to false to go on." if suspended else "spec.suspend is false.",
+            _SUSPENDED if suspended else _NOT_SUSPENDED,
+        ),
+        conditions.condition(
+            Condition.STOPPED,
+            plan.stopped,
+            Reason.STOP_REQUESTED if plan.stopped else Reason.NOT_STOPPED,
+            _STOPPED if plan.stopped else "Nobody has stopped the training.",
         ),
     ]
+
+
+def _quorum(snap: snapshot.Snapshot, plan: desired.Plan) -> tuple[bool, str, str]:
+    """The finding about the quorum; of an end that was found by a new leader, the one that was written."""
+    known = conditions.find(snap.training.status, Condition.QUORUM_REACHED)
+    if plan.stage is desired.Stage.ENDED and not snap.aggregator.progress.clusters and known is not None:
+        return known["status"] == "True", known["reason"], known["message"]
+    return plan.quorum
+
+
+_SUSPENDED = "The training rests because spec.suspend is true; set it to false to start it again."
+_NOT_SUSPENDED = "The training does not rest."
+_STOPPED = (
+    "The training was stopped because spec.stop is true; what it reached stays here. To train again, create "
+    "another FederatedTraining."
+)
 
 
 def _running(snap: snapshot.Snapshot, plan: desired.Plan) -> dict[str, Any]:
@@ -201,8 +245,21 @@ def _running(snap: snapshot.Snapshot, plan: desired.Plan) -> dict[str, Any]:
             message = current.message or "The aggregator is being started."
             if waiting is not None:
                 message = f"The aggregator cannot run yet ({waiting.reason}): {waiting.message}"
+            message = f"{conditions.sentence(message)}{_still_preparing(plan)}"
             return conditions.condition(Condition.RUNNING, False, Reason.STARTING, message)
-        case desired.Stage.ENDED if plan.failure is None:
+        case desired.Stage.WAITING if phase(snap, plan) is Phase.PREPARING:
+            message = (
+                f"It starts when the other clusters have answered or had time to.{_still_preparing(plan)}"
+            )
+            return conditions.condition(Condition.RUNNING, False, Reason.STARTING, message)
+        case desired.Stage.STOPPING:
+            return conditions.condition(
+                Condition.RUNNING,
+                True,
+                Reason.STOPPING,
+                "spec.stop is true: the aggregator stores the model of its last round and ends.",
+            )
+        case desired.Stage.ENDED if plan.failure is None and not plan.stopped:
             return conditions.condition(
                 Condition.RUNNING, False, Reason.ALL_ROUNDS_DONE, "The training is over."
             )
@@ -211,14 +268,14 @@ def _running(snap: snapshot.Snapshot, plan: desired.Plan) -> dict[str, Any]:
                 Condition.RUNNING,
                 False,
                 Reason.ENDED_EARLY,
-                "The training is over; the condition Failed says why.",
+                f"The training is over; the condition {'Stopped' if plan.stopped else 'Failed'} says why.",
             )
         case desired.Stage.SUSPENDED:
             return conditions.condition(
                 Condition.RUNNING,
                 False,
                 Reason.SUSPEND_REQUESTED,
-                "spec.suspend is true; set it to false to go on.",
+                _SUSPENDED,
             )
     return conditions.condition(
         Condition.RUNNING,
@@ -237,13 +294,17 @@ def _cluster(member: selection.Membership, snap: snapshot.Snapshot, plan: desire
     state, reason, message = member.state, member.reason, member.message
     report = snap.reports.get(member.cluster)
     known = snap.aggregator.progress.clusters.get(member.cluster)
-    if plan.stage is desired.Stage.ENDED and member.agreed and state not in _FINAL:
+    before = _before(snap, member.cluster)
+    if plan.stage is desired.Stage.ENDED and _took_part(member, before):
         # What was wrong with its last update stays to be read after the end.
         state, reason = State.COMPLETED, known.reason if known else ""
         message = known.message if known and reason else "It took part until the training ended."
+    elif member.placed and plan.stage in _RESTS:
+        state, reason, message = State.SELECTED, "", _RESTS[plan.stage]
     entry: dict[str, Any] = {"name": member.cluster, "state": str(state)}
     if reason:
         entry["reason"] = str(reason)
+    message = conditions.sentence(message)
     if state is State.FAILED and report is not None and report.log_tail:
         message = "\n".join((message, *report.log_tail))
     if message:
@@ -257,7 +318,42 @@ def _cluster(member: selection.Membership, snap: snapshot.Snapshot, plan: desire
             entry["lastUpdateAt"] = snapshot.timestamp(known.last_update_at)
         if known.bytes_sent or known.bytes_received:
             entry["bytesUp"], entry["bytesDown"] = known.bytes_received, known.bytes_sent
+    elif plan.stage is desired.Stage.ENDED:
+        entry |= {key: before[key] for key in _KEPT_OF_CLUSTER if key in before}
     return entry
+
+
+_RESTS = {
+    desired.Stage.SUSPENDED: "It is asked again when spec.suspend is false.",
+    desired.Stage.NOT_ACCEPTED: "It is asked when the training is accepted.",
+}
+"""What is said of a cluster that would take part while nobody is asked."""
+
+
+def _took_part(member: selection.Membership, before: Mapping[str, Any]) -> bool:
+    """Whether a cluster was there to the end. Of one that a new leader has not heard of yet, the last status
+    says it.
+    """
+    if member.agreed and member.state not in _LASTING:
+        return True
+    unheard = member.state is State.SELECTED or (member.state is State.LOST and member.expected)
+    return unheard and before.get("state") in _AT_WORK
+
+
+def _before(snap: snapshot.Snapshot, cluster: str) -> Mapping[str, Any]:
+    entries = snap.training.status.get("clusters") or ()
+    return next((entry for entry in entries if entry["name"] == cluster), {})
+
+
+def _still_preparing(plan: desired.Plan) -> str:
+    """Say which clusters the start waits for."""
+    names = [
+        member.cluster
+        for member in plan.members
+        if member.placed and member.state in (State.SELECTED, State.WAITING, State.PREPARING)
+    ]
+    more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+    return f" Not ready yet: {', '.join(names[:_NAMES])}{more}." if names else ""
 
 
 def _metrics(entry: snapshot.RoundMetrics) -> dict[str, Any]:

@@ -27,6 +27,7 @@ API_VERSION = f"{GROUP}/{VERSION}"
 # Keys that carry documentation from a field to schema.py, which turns them into the description.
 DOC_TEXT = "x-doc-text"
 DOC_CHANGE = "x-doc-change"
+DOC_REFUSAL = "x-doc-refusal"
 
 
 class Change(StrEnum):
@@ -34,6 +35,7 @@ class Change(StrEnum):
 
     NEVER = "Cannot change after creation."
     ANY_TIME = "May change at any time."
+    ONCE = "May change to true at any time and stays so."
     NEXT_ROUND = "May change at any time and counts from the next round on."
     NEXT_START = "May change at any time and counts for processes started afterwards."
     NEXT_TRAINING = "May change at any time and counts for trainings that start afterwards."
@@ -47,18 +49,21 @@ class Doc:
     """A field's documentation and Kubernetes extensions.
 
     `text` goes on after the field's name ("is how long ..."), without default, bounds and mutability:
-    those are appended from the schema itself. `extensions` are merged into the field's schema.
+    those are appended from the schema itself. `extensions` are merged into the field's schema. `refusal` is
+    what a change of a field that never changes is answered with, where the next step is not plain.
     """
 
     text: str
     change: Change
     extensions: Mapping[str, Any] = field(default_factory=dict)
+    refusal: str = ""
 
     def __get_pydantic_json_schema__(
         self, core: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         """Add the documentation to the field's JSON schema."""
-        return {**handler(core), DOC_TEXT: self.text, DOC_CHANGE: self.change.value, **self.extensions}
+        schema = {**handler(core), DOC_TEXT: self.text, DOC_CHANGE: self.change.value, **self.extensions}
+        return schema | ({DOC_REFUSAL: self.refusal} if self.refusal else {})
 
 
 class Rule(NamedTuple):

@@ -31,11 +31,16 @@ class TrainingPhase(Documented):
     """One word for people and print columns in `FederatedTraining.status.phase`; machines read conditions."""
 
     PENDING = "Pending", "The hub has not looked at it yet, or it was not accepted."
-    WAITING = "Waiting", "Accepted; too few clusters are ready to start or to go on."
-    RUNNING = "Running", "A round is in progress."
+    WAITING = "Waiting", "Accepted; too few clusters can take part."
+    PREPARING = (
+        "Preparing",
+        "Enough clusters take part; aggregator, apps, certificates and clients are being made ready.",
+    )
+    RUNNING = "Running", "Rounds are being played."
     SUSPENDED = "Suspended", "spec.suspend is true; the training keeps its journal and goes on later."
     COMPLETED = "Completed", "All rounds are done and the model is stored."
     FAILED = "Failed", "It ended without a final model; the condition Failed says why."
+    STOPPED = "Stopped", "spec.stop is true; it ended for good, and what it reached stays in its status."
 
 
 class TrainingCondition(Documented):
@@ -47,6 +52,7 @@ class TrainingCondition(Documented):
     COMPLETED = "Completed", "All rounds are done and the model is stored; final."
     FAILED = "Failed", "The training ended without finishing its rounds; final."
     SUSPENDED = "Suspended", "The training rests because spec.suspend is true."
+    STOPPED = "Stopped", "The training ended for good because spec.stop is true; final."
 
 
 class TrainingReason(Documented):
@@ -76,6 +82,7 @@ class TrainingReason(Documented):
     QUORUM_LOST = "QuorumLost", "Enough clusters took part before; too many have gone since."
     # Running
     STARTING = "Starting", "The aggregator or the first clients are being started."
+    STOPPING = "Stopping", "The training was told to stop; its aggregator stores what there is and ends."
     ROUND_IN_PROGRESS = "RoundInProgress", "A round has begun and is not committed."
     RESUMING = "Resuming", "The aggregator was restarted and reads its journal."
     AGGREGATOR_LOST = "AggregatorLost", "The aggregator's process or link is gone; it is being restarted."
@@ -108,6 +115,21 @@ class TrainingReason(Documented):
     # Suspended
     SUSPEND_REQUESTED = "SuspendRequested", "spec.suspend is true."
     NOT_SUSPENDED = "NotSuspended", "spec.suspend is false."
+    # Stopped
+    STOP_REQUESTED = "StopRequested", "spec.stop is true."
+    NOT_STOPPED = "NotStopped", "spec.stop is false, or the training had ended before."
+
+
+class TrainingEvent(Documented):
+    """Reasons of the Events about a training's clusters; those about its phase have a condition's reason."""
+
+    CLUSTER_TAKES_PART = "ClusterTakesPart", "A cluster came into a training that runs."
+    CLUSTER_WAITS = "ClusterWaits", "The edge would take part, but not now."
+    CLUSTER_REFUSED = "ClusterRefused", "The edge's policy says no."
+    CLUSTER_FAILED = "ClusterFailed", "The client could not be started or ended more often than allowed."
+    CLUSTER_LOST = "ClusterLost", "The link to a cluster that takes part is gone."
+    CLUSTER_BACK = "ClusterBack", "A cluster that was lost, refused or failed takes part again."
+    CLUSTER_LEFT = "ClusterLeft", "The cluster left the federation or was expelled."
 
 
 class ClusterState(Documented):
@@ -278,6 +300,7 @@ VOCABULARY: tuple[type[Documented], ...] = (
     TrainingPhase,
     TrainingCondition,
     TrainingReason,
+    TrainingEvent,
     ClusterState,
     ClusterReason,
     UpdateViolation,

@@ -45,7 +45,9 @@ _KEPT = frozenset(
     }
 )
 _WRITTEN_BY_HANSE = (meta.Change.BY_HUB, meta.Change.BY_AGENT, meta.Change.BY_HANSE)
-_DROPPED = frozenset({"title", "const", "anyOf", "propertyNames", meta.DOC_TEXT, meta.DOC_CHANGE})
+_DROPPED = frozenset(
+    {"title", "const", "anyOf", "propertyNames", meta.DOC_TEXT, meta.DOC_CHANGE, meta.DOC_REFUSAL}
+)
 
 
 @functools.cache
@@ -198,6 +200,9 @@ def _unchangeable(
         same = f"self.{name} == oldSelf.{name}"
         if name not in required and "default" not in properties[name]:
             same = f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || {same})"
-        message = f"{name} cannot change after creation; create another {kind} instead"
+        message = (
+            child.get(meta.DOC_REFUSAL)
+            or f"{name} cannot change after creation; create another {kind} instead"
+        )
         rules.append(meta.Rule(same, message, f".{name}").schema())
     return rules

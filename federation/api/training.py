@@ -264,25 +264,25 @@ class UpdateChecks(Model):
         Doc(
             "is the largest L2 norm of the difference between update and model sent, as a decimal number; "
             "without it the norm is not checked.",
-            Change.NEXT_ROUND,
+            Change.NEXT_START,
         ),
     ] = None
     maximum_update_bytes: Annotated[
-        int, Field(ge=1, le=2**40), Doc("is the most bytes of arrays in one reply.", Change.NEXT_ROUND)
+        int, Field(ge=1, le=2**40), Doc("is the most bytes of arrays in one reply.", Change.NEXT_START)
     ] = 2 * GIB
     maximum_examples: Annotated[
-        int, Field(ge=1, le=2**53), Doc("is the most examples that a reply may claim.", Change.NEXT_ROUND)
+        int, Field(ge=1, le=2**53), Doc("is the most examples that a reply may claim.", Change.NEXT_START)
     ] = 2**40
     structure: Annotated[
         Structure,
         Doc(
             "says how the reply to a train message must look: AsSent, the arrays that it was sent with the "
             "same shapes and types; Any, whatever the app makes.",
-            Change.NEXT_ROUND,
+            Change.NEXT_START,
         ),
     ] = Structure.AS_SENT
     on_violation: Annotated[
-        OnViolation, Doc("says whether a bad update is left out or ends the training.", Change.NEXT_ROUND)
+        OnViolation, Doc("says whether a bad update is left out or ends the training.", Change.NEXT_START)
     ] = OnViolation.REFUSE_UPDATE
 
 
@@ -324,6 +324,12 @@ class Communication(Model):
     ] = 4 * GIB
 
 
+_ROUNDS_REFUSED = (
+    "{} cannot change after creation, nor can the number of rounds: a ServerApp takes it when it starts; "
+    "create another FederatedTraining instead"
+)
+
+
 class FederatedTrainingSpec(Model):
     """What is asked for."""
 
@@ -332,11 +338,21 @@ class FederatedTrainingSpec(Model):
             "!has(self.app.source.image) || has(self.app.source.image.serverApp) != has(self.strategy)",
             "an app in an image needs either app.source.image.serverApp or strategy, not both",
         ),
+        Rule(
+            "self.stop || !oldSelf.stop",
+            "a training that was stopped stays stopped; create another FederatedTraining to train again",
+            ".stop",
+        ),
     )
 
-    app: Annotated[App, Doc("is the Flower app.", Change.NEVER)]
+    app: Annotated[App, Doc("is the Flower app.", Change.NEVER, refusal=_ROUNDS_REFUSED.format("app"))]
     strategy: Annotated[
-        StrategySpec | None, Doc("makes the ServerApp, for an app that has none of its own.", Change.NEVER)
+        StrategySpec | None,
+        Doc(
+            "makes the ServerApp, for an app that has none of its own.",
+            Change.NEVER,
+            refusal=_ROUNDS_REFUSED.format("strategy"),
+        ),
     ] = None
     dataset: Annotated[meta.DnsLabel, Doc("is the data set that an edge must offer, by name.", Change.NEVER)]
     clusters: Annotated[Clusters, Doc("says which clusters take part, and how many.", Change.NEXT_ROUND)] = (
@@ -347,7 +363,7 @@ class FederatedTrainingSpec(Model):
     server: Annotated[Server, Doc("is the training's aggregator.", Change.NEXT_START)] = Server()
     model: Annotated[ModelOutput, Doc("says where the model goes.", Change.NEXT_ROUND)] = ModelOutput()
     update_checks: Annotated[
-        UpdateChecks, Doc("are what an update must satisfy before it counts.", Change.NEXT_ROUND)
+        UpdateChecks, Doc("are what an update must satisfy before it counts.", Change.NEXT_START)
     ] = UpdateChecks()
     privacy: Annotated[Privacy, Doc("is what the training promises to the data's owners.", Change.NEVER)] = (
         Privacy()
@@ -356,8 +372,16 @@ class FederatedTrainingSpec(Model):
     suspend: Annotated[
         bool,
         Doc(
-            "stops the training after the round that it is in and keeps its journal; false lets it go on.",
+            "ends clients and aggregator and keeps the training; false starts it again.",
             Change.ANY_TIME,
+        ),
+    ] = False
+    stop: Annotated[
+        bool,
+        Doc(
+            "ends the training for good, at once; its status and the model of its last round stay, its "
+            "clients end.",
+            Change.ONCE,
         ),
     ] = False
     ttl_seconds_after_finished: Annotated[
@@ -448,6 +472,9 @@ class TrainingSummary(Model):
     metric: Annotated[
         meta.ShortText | None, Doc("is the latest metric, like accuracy=0.812.", Change.BY_HUB)
     ] = None
+    reason: Annotated[
+        meta.Word | None, Doc("is the reason of the condition that explains the phase.", Change.BY_HUB)
+    ] = None
 
 
 class FederatedTrainingStatus(Model):
@@ -501,6 +528,7 @@ class FederatedTraining(meta.Resource):
             meta.Column("Clusters", ".status.summary.clusters"),
             meta.Column("Metric", ".status.summary.metric"),
             meta.Column("Model", ".status.model.uri"),
+            meta.Column("Reason", ".status.summary.reason", wide=True),
             meta.Column("Dataset", ".spec.dataset", wide=True),
             meta.Column("SHA-256", ".status.model.sha256", wide=True),
             meta.Column("Age", ".metadata.creationTimestamp", type="date"),

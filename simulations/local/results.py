@@ -70,7 +70,7 @@ def outcome_of(
     ended: Mapping[str, Any] = next(
         (
             conditions[kind]
-            for kind in ("Failed", "Completed", "Suspended")
+            for kind in ("Failed", "Completed", "Stopped", "Suspended")
             if conditions.get(kind, {}).get("status") == "True"
         ),
         {},

@@ -18,7 +18,7 @@ SETTLE_SECONDS = 3.0
 """An edge that has just connected offers nothing for a moment; what still keeps the quorum away after this
 long will go on doing so."""
 
-FINAL_PHASES = frozenset({"Completed", "Failed", "Suspended"})
+FINAL_PHASES = frozenset({"Completed", "Failed", "Stopped", "Suspended"})
 _HOPELESS = frozenset({"QuorumNotReached", "NoSuchDataset", "NoClusterSelected"})
 
 

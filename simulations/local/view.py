@@ -163,9 +163,12 @@ def render(status: Mapping[str, Any]) -> RenderableType:
 def running_message(status: Mapping[str, Any]) -> str:
     """The one sentence that says what the training does or waits for now."""
     conditions = {condition["type"]: condition for condition in status.get("conditions", [])}
-    for kind in ("Failed", "Completed", "Running", "QuorumReached", "Accepted"):
+    preparing = status.get("phase") == "Preparing"
+    not_accepted = conditions.get("Accepted", {}).get("status") == "False"
+    for kind in ("Failed", "Completed", "Stopped", "Suspended", "Accepted", "Running", "QuorumReached"):
         condition = conditions.get(kind)
-        if condition and (condition["status"] == "True" or kind == "QuorumReached"):
+        told = {"Accepted": not_accepted, "Running": preparing, "QuorumReached": True}
+        if condition and (told.get(kind, False) or (condition["status"] == "True" and kind != "Accepted")):
             message: str = condition.get("message", "")
             if message:
                 return message.splitlines()[0]

@@ -299,7 +299,9 @@ async def test_a_training_from_join_to_model(hub: Hub) -> None:
                 )
             )
             status = await hub.until(lambda seen: seen["phase"] == "Running")
-            assert status["summary"] == {"round": "2/3", "clusters": "1/1", "metric": "accuracy=0.5"}
+            assert status["summary"] == {
+                "round": "2/3", "clusters": "1/1", "metric": "accuracy=0.5", "reason": "RoundInProgress",
+            }  # fmt: skip
             assert status["clusters"] == [{"name": "zurich", "state": "Training", "round": 2, "examples": 7}]
             await session.write(
                 pb.AggregatorMessage(

@@ -62,7 +62,9 @@ def test_a_running_training() -> None:
     ]
     assert rendered["transfer"] == {"bytesUp": 20, "bytesDown": 10}
     assert rendered["phaseSeconds"] == {"Train": "1.235"}
-    assert rendered["summary"] == {"round": "7/20", "clusters": "2/2", "metric": "accuracy=0.812"}
+    assert rendered["summary"] == {
+        "round": "7/20", "clusters": "2/2", "metric": "accuracy=0.812", "reason": "RoundInProgress",
+    }  # fmt: skip
     assert reasons(rendered) == {
         "Accepted": "True Valid",
         "QuorumReached": "True EnoughClusters",
@@ -70,6 +72,7 @@ def test_a_running_training() -> None:
         "Completed": "False RoundsRemaining",
         "Failed": "False NotFailed",
         "Suspended": "False NotSuspended",
+        "Stopped": "False NotStopped",
     }
     api.FederatedTrainingStatus.model_validate_json(json.dumps(rendered))
 

@@ -347,10 +347,21 @@ def test_what_cannot_change(changes: dict[str, Any], want: str) -> None:
     new = parsed(a_training(**{"app__runConfig": {"rounds": 1}, **changes}))
     with pytest.raises(errors.InvalidUpdate) as caught:
         validation.check_update(old, new, "training.yaml")
+    rounds = ", nor can the number of rounds: a ServerApp takes it when it starts"
     assert str(caught.value) == (
-        f"training.yaml: FederatedTraining hospitals: {want} cannot change after creation; "
+        f"training.yaml: FederatedTraining hospitals: {want} cannot change after creation"
+        f"{rounds if want in ('spec.app: app', 'spec.strategy: strategy') else ''}; "
         "create another FederatedTraining instead"
     )
+
+
+def test_a_stop_cannot_be_undone() -> None:
+    """It may be asked for at any time and stays."""
+    going, over = parsed(a_training()), parsed(a_training(stop=True))
+    validation.check_update(going, over)
+    validation.check_update(over, over)
+    with pytest.raises(errors.InvalidUpdate, match="a training that was stopped stays stopped; create another"):
+        validation.check_update(over, going)
 
 
 def test_what_may_change() -> None:

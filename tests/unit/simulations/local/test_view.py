@@ -99,7 +99,8 @@ def test_table_of_nothing() -> None:
     ("conditions", "want"),
     [
         ([], ""),
-        ([("Accepted", "False", "no such app")], ""),
+        ([("Accepted", "False", "no such app")], "no such app"),
+        ([("Running", "False", "over"), ("Stopped", "True", "stopped")], "stopped"),
         ([("QuorumReached", "False", "1 of 2"), ("Running", "False", "")], "1 of 2"),
         ([("Running", "True", "round 2"), ("Failed", "False", "nothing")], "round 2"),
         ([("Running", "False", "over"), ("Failed", "True", "quorum lost\ntraceback")], "quorum lost"),
