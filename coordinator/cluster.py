@@ -60,21 +60,22 @@ async def serve(
     async with await client.Client.connect(own.kubeconfig, field_manager="hanse-coordinator") as api:
         objects = cluster_objects.ClusterObjects(api)
         replica = Replica(settings, own, api, objects, on_leading)
-        probes = health.Health(own.health_listen, ready=lambda: True)
+        elector = leases.Elector(
+            api,
+            own.namespace,
+            own.lease,
+            own.pod_name,
+            now=lambda: datetime.now(UTC),
+            monotonic=asyncio.get_running_loop().time,
+            jitter=random.random,
+            timing=leases.Timing(own.lease_seconds, own.renew_seconds, own.retry_seconds),
+        )
+        probes = health.Health(own.health_listen, why_not_ready=elector.unreachable)
         await probes.start()
+        _log.info("probes answered", port=probes.port)
         try:
             # Of an earlier life of this pod.
             await objects.lead(own.namespace, own.pod_name, False)
-            elector = leases.Elector(
-                api,
-                own.namespace,
-                own.lease,
-                own.pod_name,
-                now=lambda: datetime.now(UTC),
-                monotonic=asyncio.get_running_loop().time,
-                jitter=random.random,
-                timing=leases.Timing(own.lease_seconds, own.renew_seconds, own.retry_seconds),
-            )
             await tasks.together(elector.lead(lambda: replica.act(over)), over.wait())
         finally:
             await probes.stop()

@@ -137,8 +137,8 @@ class CoordinatorConfig(_Model):
     model_store: str = ""
     """The fsspec URL for trainings that name none; empty: `models` in the state directory."""
     finished_trainings_kept: Annotated[int, pydantic.Field(ge=0)] | None = None
-    """So many trainings that have ended stay in each namespace, the latest; older ones are deleted, their models
-    excepted. Left out: all stay, but for those whose ttlSecondsAfterFinished is over."""
+    """So many trainings that have ended stay in each namespace, the latest; older ones are deleted, their
+    models excepted. Left out: all stay, but for those whose ttlSecondsAfterFinished is over."""
     publish_changes: bool = False
     """Write changes of resources, Events and trainings' log lines to standard output, as JSON lines."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -1,6 +1,6 @@
 """Whether the coordinator lives and is ready, for kubelet's probes: two paths over HTTP, and nothing else.
 
-This module refuses to know why it is not.
+This module refuses to know why it is not: it is told.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _REQUEST_BYTES = 8 * 1024
 class Health:
     """Answers GET /healthz and /readyz with 200 or 503."""
 
-    def __init__(self, listen: str, *, ready: Callable[[], bool]) -> None:
-        """Take where to listen; `ready` is asked at each request."""
+    def __init__(self, listen: str, *, why_not_ready: Callable[[], str]) -> None:
+        """Take where to listen; `why_not_ready` is asked at each request, and is empty if it is ready."""
         self._listen = listen
-        self._ready = ready
+        self._why_not_ready = why_not_ready
         self._server: asyncio.Server | None = None
         self.port = 0
 
@@ -57,5 +57,6 @@ class Health:
             case ["GET" | "HEAD", "/healthz", _]:
                 return "200 OK", "ok"
             case ["GET" | "HEAD", "/readyz", _]:
-                return ("200 OK", "ok") if self._ready() else ("503 Service Unavailable", "not ready")
+                why = self._why_not_ready()
+                return ("503 Service Unavailable", f"not ready: {why}") if why else ("200 OK", "ok")
         return "404 Not Found", "not found"

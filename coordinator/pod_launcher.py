@@ -18,6 +18,7 @@ from coordinator.aggregator import config
 from coordinator.clients import authority, bundles, cluster_objects
 from coordinator.planning import model_stores, snapshot
 from federation.kube import errors
+from federation.runtime import pods
 from federation.runtime import port as runtimes
 from federation.store import port as stores
 from federation.trust import directory
@@ -195,6 +196,7 @@ class PodLauncher:
             model_store_name=store.name,
             model_store_credentials=pathlib.Path(STORE_CREDENTIALS) if store.secret else None,
             delivery_seconds=DELIVERY_SECONDS,
+            termination_log=pathlib.Path(pods.TERMINATION_LOG),
             log_level=self.log_level,
             **source,
         )

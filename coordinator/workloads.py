@@ -12,7 +12,9 @@ import dataclasses
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from typing import Any, Protocol
 
+from coordinator.clients import last_words
 from coordinator.planning import snapshot
+from federation.api import reasons
 from federation.runtime import port as runtimes
 from federation.store import port as stores
 from federation.telemetry import logs
@@ -92,6 +94,8 @@ class Workloads:
         self._running: set[str] = set()
         self._ending: set[asyncio.Task[None]] = set()
         self._sweeping: set[str] = set()
+        self._exits: dict[str, snapshot.Exit] = {}
+        self._listed = asyncio.Event()
 
     def find(self, uid: str) -> Process | None:
         """Return a training's aggregator, if there is one."""
@@ -101,8 +105,15 @@ class Workloads:
         """Start a training's aggregator, or take over the one that runs."""
         process = self._processes[training.uid] = Process(training.uid)
         title = f"{training.namespace}/{training.name}"
+        name = workload_name(training.uid)
         try:
-            if await self._runs(workload_name(training.uid)):
+            if self._runtime.durable:
+                await self._listed.wait()
+            ended, process.exit = process.exit or self._exits.pop(name, None), None
+            if ended is not None and _is_the_end(ended):
+                process.exit = ended
+                _log.info("aggregator had ended", training=title, reason=ended.description)
+            elif await self._runs(name):
                 self._adopt(process, training)
             else:
                 self._sessions.expect(training.uid, training.namespace, training.name)
@@ -142,6 +153,7 @@ class Workloads:
     def forget(self, uid: str) -> None:
         """Its training is gone, and it goes now."""
         process = self._processes.pop(uid, None)
+        self._exits.pop(workload_name(uid), None)
         self._sessions.forget(uid)
         if process is not None:
             self.wind_down(process, 0.0)
@@ -152,6 +164,8 @@ class Workloads:
             self.forget(process.uid)  # its training was deleted while it was being started
         if not self._runtime.durable:
             return
+        for name in self._exits.keys() - {workload_name(uid) for uid in wanted}:
+            del self._exits[name]
         cared_for = {workload_name(uid) for uid in (*wanted, *self._processes)}
         for name in sorted(self._running - cared_for - self._sweeping):
             if name.startswith(NAME_PREFIX):
@@ -161,6 +175,12 @@ class Workloads:
 
     async def watch(self) -> None:
         """Follow what the runtime says, until it is closed."""
+        if self._runtime.durable:
+            # Also what waits for a node or an image, of which no event tells.
+            self._running |= {found.name for found in await self._runtime.list()}
+            # What had ended before anybody looked is told next, at once, as started and then as ended.
+            self._listed.set()
+            self._on_change()
         events: AsyncIterator[runtimes.WorkloadEvent] = self._runtime.events()
         async for event in events:
             process = next((p for p in self._processes.values() if workload_name(p.uid) == event.name), None)
@@ -170,7 +190,11 @@ class Workloads:
                 if process is not None:
                     await self._sessions.drained(process.uid, DRAIN_SECONDS)
                     process.exit = exit_of(event)
+                    if process.adopted_at is not None and not _is_the_end(process.exit):
+                        self.drop(process)  # it was to end for a pause that is over; the next one starts
                     _log.info("aggregator ended", uid=process.uid, reason=process.exit.description)
+                elif self._runtime.durable:
+                    self._exits[event.name] = exit_of(event)
             elif isinstance(event, runtimes.Waiting):
                 if process is not None:
                     process.waiting = snapshot.Problem(event.reason, event.message)
@@ -212,7 +236,14 @@ class Workloads:
 def exit_of(event: runtimes.Exited) -> snapshot.Exit:
     """Return how an aggregator ended, as the planner knows it."""
     how = f"signal {event.signal}" if event.signal else f"exit status {event.exit_code}"
-    return snapshot.Exit(event.message or how, event.log_tail, event.reason)
+    finished = last_words.read(event.last_words) if event.last_words else None
+    return snapshot.Exit(event.message or how, event.log_tail, event.reason, finished)
+
+
+def _is_the_end(exit_: snapshot.Exit) -> bool:
+    """Whether a training is over with its aggregator; a pause ends the aggregator only."""
+    finished = exit_.finished
+    return finished is None or finished.reason != reasons.TrainingReason.SUSPEND_REQUESTED
 
 
 def workload_name(uid: str) -> str:

@@ -88,7 +88,7 @@ def still_asking(
 
 def round_progress(round_: int, what: str, reported: int, asked: int, waiting: Sequence[str]) -> str:
     """Say how far an open batch is."""
-    head = f"round {round_}" if round_ else "before the first round"
+    head = f"Round {round_}" if round_ else "Before the first round"
     tail = f", waiting for {names(waiting)}" if waiting else ""
     return f"{head}, {what}: {reported} of {clusters(asked)} reported{tail}"
 

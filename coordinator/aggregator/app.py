@@ -24,7 +24,8 @@ from coordinator.aggregator import allocator, grid, model, quorum, server_apps, 
 from coordinator.aggregator import config as aggregator_config
 from coordinator.aggregator import driver as driver_module
 from coordinator.aggregator import progress as progress_module
-from coordinator.clients import blobs
+from coordinator.clients import blobs, last_words
+from coordinator.planning import snapshot
 from federation.api import reasons, training
 from federation.apps import bundle
 from federation.apps import config as app_config
@@ -81,18 +82,45 @@ class Aggregator:
         finished = pb.TrainingFinished(
             succeeded=ending.succeeded, reason=ending.reason, message=ending.message, log_tail=ending.log_tail
         )
-        if ending.succeeded:
+        if ending.succeeded or ending.reason == reasons.TrainingReason.STOP_REQUESTED:
             ending = self._store(finished) or ending
-        log.info("training finished", reason=ending.reason, detail=ending.message)
+        log.info("training finished", reason=ending.reason, detail=finished.message)
+        self._leave_word(finished)
         self._service.leave(finished)
         return 0 if finished.succeeded else 1
+
+    def _leave_word(self, finished: pb.TrainingFinished) -> None:
+        """Write the end down where the next coordinator finds it, should none be there to be told."""
+        if self._config.termination_log is None:
+            return
+        words = snapshot.Finished(
+            finished.succeeded,
+            finished.reason,
+            finished.message,
+            finished.model_uri,
+            finished.model_sha256,
+            finished.model_round,
+            tuple(finished.log_tail),
+        )
+        try:
+            self._config.termination_log.write_text(last_words.write(words))
+        except (OSError, ValueError) as error:
+            log.warning("last words not written", error=str(error))
+
+    @property
+    def _shown_store(self) -> str:
+        """The store as those who read status know it."""
+        return self._config.model_store_name or self._config.model_store
 
     def _unusable_store(self) -> Ending | None:
         """Why no model could be stored at the end, if that is certain before the first round."""
         try:
             blobs.check(self._models_url(), self._store_key())
         except (OSError, blobs.BlobError) as error:
-            return Ending(reasons.TrainingReason.STORAGE_UNAVAILABLE, f"models cannot be stored: {error}")
+            return Ending(
+                reasons.TrainingReason.STORAGE_UNAVAILABLE,
+                f"Models cannot be stored in {self._shown_store}: {error}",
+            )
         return None
 
     def _models_url(self) -> str:
@@ -128,7 +156,7 @@ class Aggregator:
         except server_apps.StrategyInvalid as error:
             return Ending(reasons.TrainingReason.STRATEGY_PARAMETERS_INVALID, str(error))
         except SystemExit as exit_call:
-            message = f"the ServerApp called exit({exit_call.code}) before it returned"
+            message = f"The ServerApp called exit({exit_call.code}) before it returned."
             return Ending(reasons.TrainingReason.SERVER_APP_EXITED, message, _tail())
         except BaseException as error:  # a user's app may raise anything; all of it is one condition
             if (ended := self._service.driver.over) is not None:  # what it raised follows from that
@@ -137,15 +165,13 @@ class Aggregator:
             return Ending(reasons.TrainingReason.SERVER_APP_FAILED, self._failure(error), _tail())
         if self._service.driver.over is not None:
             return Ending(self._service.driver.over.reason, self._service.driver.over.message)
-        return Ending(
-            reasons.TrainingReason.ALL_ROUNDS_DONE, f"round {self._progress.current_round} was the last"
-        )
+        return Ending(reasons.TrainingReason.ALL_ROUNDS_DONE, _all_done(self._progress.current_round))
 
     def _failure(self, error: BaseException) -> str:
         left = host.app_exit(error)
         if left is not None:
-            return f"the ServerApp ended with Flower's exit code {left.code} ({left.name}): {left.message}"
-        return f"the ServerApp raised {type(error).__name__}: {error}"
+            return f"The ServerApp ended with Flower's exit code {left.code} ({left.name}): {left.message}"
+        return f"The ServerApp raised {type(error).__name__}: {error}"
 
     def _load(self) -> tuple[ServerApp, dict[str, Any]]:
         """The ServerApp and its run config; the working directory is the app's own copy."""
@@ -208,7 +234,7 @@ class Aggregator:
         """Write the model and its card; returns an Ending only if that failed."""
         arrays = self._watcher.arrays
         if arrays is None:
-            finished.message = f"{finished.message}; the ServerApp made no arrays, so there is no model"
+            finished.message += " The ServerApp made no arrays, so there is no model."
             return None
         config, number = self._config, self._watcher.round or self._progress.current_round
         try:
@@ -228,8 +254,7 @@ class Aggregator:
             url = blobs.round_url(config.model_store, config.namespace, config.name, number)
             key = self._store_key()
             blobs.save(url, {model.MODEL_FILE: file, model.CARD_FILE: card.to_json()}, key)
-            shown = config.model_store_name or config.model_store
-            finished.model_uri = blobs.round_url(shown, config.namespace, config.name, number)
+            finished.model_uri = blobs.round_url(self._shown_store, config.namespace, config.name, number)
             file.unlink()
         except (OSError, ValueError, blobs.BlobError) as error:
             log.exception("model not stored")
@@ -237,10 +262,10 @@ class Aggregator:
             reason = (
                 reasons.TrainingReason.STORAGE_FULL if full else reasons.TrainingReason.STORAGE_UNAVAILABLE
             )
-            message = (
-                "all rounds are done, but the model could not be stored in "
-                f"{config.model_store_name or config.model_store}: {error}"
-            )
+            message = f"{finished.message} The model could not be stored in {self._shown_store}: {error}"
+            if not finished.succeeded:  # it was stopped, with or without a model
+                finished.message = message
+                return None
             finished.succeeded, finished.reason, finished.message = False, reason, message
             return Ending(reason, message)
         finished.model_sha256, finished.model_round = digest, number
@@ -249,6 +274,10 @@ class Aggregator:
         except (OSError, blobs.BlobError) as error:  # the model is there; an older one too many does no harm
             log.warning("older models not removed", error=str(error))
         return None
+
+
+def _all_done(rounds: int) -> str:
+    return f"All {rounds} rounds are done." if rounds > 1 else "The training is done."
 
 
 def _tail() -> tuple[str, ...]:

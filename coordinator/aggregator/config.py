@@ -62,6 +62,8 @@ class AggregatorConfig(pydantic.BaseModel):
     """A directory with a file for each environment variable that opens the store."""
     delivery_seconds: Annotated[float, pydantic.Field(gt=0)] = 30.0
     """How long the end of the training waits for the hub to hear of it."""
+    termination_log: Path | None = None
+    """Where the end of the training is left in writing before the hub is told, in case there is none."""
     link_grace_seconds: Annotated[float, pydantic.Field(ge=0)] = 30.0
     """How long a round waits for a cluster whose link was cut before it goes on without it."""
     start_deadline_seconds: Annotated[float, pydantic.Field(gt=0)] = 600.0

@@ -154,7 +154,16 @@ def _settings() -> kopf.OperatorSettings:
     settings.scanning.disabled = True
     settings.peering.standalone = True
     logging.getLogger("kopf").setLevel(logging.WARNING)
+    logging.getLogger("kopf._core.reactor.running").addFilter(_is_news)
     return settings
+
+
+_EXPECTED = ("OS signals are ignored",)
+"""What kopf warns of although it is so on purpose."""
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(_EXPECTED)
 
 
 def _of_the_pod() -> kopf.ConnectionInfo:

@@ -94,6 +94,7 @@ class Elector:
         self._lease: dict[str, Any] | None = None
         self._seen_at = 0.0
         self._held = False
+        self._answered_at: float | None = None
 
     @property
     def holder(self) -> str:
@@ -104,6 +105,18 @@ class Elector:
     def held(self) -> bool:
         """Whether this contender leads."""
         return self._held
+
+    def unreachable(self) -> str:
+        """Return why this contender could not lead now, or go on leading; empty if it could.
+
+        An API server that does not answer for a moment is no reason: nobody else could lead then.
+        """
+        if self._answered_at is None:
+            return "the API server has not answered yet"
+        silent = self._monotonic() - self._answered_at
+        if silent <= self._timing.renew_seconds:
+            return ""
+        return f"the API server has not answered for {silent:.0f} s"
 
     async def acquire(self) -> None:
         """Return when this contender leads. The API server may be away meanwhile."""
@@ -182,8 +195,15 @@ class Elector:
                 with contextlib.suppress(errors.Conflict, errors.NotFound):
                     # Nobody else writes a Lease that is held: no need to read it first.
                     self._observe(await self._leases.replace(self._renewed(self._lease)))
+                    self._answered_at = self._monotonic()
                     return True
-            return await self._read_and_attempt()
+            leads = await self._read_and_attempt()
+            self._answered_at = self._monotonic()
+            return leads
+        except errors.Conflict as error:  # another was faster, which is an answer, too
+            self._answered_at = self._monotonic()
+            _log.info("lease not written", lease=self._name, error=str(error))
+            return False
         except errors.KubernetesError as error:
             _log.warning("lease not written", lease=self._name, error=str(error))
             return False

@@ -226,12 +226,23 @@ class Jobs:
             await self._api.create(obj)
         except errors.AlreadyExists:
             metadata = obj["metadata"]
-            stored = await self._api.get(obj["kind"], metadata["name"], metadata["namespace"])
-            if pods.owner_of(stored) != self._owner:
+            if not await self._is_ours(obj["kind"], metadata["name"], metadata["namespace"]):
                 raise
             with contextlib.suppress(errors.NotFound):
                 await self._api.delete(obj["kind"], metadata["name"], metadata["namespace"])
             await self._api.create(obj)
+
+    async def _is_ours(self, kind: str, name: str, namespace: str) -> bool:
+        """Whether an object is of this runtime. A Secret is not read for that, which the rights need not
+        allow: it is asked for a patch that does nothing but test the label.
+        """
+        if kind != "Secret":
+            return pods.owner_of(await self._api.get(kind, name, namespace)) == self._owner
+        try:
+            await self._api.patch(kind, name, namespace, pods.test_of_owner(self._owner))
+        except (errors.Invalid, errors.Forbidden):  # another's; who may not even ask has no right to it
+            return False
+        return True
 
     def _remove(self, name: str, job: client.Object) -> None:
         """Remove a Job that never began, and what belongs to it, in the background."""
@@ -358,7 +369,11 @@ class Jobs:
             ended = pod_states.Ended(None, None)  # by us, that is
         if self._entries.get(entry.name) is entry:
             del self._entries[entry.name]
-        self._tell(port.Exited(entry.name, ended.exit_code, ended.signal, log, ended.reason, ended.message))
+        self._tell(
+            port.Exited(
+                entry.name, ended.exit_code, ended.signal, log, ended.reason, ended.message, ended.words
+            )
+        )
 
     async def _end_pod(self, entry: _Entry, grace_seconds: float) -> None:
         """Ask the pod to end and wait for that, a little longer than it may take."""

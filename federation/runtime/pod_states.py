@@ -71,13 +71,16 @@ class Running:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Ended:
-    """It ended, or will never go on. `unreachable`: its node cannot be asked to clean up."""
+    """It ended, or will never go on. `unreachable`: its node cannot be asked to clean up; `words`: what the
+    program left in its termination log.
+    """
 
     exit_code: int | None
     signal: str | None
     reason: str = ""
     message: str = ""
     unreachable: bool = False
+    words: str = ""
 
 
 State = Accepted | Held | Running | Ended
@@ -110,7 +113,8 @@ def _read_pod(pod: Object, events: Sequence[Object]) -> State:
     state: Object = container.get("state") or {}
     disruption = _condition(status, "DisruptionTarget")
     if phase in ("Succeeded", "Failed") or "terminated" in state:
-        return _ended(pod, state.get("terminated"), disruption)
+        ended = _ended(pod, state.get("terminated"), disruption)
+        return dataclasses.replace(ended, words=str((state.get("terminated") or {}).get("message") or ""))
     if disruption.get("reason") in ("DeletionByTaintManager", "DeletionByPodGC") and _deleted(pod):
         reason, why = _DISRUPTIONS[disruption["reason"]]
         return Ended(None, None, reason, f"The pod was lost: {why}.", unreachable=True)

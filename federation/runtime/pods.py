@@ -112,6 +112,12 @@ def owner_of(obj: Mapping[str, Any]) -> str:
     return str((obj["metadata"].get("labels") or {}).get(OWNER_LABEL) or "")
 
 
+def test_of_owner(owner: str) -> list[Object]:
+    """Return the JSON patch that changes nothing and is refused for another owner's object."""
+    path = f"/metadata/labels/{OWNER_LABEL.replace('~', '~0').replace('/', '~1')}"
+    return [{"op": "test", "path": path, "value": owner}]
+
+
 def never_began(job: Mapping[str, Any]) -> bool:
     """Whether a Job was made and never let go: its maker died before all that belongs to it was there."""
     return bool(job["spec"].get("suspend")) and not (job.get("status") or {}).get("startTime")

@@ -209,6 +209,7 @@ class Exited:
     reason:    CamelCase, why it ended if that is more than its exit status says: OutOfMemory, Evicted,
                NodeLost, or what the workload itself left as its last words; else empty.
     message:   one sentence for people, with the next step; empty without a reason.
+    last_words: all that the workload left as its last words, as it left them; at most 4096 bytes.
     """
 
     name: str
@@ -217,6 +218,7 @@ class Exited:
     log_tail: tuple[str, ...] = ()
     reason: str = ""
     message: str = ""
+    last_words: str = ""
 
     @property
     def succeeded(self) -> bool:

@@ -330,7 +330,7 @@ async def test_suspending_stops_and_resuming_starts_again(scene: Scene) -> None:
     assert not scene.runtime.running
     await scene.training()
     await scene.settle()
-    assert (await scene.status())["phase"] == "Waiting"
+    assert (await scene.status())["phase"] == "Preparing"
     assert (scene.runtime.starts, len(scene.runtime.running)) == (2, 1)
 
 

@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import pathlib
 from collections.abc import AsyncIterator
 
 import pytest
 
 from coordinator import workloads
+from coordinator.clients import last_words
 from coordinator.planning import snapshot
 from federation.runtime import port as runtimes
 from tests.loopback import test_gateway
@@ -112,3 +114,50 @@ async def test_one_that_was_started_for_a_deleted_training_is_ended(scene: Scene
     await asyncio.sleep(1)
     assert not scene.runtime.running
     assert scene.workloads.find("u1") is None
+
+
+async def test_what_waits_for_a_node_is_swept_too(scene: Scene) -> None:
+    """A Job of a training that is gone, whose pod never ran, is found by the first list."""
+    late = Scene()
+    late.runtime.running[NAME] = await scene.launch(TRAINING, 1)  # nothing tells of it
+    watching = asyncio.create_task(late.workloads.watch())
+    await asyncio.sleep(1)
+    late.workloads.sweep(set())
+    await asyncio.sleep(1)
+    assert not late.runtime.running
+    watching.cancel()
+
+
+WORDS = snapshot.Finished(True, "AllRoundsDone", "All 20 rounds are done.", "pvc://m/20", "5b" * 32, 20)
+
+
+async def test_one_that_finished_while_nobody_led_is_not_started_again(scene: Scene) -> None:
+    """Its last words are the end of the training, whether they are read before or after it is wanted."""
+    for wanted_first in (True, False):
+        made = Scene()
+        if wanted_first:
+            made.runtime.running[NAME] = await scene.launch(TRAINING, 1)
+        else:
+            made.runtime.happened.put_nowait(runtimes.Started(NAME, "1"))
+        made.runtime.happened.put_nowait(
+            runtimes.Exited(NAME, 0, None, (), "AllRoundsDone", "Done.", last_words.write(WORDS))
+        )
+        watching = asyncio.create_task(made.workloads.watch())
+        await made.workloads.start(TRAINING, 1)
+        await asyncio.sleep(1)
+        found = made.workloads.find("u1")
+        assert found is not None
+        assert found.exit is not None
+        assert (found.exit.finished, made.launched) == (WORDS, 0)
+        watching.cancel()
+
+
+async def test_one_that_ended_for_a_pause_is_started_again(scene: Scene) -> None:
+    """Its last words say so; the pause is over."""
+    paused = dataclasses.replace(WORDS, succeeded=False, reason="SuspendRequested")
+    scene.runtime.happened.put_nowait(
+        runtimes.Exited(NAME, 1, None, (), "SuspendRequested", "Paused.", last_words.write(paused))
+    )
+    await asyncio.sleep(1)
+    await scene.workloads.start(TRAINING, 1)
+    assert scene.launched == 1

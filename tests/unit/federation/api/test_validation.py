@@ -360,7 +360,9 @@ def test_a_stop_cannot_be_undone() -> None:
     going, over = parsed(a_training()), parsed(a_training(stop=True))
     validation.check_update(going, over)
     validation.check_update(over, over)
-    with pytest.raises(errors.InvalidUpdate, match="a training that was stopped stays stopped; create another"):
+    with pytest.raises(
+        errors.InvalidUpdate, match="a training that was stopped stays stopped; create another"
+    ):
         validation.check_update(over, going)
 
 
