@@ -352,9 +352,11 @@ class Controller:
                 process = None
             if process is None:
                 await self._workloads.start(training, clusters)
-        elif process is not None and process.winding_down is None:
-            process.suspended = plan.stage is desired.Stage.SUSPENDED
-            storing = plan.stage is desired.Stage.STOPPING
+        elif process is not None:
+            if process.winding_down is None:
+                process.suspended = plan.stage is desired.Stage.SUSPENDED
+            played = self._aggregators.observed(training.uid).progress.round > 0
+            storing = plan.stage is desired.Stage.STOPPING and played
             seconds = max(self._stop_grace_seconds, STORING_SECONDS if storing else 0.0)
             self._workloads.wind_down(process, seconds)
 

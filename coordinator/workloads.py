@@ -63,6 +63,8 @@ class Process:
     winding_down: asyncio.Task[None] | None = None
     suspended: bool = False
     adopted_at: float | None = None
+    patience: float = 0.0
+    """So many seconds, from when it was told to end, until it is ended by force."""
 
     @property
     def gone(self) -> bool:
@@ -130,14 +132,16 @@ class Workloads:
         self._on_change()
 
     def wind_down(self, process: Process, wait_seconds: float) -> None:
-        """Let an aggregator end by itself for so long, then end it."""
+        """Let an aggregator end by itself for so long, then end it; asked again, no longer than before."""
         if process.winding_down is not None:
+            process.patience = min(process.patience, wait_seconds)
             return
+        process.patience = wait_seconds
 
         async def work() -> None:
             # It ends by itself after its last report or after being told; force comes only after that.
             waited = 0.0
-            while process.exit is None and waited < wait_seconds:
+            while process.exit is None and waited < process.patience:
                 await asyncio.sleep(0.1)
                 waited += 0.1
             await self._stop(workload_name(process.uid))

@@ -309,7 +309,8 @@ class Jobs:
                 entry.waiting = (state.reason, state.message)
                 self._tell(port.Waiting(entry.name, state.reason, state.message))
         elif isinstance(state, pod_states.Ended):
-            if entry.ended is None or state.reason != pod_states.REMOVED:
+            # A Job whose pod is gone already says less of the end than the pod did.
+            if entry.ended is None or (pod is not None and state.reason != pod_states.REMOVED):
                 entry.ended = state
             ran = state.exit_code is not None or state.signal is not None
             if ran and state.reason != pod_states.CONTAINER_NOT_CREATED:

@@ -18,12 +18,17 @@ from typing import Any
 import pytest
 
 from coordinator import cluster, config, hub, parts, workloads
-from coordinator.clients import token_shelf
+from coordinator.clients import last_words, token_shelf
 from coordinator.issuing import token_secrets, tokens
+from coordinator.planning import snapshot
 from federation.apps import bundle
 from federation.kube import client, errors, leases
+from federation.trust import credentials
+from federation.trust import identity as identities
 from federation.wire import denials
-from tests.fakes import controlplane
+from federation.wire import hanse_pb2 as pb
+from federation.wire import hanse_pb2_grpc as pb_grpc
+from tests.fakes import controlplane, kubelet
 from tests.loopback import test_gateway
 
 pytestmark = [pytest.mark.controlplane, pytest.mark.asyncio]
@@ -187,9 +192,6 @@ class Scene:
     @contextlib.asynccontextmanager
     async def agent(self, leader: hub.Coordinator) -> AsyncIterator[test_gateway.Agent]:
         """An edge agent's session, with a certificate of the hub's own CA."""
-        from federation.trust import credentials
-        from federation.trust import identity as identities
-
         identity = identities.ClusterIdentity("hanse.local", self.cluster)
         path = self.directory / f"agent-{next(_numbers)}"
         leader.authority.equip(path, identity)
@@ -409,3 +411,161 @@ async def test_an_idle_hub_asks_for_little(scene: Scene) -> None:
     assert renewals <= 30 / 0.3
     assert sum(spent.values()) <= 4, spent
     assert leader.controller.reconciled - planned <= 3  # a plan that changes nothing writes nothing
+
+
+@contextlib.asynccontextmanager
+async def aggregator(
+    scene: Scene, leader: hub.Coordinator
+) -> AsyncIterator[Callable[[str], Awaitable[pb.AggregatorDirective]]]:
+    """An aggregator's session by hand; gives a function that waits for a directive of a kind."""
+    identity = identities.AggregatorIdentity("hanse.local", scene.namespace, "hospitals")
+    path = scene.directory / f"aggregator-{next(_numbers)}"
+    leader.authority.equip(path, identity)
+    own = credentials.CredentialDirectory(path)
+    async with own.channel(leader.control_address, "coordinator.hanse.local") as channel:
+        session = pb_grpc.ProgressStub(channel).Session()
+        hello = pb.AggregatorHello(
+            protocol=pb.ProtocolRange(oldest=1, newest=1), exchange_address="127.0.0.1:9", server_name="x"
+        )
+        await session.write(pb.AggregatorMessage(hello=hello))
+        cluster = pb.ClusterProgress(cluster=scene.cluster, state="Training", round=7, examples=7)
+        evaluated = pb.RoundMetrics(round=6, phase="Evaluate", values={"accuracy": 0.812})
+        report = pb.ProgressReport(round=7, rounds_total=20, clusters=[cluster], metrics=[evaluated])
+        await session.write(pb.AggregatorMessage(report=report))
+
+        async def told(kind: str) -> pb.AggregatorDirective:
+            async with asyncio.timeout(WAIT_SECONDS):
+                while (directive := await session.read()).WhichOneof("body") != kind:
+                    pass
+            return directive
+
+        yield told
+        session.cancel()
+
+
+async def change(scene: Scene, spec: dict[str, Any]) -> None:
+    await scene.api.patch("FederatedTraining", "hospitals", scene.namespace, {"spec": spec})
+
+
+async def phase(scene: Scene, wanted: str) -> dict[str, Any]:
+    """Wait for a phase; return the status."""
+
+    async def found() -> dict[str, Any] | None:
+        for replica in scene.running.values():
+            if replica.done():
+                replica.result()
+        status: dict[str, Any] = (await scene.stored()).get("status") or {}
+        return status if status.get("phase") == wanted else None
+
+    result: dict[str, Any] = await until(found)
+    return result
+
+
+async def test_what_may_change_reaches_a_running_training(scene: Scene) -> None:
+    """Quorum, deadline and fraction are told for the next round; stop ends it and keeps its status."""
+    await scene.member()
+    await scene.app()
+    scene.start("a")
+    leader = await scene.leader("a")
+    async with scene.agent(leader) as agent:
+        await scene.training()
+        wanted = await agent.assignment()
+        await agent.report(wanted.uid, pb.ASSIGNMENT_STATE_RUNNING)
+        await until(scene.jobs)
+        async with aggregator(scene, leader) as told:
+            assert (await told("rules")).rules == pb.RoundRules(
+                quorum=1, minimum_fraction="0", deadline_seconds=600, late_replies="Discard"
+            )
+            await phase(scene, "Running")
+            await change(
+                scene,
+                {
+                    "round": {"deadlineSeconds": 30, "minimumFraction": "0.5", "lateReplies": "NextRound"},
+                    "clusters": {"minimum": 2},
+                },
+            )
+            assert (await told("rules")).rules == pb.RoundRules(
+                quorum=2, minimum_fraction="0.5", deadline_seconds=30, late_replies="NextRound"
+            )
+            running = await phase(scene, "Running")
+            assert running["summary"]["round"] == "7/20"
+            await change(scene, {"stop": True})
+            stop = (await told("stop")).stop
+            assert stop.reason == "StopRequested"
+        uid = (await scene.stored())["metadata"]["uid"]
+        leader.aggregators.finish(
+            leader.aggregators.find(scene.namespace, "hospitals"),
+            snapshot.Finished(False, "StopRequested", "Stopped.", "pvc://m/6", "5b" * 32, 6),
+        )
+        status = await phase(scene, "Stopped")
+        assert status["summary"]["round"] == "7/20"
+        assert status["summary"]["metric"] == "accuracy=0.812"
+        assert status["model"] == {"uri": "pvc://m/6", "sha256": "5b" * 32, "round": 6}
+        assert [entry["state"] for entry in status["clusters"]] == ["Completed"]
+        while (await agent.read()).assignments.assignments:
+            pass
+        assert uid == (await scene.stored())["metadata"]["uid"]
+        await until(lambda: _empty(scene, "Job", "Secret", "ConfigMap", "NetworkPolicy"))
+        events = (await scene.api.list("Event", scene.namespace)).items
+        about = [e for e in events if e["involvedObject"]["kind"] == "FederatedTraining"]
+        assert {"StopRequested", "RoundInProgress"} <= {e["reason"] for e in about}
+        assert all(e["message"].splitlines()[0].endswith(".") for e in about), about
+    with pytest.raises(errors.Invalid, match="a training that was stopped stays stopped; create another"):
+        await change(scene, {"stop": False})
+
+
+ROUNDS = "nor can the number of rounds: a ServerApp takes it when it starts; create another FederatedTraining"
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "more rounds": ({"app": {"runConfig": {"num-server-rounds": 9}}}, ROUNDS),
+    "more rounds of a strategy": ({"strategy": {"name": "FedAvg", "rounds": 9}}, ROUNDS),
+    "another app": (
+        {"app": {"source": {"configMap": {"name": "other"}}}},
+        "app cannot change after creation",
+    ),
+    "another data set": ({"dataset": "other"}, "dataset cannot change after creation; create another"),
+    "another image": ({"client": {"image": "other"}}, "image cannot change after creation; create another"),
+    "another store": ({"model": {"store": "pvc://other"}}, "store cannot change after creation"),
+    "a maximum below the quorum": ({"clusters": {"maximum": 1, "minimum": 2}}, "maximum must be at least"),
+    "a fraction above one": ({"round": {"minimumFraction": "1.5"}}, "round.minimumFraction"),
+}
+
+
+@pytest.mark.parametrize(("spec", "want"), REFUSED.values(), ids=REFUSED)
+async def test_what_may_not_change_is_refused_plainly(scene: Scene, spec: dict[str, Any], want: str) -> None:
+    """The API server says so, with the next step, and nothing changes."""
+    await scene.training(
+        app={"source": {"configMap": {"name": "tiny-app"}}, "runConfig": {"num-server-rounds": 3}}
+    )
+    with pytest.raises(errors.Invalid) as refused:
+        await change(scene, spec)
+    assert want in str(refused.value)
+
+
+async def test_what_finished_while_nobody_led_is_not_run_again(scene: Scene) -> None:
+    """The next leader reads the pod's last words, and what the last status knew stays."""
+    await scene.member()
+    await scene.app()
+    scene.start("a")
+    leader = await scene.leader("a")
+    async with scene.agent(leader) as agent, kubelet.Kubelet(scene.api, scene.namespace) as node:
+        await scene.training()
+        wanted = await agent.assignment()
+        await agent.report(wanted.uid, pb.ASSIGNMENT_STATE_RUNNING)
+        (job,) = await until(scene.jobs)
+        name = job["metadata"]["name"]
+        await node.run(name)
+        async with aggregator(scene, leader):
+            await phase(scene, "Running")
+        await scene.end("a")
+        done = snapshot.Finished(
+            True, "AllRoundsDone", "All 20 rounds are done.", "pvc://m/20", "5b" * 32, 20
+        )
+        await node.end(name, 0, message=last_words.write(done))
+        scene.start("b")
+        await scene.leader("b")
+        status = await phase(scene, "Completed")
+        assert status["model"] == {"uri": "pvc://m/20", "sha256": "5b" * 32, "round": 20}
+        assert status["summary"]["round"] == "20/20"
+        assert [(c["state"], c["examples"]) for c in status["clusters"]] == [("Completed", 7)]
+        await until(lambda: _empty(scene, "Job", "Secret", "ConfigMap", "NetworkPolicy"))
+        assert await scene.jobs() == ()

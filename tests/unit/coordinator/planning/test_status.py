@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import pytest
 import scene
 from hypothesis import given
 from hypothesis import strategies as st
@@ -185,3 +186,102 @@ def test_round_seconds_are_the_gaps_between_starts() -> None:
     second = progress.fold(first, snapshot.Progress(round=2, round_started_at=11.5), ())
     again = progress.fold(second, snapshot.Progress(round=2, round_started_at=11.5), ())
     assert progress.median_round_seconds(again) == 1.5
+
+
+STOP = {"stop": True}
+
+
+def test_a_stopped_training_keeps_what_it_reached() -> None:
+    """It is told to end, then Stopped with its rounds, metrics and the model that its aggregator stored."""
+    before = scene.rendered(RUNNING)
+    told = dataclasses.replace(RUNNING, training=scene.training(spec=STOP, status=before))
+    going = scene.rendered(told)
+    assert (going["phase"], going["summary"]["reason"]) == ("Running", "Stopping")
+    plan = desired.plan(told)
+    assert plan.stop is not None
+    assert (plan.stop.reason, plan.aggregator_wanted) == ("StopRequested", False)
+    assert set(plan.assignments) == {"budapest", "zurich"}
+    word = snapshot.Finished(False, "StopRequested", "Stopped.", "file:///m/6", "5b" * 32, 6)
+    over = dataclasses.replace(
+        told, aggregator=dataclasses.replace(UP, progress=dataclasses.replace(BUSY, finished=word))
+    )
+    rendered = scene.rendered(over)
+    assert rendered["phase"] == "Stopped"
+    assert rendered["model"] == {"uri": "file:///m/6", "sha256": "5b" * 32, "round": 6}
+    assert (rendered["round"], rendered["metrics"]) == (before["round"], before["metrics"])
+    assert {entry["state"] for entry in rendered["clusters"]} == {"Completed"}
+    assert reasons(rendered) == {
+        "Accepted": "True Valid",
+        "QuorumReached": "True EnoughClusters",
+        "Running": "False EndedEarly",
+        "Completed": "False EndedEarly",
+        "Failed": "False NotFailed",
+        "Suspended": "False NotSuspended",
+        "Stopped": "True StopRequested",
+    }
+    again = dataclasses.replace(over, training=scene.training(status=rendered))
+    assert desired.plan(again).stage is desired.Stage.ENDED
+
+
+STOPPED_BEFORE = {
+    "while it waits": scene.snap(training=scene.training(spec=STOP)),
+    "while it rests": scene.snap(training=scene.training(spec=STOP | {"suspend": True})),
+    "with an app that is missing": scene.snap(
+        training=scene.training(spec=STOP, app=snapshot.Problem("AppNotFound", "No such file."))
+    ),
+    "and its aggregator was ended by force": dataclasses.replace(
+        RUNNING,
+        training=scene.training(spec=STOP),
+        aggregator=dataclasses.replace(UP, exit=snapshot.Exit("signal SIGKILL")),
+    ),
+}
+
+
+@pytest.mark.parametrize("snap", STOPPED_BEFORE.values(), ids=STOPPED_BEFORE)
+def test_it_can_be_stopped_at_any_time(snap: snapshot.Snapshot) -> None:
+    """Nothing needs to be told first."""
+    assert scene.rendered(snap)["phase"] == "Stopped"
+
+
+def test_enough_clusters_are_preparing() -> None:
+    """From enough clusters to the first round it prepares, and says who is not ready."""
+    snap = scene.snap(
+        scene.cluster("budapest"),
+        scene.cluster("zurich"),
+        reports={"zurich": snapshot.Report("PREPARING")},
+        aggregator=snapshot.Aggregator(started=True),
+    )
+    rendered = scene.rendered(snap)
+    assert (rendered["phase"], rendered["summary"]["reason"]) == ("Preparing", "Starting")
+    assert status.phase_condition(rendered)["message"] == (
+        "The aggregator is being started. Not ready yet: budapest, zurich."
+    )
+
+
+def test_an_end_that_a_new_leader_finds_is_written_over_what_was_known() -> None:
+    """Its clusters have not spoken yet, and keep what the last status said of them."""
+    before = scene.rendered(RUNNING)
+    word = snapshot.Finished(True, "AllRoundsDone", "All 20 rounds are done.", "file:///m/20", "5b" * 32, 20)
+    snap = scene.snap(
+        scene.cluster("budapest", connected=False, disconnected_at=scene.NOW),
+        scene.cluster("zurich"),
+        training=scene.training(status=before),
+        aggregator=dataclasses.replace(UP, progress=snapshot.Progress(finished=word)),
+    )
+    rendered = scene.rendered(snap)
+    assert rendered["phase"] == "Completed"
+    assert rendered["summary"] == {
+        "round": "20/20", "clusters": "2/2", "metric": "accuracy=0.812", "reason": "AllRoundsDone",
+    }  # fmt: skip
+    assert reasons(rendered)["QuorumReached"] == "True EnoughClusters"
+    assert [entry.get("examples") for entry in rendered["clusters"]] == [None, 98]
+    assert rendered["model"]["round"] == 20
+
+
+def test_every_message_is_a_sentence() -> None:
+    """Conditions and clusters end with a full stop, whoever said it."""
+    report = snapshot.Report("FAILED", "OutOfMemory", "the client was ended", ("Traceback", "MemoryError"))
+    snap = dataclasses.replace(RUNNING, reports={"zurich": report})
+    rendered = scene.rendered(snap)
+    for entry in [*rendered["conditions"], *rendered["clusters"]]:
+        assert entry.get("message", ".").splitlines()[0].endswith(".")
