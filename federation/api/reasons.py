@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from enum import StrEnum
+from pathlib import Path
 
 
 class Documented(StrEnum):
@@ -37,7 +38,7 @@ class TrainingPhase(Documented):
         "Enough clusters take part; aggregator, apps, certificates and clients are being made ready.",
     )
     RUNNING = "Running", "Rounds are being played."
-    SUSPENDED = "Suspended", "spec.suspend is true; the training keeps its journal and goes on later."
+    SUSPENDED = "Suspended", "spec.suspend is true; clients and aggregator have ended and start again later."
     COMPLETED = "Completed", "All rounds are done and the model is stored."
     FAILED = "Failed", "It ended without a final model; the condition Failed says why."
     STOPPED = "Stopped", "spec.stop is true; it ended for good, and what it reached stays in its status."
@@ -324,5 +325,16 @@ def table(enums: Iterable[type[Documented]] = VOCABULARY) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+HEADER = """# Words of status
+
+Every phase, condition, state and reason that a resource's status or an Event can carry. Drawn by
+`python -m federation.api.reasons docs/reasons.md` from `federation/api/reasons.py`; do not edit.
+
+"""
+
 if __name__ == "__main__":
-    sys.stdout.write(table())
+    text = HEADER + table()
+    if len(sys.argv) > 1:
+        Path(sys.argv[1]).write_text(text, encoding="utf-8")
+    else:
+        sys.stdout.write(text)

@@ -356,3 +356,48 @@ async def test_a_runtime_that_sees_nothing_any_more_says_so(
     monkeypatch.setattr(mirror.Mirror, "run", fails)
     with pytest.raises(port.RuntimeFailure, match="not seen any more"):
         await nexts(jobs.Jobs(place.api, [place.namespace], owner="test"), 1)
+
+
+async def test_a_namesake_of_ours_gives_way_unread(place: Place) -> None:
+    """A Secret that an earlier workload of that name left is replaced, and no Secret is read for that."""
+    workload = place.workload("client")
+    labels = {**pods.labels_of(pods.owned(workload, "test"))}
+    left = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "client-files", "namespace": place.namespace, "labels": labels},
+        "data": {"config.json": base64.b64encode(b"old").decode()},
+    }
+    await place.api.create(left)
+    gets = place.api.requests.get("get", 0)
+    await place.runtime.start(workload)
+    assert place.api.requests.get("get", 0) == gets
+    stored = await place.api.get("Secret", "client-files", place.namespace)
+    assert base64.b64decode(stored["data"]["config.json"]) == b"{}"
+
+
+async def test_a_strangers_secret_stays(place: Place) -> None:
+    """What carries no label of ours is neither read nor replaced; the workload does not start."""
+    stranger = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "client-files", "namespace": place.namespace},
+        "data": {"password": base64.b64encode(b"theirs").decode()},
+    }
+    await place.api.create(stranger)
+    with pytest.raises(port.WorkloadNotStarted, match="already exists"):
+        await place.runtime.start(place.workload("client"))
+    stored = await place.api.get("Secret", "client-files", place.namespace)
+    assert base64.b64decode(stored["data"]["password"]) == b"theirs"
+
+
+async def test_last_words_are_handed_on_whole(place: Place) -> None:
+    """What a program left in its termination log comes with its end, though its Job is removed meanwhile."""
+    await place.runtime.start(place.workload("client"))
+    pod = await place.node.run("client")
+    left = '{"reason": "AllRoundsDone", "message": "Done.", "modelRound": 20}'
+    await place.node.end("client", 0, message=left)
+    assert await nexts(place.runtime, 2) == [
+        port.Started("client", pod),
+        port.Exited("client", 0, None, (), "AllRoundsDone", "Done.", left),
+    ]

@@ -1,9 +1,10 @@
 """Write the generated files, or check that they are current.
 
-gRPC stubs from federation/wire/hanse.proto, CRDs from federation/api, state diagrams from the tables in
-coordinator/aggregation, the table of docs/security.md from federation/trust. The check runs the same
-generators on a copy in a temporary directory and compares, so it never touches the working tree, and a
-generator needs no option for it. In CI it also wants a clean git tree.
+gRPC stubs from federation/wire/hanse.proto, CRDs from federation/api, the words of status from
+federation/api/reasons.py, state diagrams from the tables in coordinator/aggregation, the table of
+docs/security.md from federation/trust. The check runs the same generators on a copy in a temporary directory
+and compares, so it never touches the working tree, and a generator needs no option for it. In CI it also
+wants a clean git tree.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ GENERATORS = (
     ],
     [sys.executable, "-m", "federation.api.crds", "--output", "crds"],
     [sys.executable, "-m", "coordinator.aggregation.diagrams"],
+    [sys.executable, "-m", "federation.api.reasons", "docs/reasons.md"],
     [sys.executable, str(ROOT / "tests/tools/security_page.py"), "docs/security.md"],
 )  # fmt: skip
 
 # What the generators read and write: the packages, and the places of what they make.
 NEEDED = ("coordinator", "edge_agent", "federation", "crds", "docs")
-MADE = ("federation/wire/hanse_pb2*", "crds/*.yaml", "docs/state-diagrams.md")
+MADE = ("federation/wire/hanse_pb2*", "crds/*.yaml", "docs/state-diagrams.md", "docs/reasons.md")
 MADE_IN_PART = ("docs/security.md",)
 
 

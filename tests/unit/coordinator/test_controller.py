@@ -71,6 +71,7 @@ class Edges:
         self.aggregator = snapshot.Aggregator()
         self.stop: desired.Stop | None = None
         self.roster: tuple[desired.RosterMember, ...] = ()
+        self.rules: desired.RoundRules | None = None
 
     def connected(self, cluster: str) -> bool:
         return cluster not in self.lost
@@ -105,7 +106,7 @@ class Edges:
         rules: desired.RoundRules,
         stop: desired.Stop | None,
     ) -> None:
-        self.roster, self.stop = roster, stop
+        self.roster, self.rules, self.stop = roster, rules, stop
 
     async def drained(self, uid: str, timeout_seconds: float) -> None:
         return
@@ -127,7 +128,7 @@ class Apps:
 class Scene:
     """A controller among fakes, with the store in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, finished_kept: int | None = None) -> None:
         uids = (f"uid-{n}" for n in itertools.count(1))
         self.now = START
         self.lines: list[dict[str, Any]] = []
@@ -150,6 +151,7 @@ class Scene:
             now=lambda: self.now,
             limits=snapshot.Limits(),
             stop_grace_seconds=0.0,
+            finished_kept=finished_kept,
         )
 
     async def _launch(self, training: snapshot.Training, clusters: int) -> runtimes.Workload:
@@ -383,3 +385,71 @@ async def test_a_bad_app_starts_nothing(scene: Scene) -> None:
     scene.controller.notify()
     await scene.settle()
     assert scene.runtime.starts == 1
+
+
+async def test_rules_that_change_are_told_while_it_runs(scene: Scene) -> None:
+    """Quorum and deadline of the spec go to the running aggregator, which is not started again."""
+    await scene.training()
+    await scene.settle()
+    await scene.training(clusters={"minimum": 1}, round={"deadlineSeconds": 30, "minimumFraction": "0.5"})
+    await scene.settle()
+    assert scene.edges.rules == desired.RoundRules(1, "0.5", 30.0, "Discard")
+    assert scene.runtime.starts == 1
+
+
+async def test_a_stop_ends_everything_for_good(scene: Scene) -> None:
+    """The aggregator is told; when it has ended the training is Stopped, and nothing starts again."""
+    await scene.training()
+    await scene.settle()
+    await scene.training(stop=True)
+    await scene.settle()
+    assert (await scene.status())["phase"] == "Stopped"
+    assert scene.edges.wanted == {"budapest": (), "zurich": ()}
+    assert not scene.runtime.running
+    assert scene.events()[-1] == "StopRequested"
+    await scene.training()  # the API server would refuse it; the hub does not believe it either
+    await scene.settle()
+    assert ((await scene.status())["phase"], scene.runtime.starts) == ("Stopped", 1)
+
+
+async def test_an_edge_that_flaps_is_told_of_in_few_words(scene: Scene) -> None:
+    """Whether lost or back, the same words come each time, which one Event can count."""
+    scene.edges.said = {name: snapshot.Report("RUNNING") for name in ("budapest", "zurich")}
+    await scene.training()
+    await scene.settle()
+    for _ in range(20):
+        scene.edges.lost["zurich"] = scene.now
+        scene.controller.notify()
+        await scene.settle()
+        del scene.edges.lost["zurich"]
+        scene.controller.notify()
+        await scene.settle()
+    told = [
+        line["object"]["message"]
+        for line in scene.lines
+        if line["type"] == "EVENT" and line["object"]["reason"].startswith("Cluster")
+    ]
+    assert (len(told), len(set(told))) == (40, 2)
+
+
+async def test_the_oldest_finished_trainings_go() -> None:
+    """Beyond what the hub keeps, those that ended first are deleted; what runs stays."""
+    made = Scene(finished_kept=1)
+    for number in (1, 2, 3):
+        await made.training()
+        resource = await made.store.get(KEY)
+        name = f"old-{number}"
+        await made.store.apply(resource | {"metadata": {"name": name, "namespace": "cardiology"}})
+        ended = {
+            "phase": "Completed",
+            "completedAt": f"2026-01-0{number}T00:00:00Z",
+            "conditions": [{"type": "Completed", "status": "True", "reason": "AllRoundsDone"}],
+        }
+        await made.store.patch_status(stores.Key(KEY.kind, KEY.namespace, name), ended, None)
+    work = asyncio.create_task(made.controller.run())
+    await made.settle()
+    left = [resource["metadata"]["name"] for resource in (await made.store.list(KEY.kind)).items]
+    assert sorted(left) == ["hospitals", "old-3"]
+    work.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
