@@ -255,7 +255,7 @@ async def test_a_workloads_last_words_are_its_reason(place: Place) -> None:
     await place.node.end("client", 7, message=words)
     exited = (await nexts(place.runtime, 2))[1]
     message = "The pod reaches what it must not; check the network plugin."
-    assert exited == port.Exited("client", 7, None, (), "NetworkOpen", message)
+    assert exited == port.Exited("client", 7, None, (), "NetworkOpen", message, words)
 
 
 async def test_a_job_that_somebody_deletes_is_told_as_removed(place: Place) -> None:
@@ -389,15 +389,3 @@ async def test_a_strangers_secret_stays(place: Place) -> None:
         await place.runtime.start(place.workload("client"))
     stored = await place.api.get("Secret", "client-files", place.namespace)
     assert base64.b64decode(stored["data"]["password"]) == b"theirs"
-
-
-async def test_last_words_are_handed_on_whole(place: Place) -> None:
-    """What a program left in its termination log comes with its end, though its Job is removed meanwhile."""
-    await place.runtime.start(place.workload("client"))
-    pod = await place.node.run("client")
-    left = '{"reason": "AllRoundsDone", "message": "Done.", "modelRound": 20}'
-    await place.node.end("client", 0, message=left)
-    assert await nexts(place.runtime, 2) == [
-        port.Started("client", pod),
-        port.Exited("client", 0, None, (), "AllRoundsDone", "Done.", left),
-    ]
