@@ -240,7 +240,12 @@ class Controller:
             except Exception as error:
                 # What one training's app or edges said, and a store that does not answer, must not end the
                 # hub for all the others.
-                _report("training not reconciled", error, training=f"{key.namespace}/{key.name}")
+                _log.warning(
+                    "training not reconciled",
+                    error=str(error),
+                    exc_info=_mistake(error),
+                    training=f"{key.namespace}/{key.name}",
+                )
                 rechecks.append(self._now() + RETRY_SECONDS)
                 known = key in self._trainings and self._plans.get(self._trainings[key]["metadata"]["uid"])
                 if not known:
@@ -265,13 +270,23 @@ class Controller:
             try:
                 await self._delete(stores.Key(TRAINING, namespace, name))
             except stores.StoreError as error:
-                _report("finished training not deleted", error, training=f"{namespace}/{name}")
+                _log.warning(
+                    "finished training not deleted",
+                    error=str(error),
+                    exc_info=_mistake(error),
+                    training=f"{namespace}/{name}",
+                )
                 rechecks.append(self._now() + RETRY_SECONDS)
         for cluster, references in running.items():
             try:
                 await self._apply_trainings(cluster, references)
             except stores.StoreError as error:
-                _report("cluster's trainings not written", error, cluster=cluster)
+                _log.warning(
+                    "cluster's trainings not written",
+                    error=str(error),
+                    exc_info=_mistake(error),
+                    cluster=cluster,
+                )
                 rechecks.append(self._now() + RETRY_SECONDS)
         return min(rechecks, default=None)
 
@@ -405,7 +420,12 @@ class Controller:
             try:
                 await self._store.record_event(stores.Event(key, kind, one.reason, one.message))
             except stores.StoreError as error:
-                _report("event not recorded", error, training=f"{key.namespace}/{key.name}")
+                _log.warning(
+                    "event not recorded",
+                    error=str(error),
+                    exc_info=_mistake(error),
+                    training=f"{key.namespace}/{key.name}",
+                )
                 return
 
     async def _apply_trainings(self, name: str, references: list[dict[str, str]]) -> None:
@@ -453,9 +473,6 @@ def _earliest(*moments: float | None) -> float | None:
     return min((moment for moment in moments if moment is not None), default=None)
 
 
-def _report(event: str, error: Exception, **fields: str) -> None:
-    """Log what went wrong: a store that does not answer is known trouble, all else a mistake of ours."""
-    if isinstance(error, stores.StoreError):
-        _log.warning(event, error=str(error), **fields)
-    else:
-        _log.error(event, exc_info=error, **fields)
+def _mistake(error: Exception) -> Exception | None:
+    """Whose traceback is worth reading: a store that does not answer is known trouble, all else our mistake."""
+    return None if isinstance(error, stores.StoreError) else error

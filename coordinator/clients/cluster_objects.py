@@ -65,7 +65,7 @@ class ClusterObjects:
                 await self._api.create(_secret_of(made, namespace, name))
             except errors.AlreadyExists:
                 continue  # another replica was faster: its CA it is
-            _log.info("certificate authority made", secret=title)
+            _log.info("certificate authority made", name=title)
             return made
         raise CaUnusable(f"{title} comes and goes; look who deletes it")
 
