@@ -474,5 +474,5 @@ def _earliest(*moments: float | None) -> float | None:
 
 
 def _mistake(error: Exception) -> Exception | None:
-    """Whose traceback is worth reading: a store that does not answer is known trouble, all else our mistake."""
+    """Whose traceback is worth reading: a store that does not answer is known trouble, all else our fault."""
     return None if isinstance(error, stores.StoreError) else error
