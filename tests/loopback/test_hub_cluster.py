@@ -402,7 +402,14 @@ async def test_an_idle_hub_asks_for_little(scene: Scene) -> None:
     leader = await scene.leader("a")
     await scene.training()
     await scene.condition("QuorumReached", "False")
-    await asyncio.sleep(3)
+
+    async def settled() -> bool:
+        """On a slow machine the last words on a new training come late."""
+        planned = leader.controller.reconciled
+        await asyncio.sleep(3)
+        return leader.controller.reconciled == planned
+
+    await until(settled)
     before, planned = dict(leader.store._api.requests), leader.controller.reconciled  # type: ignore[attr-defined]
     await asyncio.sleep(30)
     after = leader.store._api.requests  # type: ignore[attr-defined]
