@@ -39,6 +39,7 @@ MODEL = {"weights": np.arange(12, dtype=np.float32).reshape(4, 3) + 100, "bias":
 RUN_ID = 4711
 NODES = {"budapest": 7, "zurich": 9}
 LATE_SECONDS = 0.3
+PATIENCE_SECONDS = 60.0  # for what must come; a slow machine decides no test
 
 
 def npy(value: np.ndarray, padding: int = 0) -> bytes:
@@ -65,8 +66,9 @@ class Rig:
 
     async def __aenter__(self) -> Rig:
         rules = events.RoundRules(
-            1, deadline_seconds=self.deadline, late_replies=self.late, start_grace_seconds=0.0
-        )
+            1, deadline_seconds=self.deadline, late_replies=self.late, start_grace_seconds=0.0,
+            start_deadline_seconds=60.0,  # a slow machine takes longer to connect than a round may
+        )  # fmt: skip
         machine = rounds.RoundMachine(f"{NAMESPACE}/{NAME}", rules, time.monotonic())
         self.driver = drivers.Driver(machine, self.progress, loop=asyncio.get_running_loop())
         self.exchange = exchange.Exchange(
@@ -108,10 +110,11 @@ class Rig:
         return own.channel(self.address, AGGREGATOR.server_name)
 
     async def peer(self, cluster: str) -> Peer:
-        """A client's session that was welcomed."""
+        """A client's session that was welcomed; with it there are enough for the app to start."""
         peer = Peer(self.channel(cluster))
         self.peers.append(peer)
         await peer.hello()
+        await asyncio.shield(asyncio.wrap_future(self.driver.app_may_start))
         return peer
 
     def train(self, *clusters: str) -> asyncio.Task[list[Message]]:
@@ -125,6 +128,7 @@ class Rig:
             raise RuntimeError("the training ended") from over
 
     def _send_and_receive(self, clusters: tuple[str, ...]) -> list[Message]:
+        self.driver.app_may_start.result()  # as the aggregator does: an app that is not there asks nothing
         self.driver.nodes()
         arrays = ArrayRecord({name: Array(value) for name, value in MODEL.items()})
         content = RecordDict({"arrays": arrays, "config": ConfigRecord({"server-round": 1})})
@@ -157,7 +161,7 @@ class Peer:
         self.node_id = first.welcome.node_id
 
     async def read(self) -> Any:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             return await self.call.read()
 
     async def message(self) -> pb.MessageHeader:
@@ -263,7 +267,7 @@ async def one_bad_one_good(rig: Rig, change: Change) -> tuple[Message, Message]:
     replies = rig.train("budapest", "zurich")
     await bad.send(*answer_to(await bad.message(), change))
     await good.send(*answer_to(await good.message()))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         by_node = {reply.metadata.src_node_id: reply for reply in await replies}
     assert set(by_node) == set(NODES.values())
     assert by_node[NODES["budapest"]].has_content()
@@ -423,7 +427,7 @@ async def test_the_message_of_another_is_not_answered(rig: Rig) -> None:
     await bad.send(*answer_to(asked, not_a_number))
     await bad.send(*answer_to(other))
     await good.send(*answer_to(asked))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         assert all(reply.has_content() for reply in await replies)
 
 
@@ -511,7 +515,7 @@ async def test_a_report_stays_small_whatever_clients_say(rig: Rig) -> None:
         replies = rig.train("budapest", "zurich")
         await bad.send(*answer_to(await bad.message(), spoil))
         await good.send(*answer_to(await good.message()))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await replies
         report = rig.progress.report()
         assert report.ByteSize() < 100_000
@@ -628,6 +632,6 @@ def test_records_of_a_hostile_header_are_read_in_bounded_time() -> None:
 
 async def until(holds: Callable[[], bool]) -> None:
     """Wait for a condition, five seconds at most."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not holds():  # noqa: ASYNC110  (a condition of the server's own)
             await asyncio.sleep(0.01)
