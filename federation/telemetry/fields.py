@@ -98,14 +98,5 @@ CATALOGUE: Mapping[str, str] = MappingProxyType(
         "kind": "kind of resource",
         "namespace": "namespace of a resource",
         "name": "name of a resource",
-        "workload": "name of a Job, or of the process that stands for one",
-        "pod": "name of a pod",
-        "lease": "name of a Lease",
-        "secret": "which Secret, never what it holds",
-        "regarding": "the object that an Event is about",
-        "addresses": "number of addresses that were tried",
-        "datasets": "number of data sets",
-        "policies": "number of EdgePolicies",
-        "seconds": "how long it took, or may take",
     }
 )

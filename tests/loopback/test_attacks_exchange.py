@@ -113,7 +113,10 @@ class Rig:
         """A client's session that was welcomed; with it there are enough for the app to start."""
         peer = Peer(self.channel(cluster))
         self.peers.append(peer)
+        before = self.driver._sessions.get(NODES[cluster])
         await peer.hello()
+        # The welcome goes out before the round machine hears of the session.
+        await until(lambda: self.driver._sessions.get(NODES[cluster]) is not before)
         await asyncio.shield(asyncio.wrap_future(self.driver.app_may_start))
         return peer
 
