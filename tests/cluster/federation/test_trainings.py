@@ -115,18 +115,38 @@ def test_suspend_and_resume(clusters: Clusters) -> None:
     assert clusters.ended(name)["phase"] == "Completed"
 
 
-def test_two_trainings_at_once_on_the_same_edges(clusters: Clusters) -> None:
+def test_three_trainings_at_once_on_the_same_edges(clusters: Clusters) -> None:
     """Each has its own aggregator behind the one door, its own clients, and its own model."""
-    for name in ("first", "second"):
+    names = ("first", "second", "third")
+    for name in names:
         offer_everywhere(clusters, name, **PAUSE)
-    for name in ("first", "second"):
-        clusters.train(name, rounds=3)
-    together = eventually(
-        lambda: all(clusters.status(name).get("phase") == "Running" for name in ("first", "second")),
-        "both trainings run at the same time",
+    for name in names:
+        clusters.train(name, rounds=4)
+    eventually(
+        lambda: all(clusters.status(name).get("phase") == "Running" for name in names),
+        "all trainings run at the same time",
     )
-    assert together
-    assert [clusters.ended(name)["phase"] for name in ("first", "second")] == ["Completed", "Completed"]
+    assert [clusters.ended(name)["phase"] for name in names] == ["Completed"] * len(names)
+
+
+def test_deleting_does_not_wait_for_an_edge_that_is_cut_off(clusters: Clusters) -> None:
+    """The training is gone at once; the edge cleans up by itself when its link is back."""
+    name = "abandoned"
+    offer_everywhere(clusters, name, **PAUSE)
+    clusters.train(name, rounds=50)
+    clusters.in_round(name, 2)
+    edge = clusters.edges[0]
+    clusters.lab.cut(edge)
+    try:
+        clusters.kubectl("hub", "delete", "ft", name, "-n", trainings.NAMESPACE, "--timeout=30s")
+        assert client_pods(clusters, edge, name), "the edge that is cut off cannot know yet"
+    finally:
+        clusters.lab.restore(edge)
+    for kind in ("pods", "jobs", "secrets", "configmaps", "networkpolicies"):
+        eventually(
+            lambda kind=kind: not clusters.get(edge, kind, "hanse", "-l", f"hanse.dev/training={name}"),
+            f"no {kind} of the training on {edge}",
+        )
 
 
 def test_a_client_that_no_node_takes_says_so_on_the_hub(clusters: Clusters) -> None:
