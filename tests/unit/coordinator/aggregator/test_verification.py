@@ -175,4 +175,6 @@ async def test_long_replies_are_checked_by_few_threads(checked: Callable[..., An
     verifier = verification.Verifier(LIMITS)
     verdicts = await asyncio.gather(*(checked(sent, back, verifier=verifier) for _ in range(32)))
     assert [reason(verdict) for verdict in verdicts] == ["Accepted"] * 32
-    assert len(set(threading.enumerate()) - before) == verification.CHECKS_AT_ONCE
+    # Other tests' leftovers may come and go; an idle thread takes the next check before another is made.
+    checking = [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("check")]
+    assert 1 <= len(checking) <= verification.CHECKS_AT_ONCE
