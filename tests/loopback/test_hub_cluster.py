@@ -416,6 +416,8 @@ async def test_an_idle_hub_asks_for_little(scene: Scene) -> None:
     spent = {verb: after[verb] - before.get(verb, 0) for verb in after if after[verb] != before.get(verb, 0)}
     renewals = spent.pop("update", 0) + spent.pop("replace", 0)
     assert renewals <= 30 / 0.3
+    # On a slow machine a renewal comes too late, and the Lease is read again before the next one.
+    assert spent.pop("get", 0) <= max(4, renewals / 4), (spent, renewals)
     assert sum(spent.values()) <= 4, spent
     assert leader.controller.reconciled - planned <= 3  # a plan that changes nothing writes nothing
 
