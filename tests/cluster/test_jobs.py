@@ -74,7 +74,8 @@ async def test_a_program_sees_its_files_and_nothing_is_left(place: Place) -> Non
     )
     exited = (await place.next(2))[1]
     log = ("{}", "k", "2097152", "65532", "root is closed", "tmp is open")
-    assert exited == port.Exited("whole", 3, None, log, "Said", "So it was.")
+    words = '{"reason": "Said", "message": "So it was."}\n'
+    assert exited == port.Exited("whole", 3, None, log, "Said", "So it was.", last_words=words)
     assert await place.left() == []
 
 
