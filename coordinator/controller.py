@@ -300,7 +300,9 @@ class Controller:
             member.cluster for member in plan.members if member.placed and plan.assignments
         )
         self._aggregators.direct(training.uid, plan.roster, plan.rules, plan.stop)
-        await self._apply_process(training, plan)
+        if await self._apply_process(training, plan) and _ran(training):
+            # Another leader's aggregator, running or ended, is here since now, and this picture lacks it.
+            return _Outcome(training, plan, hold=True, recheck_at=now)
         if (until := self._unheard_until(training)) > now:
             # Its status says more than is known here until it has spoken; its edges go on as they are.
             return _Outcome(training, plan, hold=True, recheck_at=until)
@@ -358,7 +360,8 @@ class Controller:
             training, clusters, self._agents.reports(training.uid), aggregator, self._now(), self._limits
         )
 
-    async def _apply_process(self, training: snapshot.Training, plan: desired.Plan) -> None:
+    async def _apply_process(self, training: snapshot.Training, plan: desired.Plan) -> bool:
+        """Start or end the aggregator as planned; return whether one is here that was not before."""
         process = self._workloads.find(training.uid)
         clusters = sum(member.placed for member in plan.members)
         if plan.aggregator_wanted:
@@ -367,6 +370,7 @@ class Controller:
                 process = None
             if process is None:
                 await self._workloads.start(training, clusters)
+                return True
         elif process is not None:
             if process.winding_down is None:
                 process.suspended = plan.stage is desired.Stage.SUSPENDED
@@ -374,13 +378,14 @@ class Controller:
             storing = plan.stage is desired.Stage.STOPPING and played
             seconds = max(self._stop_grace_seconds, STORING_SECONDS if storing else 0.0)
             self._workloads.wind_down(process, seconds)
+        return False
 
     def _unheard_until(self, training: snapshot.Training) -> float:
         """Until when the words of an aggregator that was taken over are waited for, unix seconds."""
         process = self._workloads.find(training.uid)
         if process is None or process.adopted_at is None or process.exit is not None:
             return 0.0
-        if training.status.get("phase") != reasons.TrainingPhase.RUNNING:
+        if not _ran(training):
             return 0.0  # there is nothing to forget yet
         said = self._aggregators.observed(training.uid)
         if said.address and (said.progress.round or said.progress.finished):
@@ -471,6 +476,11 @@ class Controller:
 
 def _earliest(*moments: float | None) -> float | None:
     return min((moment for moment in moments if moment is not None), default=None)
+
+
+def _ran(training: snapshot.Training) -> bool:
+    """Whether the status tells of rounds that an aggregator plays."""
+    return training.status.get("phase") == reasons.TrainingPhase.RUNNING
 
 
 def _mistake(error: Exception) -> Exception | None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from coordinator import controller, workloads
-from coordinator.clients import members
+from coordinator.clients import last_words, members
 from coordinator.planning import desired, snapshot
 from federation.runtime import port as runtimes
 from federation.store import memory
@@ -453,3 +453,32 @@ async def test_the_oldest_finished_trainings_go() -> None:
     work.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await work
+
+
+async def test_what_an_earlier_hub_knew_is_not_forgotten_when_its_aggregator_had_ended() -> None:
+    """A hub that comes to lead learns of the end while it plans; no picture without it is written."""
+    made = Scene()
+    await made.cluster("budapest")
+    await made.cluster("zurich")
+    await made.training()
+    round_ = {"current": 20, "total": 20}
+    known = await made.store.patch_status(KEY, {"phase": "Running", "round": round_}, None)
+    done = snapshot.Finished(True, "AllRoundsDone", "All 20 rounds are done.", "file:///m/20", "5b" * 32, 20)
+    name = workloads.workload_name(known["metadata"]["uid"])
+    made.runtime.durable = True
+    for event in (
+        runtimes.Started(name, "1"),
+        runtimes.Exited(name, 0, None, (), "AllRoundsDone", "Done.", last_words.write(done)),
+    ):
+        made.runtime.happened.put_nowait(event)
+    made.lines.clear()
+    work = asyncio.create_task(made.controller.run())
+    await made.settle()
+    work.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+    changes = (line["object"] for line in made.lines if line["type"] == "MODIFIED")
+    phases = [one["status"]["phase"] for one in changes if one["kind"] == "FederatedTraining"]
+    assert set(phases) == {"Completed"}
+    assert (await made.status())["round"] == round_
+    assert made.runtime.starts == 0
