@@ -29,6 +29,7 @@ from federation.runtime import jobs, processes, tasks
 from federation.store import kubernetes as kubernetes_store
 from federation.store import port as stores
 from federation.telemetry import logs
+from federation.wire import addresses
 
 _log = logs.get_logger(__name__)
 
@@ -103,7 +104,7 @@ class Replica:
             files.prepare(own.door_directory)  # whoever led here before, the door is closed now
             self._door = files.Door(
                 own.door_directory,
-                _listen_address(own.door_listen),
+                envoy.Address(*addresses.split(own.door_listen)),
                 aggregator_port=pod_launcher.PORT,
                 own_host=False,
             )
@@ -170,9 +171,9 @@ class Replica:
         settings, own = self._settings, self._own
 
         async def hub_address() -> str:
-            port = control_address().rpartition(":")[2]
+            _, port = addresses.split(control_address())
             service = await self._objects.service_ip(own.namespace, own.control_service)
-            return f"{_bracketed(service or own.pod_ip)}:{port}"
+            return addresses.join(service or own.pod_ip, port)
 
         return pod_launcher.PodLauncher(
             issuer=issuer,
@@ -215,17 +216,8 @@ class Replica:
             await asyncio.sleep(TIDYING_SECONDS)
 
 
-def _listen_address(text: str) -> envoy.Address:
-    host, _, port = text.rpartition(":")
-    return envoy.Address(host.strip("[]"), int(port))
-
-
 def _inside(address: str) -> envoy.Address:
     """Return a listener of this pod as the door beside it reaches it."""
-    host, _, port = address.rpartition(":")
-    own = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}  # noqa: S104
-    return envoy.Address(own.get(host, host.strip("[]")), int(port))
-
-
-def _bracketed(ip: str) -> str:
-    return f"[{ip}]" if ":" in ip and not ip.startswith("[") else ip
+    host, port = addresses.split(address)
+    own = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+    return envoy.Address(own.get(host, host), port)

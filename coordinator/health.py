@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
+from federation.wire import addresses
+
 REQUEST_SECONDS = 5.0
 _REQUEST_BYTES = 8 * 1024
 
@@ -25,10 +27,8 @@ class Health:
 
     async def start(self) -> None:
         """Listen. Raises: OSError."""
-        host, _, port = self._listen.rpartition(":")
-        self._server = await asyncio.start_server(
-            self._serve, host.strip("[]"), int(port), limit=_REQUEST_BYTES
-        )
+        host, port = addresses.split(self._listen)
+        self._server = await asyncio.start_server(self._serve, host, port, limit=_REQUEST_BYTES)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

@@ -45,45 +45,62 @@ class Launcher:
         credentials = home / "credentials"
         await asyncio.to_thread(self.issuer.equip, credentials, identity)
         written = self._config(training, clusters, home, credentials)
-        server = (training.spec.get("server") or {}).get("resources") or {}
         return runtimes.Workload(
             name=workloads.workload_name(training.uid),
             argv=(sys.executable, "-m", "coordinator.aggregator", "--config", "aggregator.json"),
             directory=home,
             environment={"PYTHONUNBUFFERED": "1", "HANSE_PROCESS": "aggregator"},
             files={"aggregator.json": written.model_dump_json(indent=1).encode()},
-            resources=runtimes.Resources(
-                {key: str(value) for key, value in (server.get("requests") or {}).items()},
-                {key: str(value) for key, value in (server.get("limits") or {}).items()},
-            ),
+            resources=resources_of(training),
         )
 
     def _config(
         self, training: snapshot.Training, clusters: int, home: pathlib.Path, credentials: pathlib.Path
     ) -> config.AggregatorConfig:
-        app = training.app
-        assert isinstance(app, snapshot.App)
-        source: dict[str, Any]
-        if app.bundled:
-            source = {"app_bundle": self.shelf.path(app.digest), "app_digest": app.digest}
-        else:
-            installed = config.InstalledApp(client_app=app.client_app, server_app=app.server_app or None)
-            source = {"installed_app": installed}
         return config.AggregatorConfig(
-            namespace=training.namespace,
-            name=training.name,
-            uid=training.uid,
-            spec=dict(training.spec),
+            **settings_of(training, clusters, self.issuer.trust_domain, self.limits),
+            **app_of(training, lambda digest: self.shelf.path(digest)),
             hub_address=self.hub_address(),
-            hub_server_name=identities.CoordinatorIdentity(self.issuer.trust_domain).server_name,
             credential_directory=credentials,
-            trust_domain=self.issuer.trust_domain,
             listen_address=self.listen_address,
             work_directory=home / "work",
-            expected_clusters=max(clusters, 1),
-            link_grace_seconds=self.limits.link_grace_seconds,
-            start_grace_seconds=self.limits.start_grace_seconds,
             model_store=(training.spec.get("model") or {}).get("store") or self.model_store,
             log_level=self.log_level,
-            **source,
         )
+
+
+def settings_of(
+    training: snapshot.Training, clusters: int, trust_domain: str, limits: snapshot.Limits
+) -> dict[str, Any]:
+    """Return what every aggregator of this training is told, wherever it runs."""
+    return {
+        "namespace": training.namespace,
+        "name": training.name,
+        "uid": training.uid,
+        "spec": dict(training.spec),
+        "hub_server_name": identities.CoordinatorIdentity(trust_domain).server_name,
+        "trust_domain": trust_domain,
+        "expected_clusters": max(clusters, 1),
+        "link_grace_seconds": limits.link_grace_seconds,
+        "start_grace_seconds": limits.start_grace_seconds,
+    }
+
+
+def app_of(training: snapshot.Training, place: Callable[[str], pathlib.Path | None]) -> dict[str, Any]:
+    """Return where the aggregator finds its app; `place` says where the bundle with a digest lies."""
+    app = training.app
+    assert isinstance(app, snapshot.App)
+    if app.bundled:
+        return {"app_bundle": place(app.digest), "app_digest": app.digest}
+    return {
+        "installed_app": config.InstalledApp(client_app=app.client_app, server_app=app.server_app or None)
+    }
+
+
+def resources_of(training: snapshot.Training) -> runtimes.Resources:
+    """Return what the training's aggregator asks for and may use."""
+    server = (training.spec.get("server") or {}).get("resources") or {}
+    return runtimes.Resources(
+        {key: str(value) for key, value in (server.get("requests") or {}).items()},
+        {key: str(value) for key, value in (server.get("limits") or {}).items()},
+    )

@@ -11,18 +11,17 @@ import asyncio
 import dataclasses
 import pathlib
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal
+from typing import Literal
 
-from coordinator import workloads
+from coordinator import launcher, workloads
 from coordinator.aggregator import config
 from coordinator.clients import authority, bundles, cluster_objects
 from coordinator.planning import model_stores, snapshot
 from federation.kube import errors
-from federation.runtime import pods
 from federation.runtime import port as runtimes
 from federation.store import port as stores
-from federation.trust import directory
 from federation.trust import identity as identities
+from federation.wire import addresses
 
 PORT = 7443
 """Where every aggregator listens."""
@@ -115,7 +114,6 @@ class PodLauncher:
             if packed is None:
                 raise runtimes.WorkloadNotStarted(name, f"the app {training.app.digest} is not on the shelf")
             blobs[APP] = await asyncio.to_thread(packed.read_bytes)
-        server = (training.spec.get("server") or {}).get("resources") or {}
         settings = self._config(training, clusters, store, hub_address)
         return runtimes.Workload(
             name=name,
@@ -124,10 +122,7 @@ class PodLauncher:
             directory=CONFIGURATION,
             environment={"PYTHONUNBUFFERED": "1", "HANSE_PROCESS": "aggregator", "HOME": str(WORK)},
             files={"aggregator.json": settings.model_dump_json(indent=1).encode()},
-            resources=runtimes.Resources(
-                {key: str(value) for key, value in (server.get("requests") or {}).items()},
-                {key: str(value) for key, value in (server.get("limits") or {}).items()},
-            ),
+            resources=launcher.resources_of(training),
             image=self.image,
             pod=runtimes.Pod(
                 namespace=training.namespace,
@@ -138,15 +133,9 @@ class PodLauncher:
                     "hanse.dev/training": training.name,
                 },
                 mounts=_mounts(store),
-                secret_directories={
-                    CREDENTIALS: {
-                        directory.KEY_NAME: material.key_pem,
-                        directory.CHAIN_NAME: material.chain_pem,
-                        directory.BUNDLE_NAME: material.bundle_pem,
-                    }
-                },
+                secret_directories={CREDENTIALS: material.files},
                 blobs=blobs,
-                egress=self._egress(store, int(hub_address.rpartition(":")[2])),
+                egress=self._egress(store, addresses.split(hub_address)[1]),
                 ingress_port=PORT,
                 service_account=cluster_objects.AGGREGATOR_ACCOUNT,
             ),
@@ -169,36 +158,20 @@ class PodLauncher:
         store: model_stores.ModelStore,
         hub_address: str,
     ) -> config.AggregatorConfig:
-        app = training.app
-        assert isinstance(app, snapshot.App)
-        source: dict[str, Any]
-        if app.bundled:
-            source = {"app_bundle": pathlib.Path(APP), "app_digest": app.digest}
-        else:
-            installed = config.InstalledApp(client_app=app.client_app, server_app=app.server_app or None)
-            source = {"installed_app": installed}
         return config.AggregatorConfig(
-            namespace=training.namespace,
-            name=training.name,
-            uid=training.uid,
-            spec=dict(training.spec),
+            **launcher.settings_of(training, clusters, self.issuer.trust_domain, self.limits),
+            **launcher.app_of(training, lambda _: pathlib.Path(APP)),
             hub_address=hub_address,
-            hub_server_name=identities.CoordinatorIdentity(self.issuer.trust_domain).server_name,
             credential_directory=pathlib.Path(WORK / "credentials"),
             initial_credentials=pathlib.Path(CREDENTIALS),
-            trust_domain=self.issuer.trust_domain,
             listen_address=f"0.0.0.0:{PORT}",
             work_directory=pathlib.Path(WORK),
-            expected_clusters=max(clusters, 1),
-            link_grace_seconds=self.limits.link_grace_seconds,
-            start_grace_seconds=self.limits.start_grace_seconds,
             model_store=store.url,
             model_store_name=store.name,
             model_store_credentials=pathlib.Path(STORE_CREDENTIALS) if store.secret else None,
             delivery_seconds=DELIVERY_SECONDS,
-            termination_log=pathlib.Path(pods.TERMINATION_LOG),
+            termination_log=pathlib.Path(runtimes.TERMINATION_LOG),
             log_level=self.log_level,
-            **source,
         )
 
 

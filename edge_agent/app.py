@@ -22,7 +22,7 @@ import pydantic
 from edge_agent import config as configs
 from edge_agent import credentials, on_processes, sites
 from edge_agent import link as links
-from federation.runtime import hardening, lifeline
+from federation.runtime import hardening, lifeline, port
 from federation.telemetry import logs
 from federation.trust import identity as identities
 from federation.trust import tls
@@ -32,9 +32,6 @@ _log = logs.get_logger(__name__)
 EXIT_CONFIGURATION = 2
 EXIT_SENT_AWAY = 3
 EXIT_SITE = 4
-
-TERMINATION_LOG = pathlib.Path("/dev/termination-log")
-"""What a pod's status shows of how its container ended; there is none outside a pod."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,4 +82,4 @@ async def run(config: configs.AgentConfig) -> int:
 
 def _last_words(text: str) -> None:
     with contextlib.suppress(OSError):
-        TERMINATION_LOG.write_text(text)
+        pathlib.Path(port.TERMINATION_LOG).write_text(text)

@@ -26,6 +26,7 @@ from federation.kube import client
 from federation.runtime import port, processes
 from federation.telemetry import logs
 from federation.trust import directory
+from federation.wire import addresses
 
 _log = logs.get_logger(__name__)
 
@@ -109,7 +110,7 @@ class KubernetesSite:
         name = workloads.name_of(assignment.uid, assignment.name)
         material = await self._material(assignment)
         try:
-            await self._runtime.refresh(name, pods.CREDENTIALS, _files(material))
+            await self._runtime.refresh(name, pods.CREDENTIALS, material.files)
         except port.RuntimeFailure as error:
             raise OSError(str(error)) from error
 
@@ -132,7 +133,7 @@ class KubernetesSite:
             if assignment.from_bundle
             else None
         )
-        brought = pods.Brought(_files(material), archive, doors)
+        brought = pods.Brought(material.files, archive, doors)
         return pods.client(hub, assignment, allowed, offer, brought, self._settings)
 
     async def show_use(self, in_use: Mapping[str, Sequence[str]]) -> None:
@@ -160,24 +161,15 @@ class KubernetesSite:
             raise sites.SiteFailure(f"the client's certificate cannot be read: {error}") from error
 
 
-def _files(material: directory.Material) -> dict[str, bytes]:
-    """Return an identity as the files that a client reads."""
-    return {
-        directory.KEY_NAME: material.key_pem,
-        directory.CHAIN_NAME: material.chain_pem,
-        directory.BUNDLE_NAME: material.bundle_pem,
-    }
-
-
 async def _addresses(address: str) -> tuple[port.Destination, ...]:
     """Return what a client must be able to reach: it has no name server.
 
     Raises: SiteFailure.
     """
-    host, _, number = address.rpartition(":")
     try:
+        host, number = addresses.split(address)
         found = await asyncio.get_running_loop().getaddrinfo(
-            host.strip("[]"), int(number), type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
+            host, number, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
         )
     except (OSError, ValueError) as error:
         raise sites.SiteFailure(
@@ -188,4 +180,4 @@ async def _addresses(address: str) -> tuple[port.Destination, ...]:
         if family in families and str(place[0]) not in families[family]:
             families[family].append(str(place[0]))
     ips = families[socket.AF_INET] or families[socket.AF_INET6]  # gRPC takes a list of one family only
-    return tuple(port.Destination(ip, int(number)) for ip in sorted(ips))
+    return tuple(port.Destination(ip, number) for ip in sorted(ips))

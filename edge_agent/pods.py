@@ -15,13 +15,13 @@ from collections.abc import Mapping, Sequence
 from edge_agent import assignments, offers, policy, rules, workloads
 from edge_agent.client import config
 from federation.runtime import port
+from federation.wire import addresses
 
 CONFIG_DIRECTORY = pathlib.PurePosixPath("/hanse/config")
 CREDENTIALS = pathlib.PurePosixPath("/hanse/credentials")
 APP = pathlib.PurePosixPath("/hanse/app")
 STATE = pathlib.PurePosixPath("/hanse/state")
 SCRATCH = pathlib.PurePosixPath("/tmp")  # noqa: S108
-TERMINATION_LOG = pathlib.PurePosixPath("/dev/termination-log")
 
 ASSIGNMENT_ANNOTATION = "hanse.dev/assignment"
 """On a client's objects: what it was started for, so that another agent can take it over."""
@@ -90,7 +90,7 @@ def client(
         node_config=offers.node_config(offer, pathlib.Path(offer.mount.path)),
         state_directory=pathlib.Path(STATE),
         closed_addresses=settings.closed_addresses,
-        termination_log=pathlib.Path(TERMINATION_LOG),
+        termination_log=pathlib.Path(port.TERMINATION_LOG),
         log_level=settings.log_level,
     )
     return port.Workload(
@@ -154,7 +154,7 @@ def target(doors: Sequence[port.Destination]) -> str:
     """
     if not doors:
         raise ValueError("an aggregator has no address")
-    places = [f"[{door.ip}]:{door.port}" if ":" in door.ip else f"{door.ip}:{door.port}" for door in doors]
+    places = [addresses.join(door.ip, door.port) for door in doors]
     if len(places) == 1:
         return places[0]
     return f"ipv{'6' if ':' in doors[0].ip else '4'}:" + ",".join(places)
@@ -165,11 +165,11 @@ def closed_addresses(environment: Mapping[str, str], resolv_conf: str) -> tuple[
     found = []
     host, number = environment.get("KUBERNETES_SERVICE_HOST"), environment.get("KUBERNETES_SERVICE_PORT")
     if host and number:
-        found.append(_place(host, number))
+        found.append(addresses.join(host, number))
         for line in resolv_conf.splitlines():
             words = line.split()
             if len(words) > 1 and words[0] == "nameserver":
-                found.append(_place(words[1], "53"))
+                found.append(addresses.join(words[1], 53))
     return tuple(found)
 
 
@@ -198,13 +198,9 @@ def why_closed(doors: Sequence[port.Destination], settings: Settings) -> str:
         ip = ipaddress.ip_address(door.ip)
         if ip.is_link_local or ip.is_multicast or ip.is_unspecified:
             return f"the aggregator's address is {door.ip}, and no hub has such a one; ask the hub's operator"
-        if _place(door.ip, str(door.port)) in settings.closed_addresses:
+        if addresses.join(door.ip, door.port) in settings.closed_addresses:
             return (
-                f"the aggregator's address is {_place(door.ip, str(door.port))}, which must be closed to "
+                f"the aggregator's address is {addresses.join(door.ip, door.port)}, which must be closed to "
                 "clients; ask the hub's operator where its name leads"
             )
     return ""
-
-
-def _place(host: str, number: str) -> str:
-    return f"[{host}]:{number}" if ":" in host else f"{host}:{number}"

@@ -10,7 +10,7 @@ import asyncio
 import os
 import random
 import secrets
-from collections.abc import Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 # Before flwr is imported by anything: it would send usage events to its makers.
@@ -20,6 +20,7 @@ import hypothesis
 import pytest
 
 import federation.trust  # noqa: F401  (before anything imports grpc: no TLS 1.2)
+from federation.kube import client
 from tests.fakes import controlplane
 
 IN_CI = os.environ.get("CI") in {"true", "1"}
@@ -97,3 +98,10 @@ def control_plane() -> Iterator[controlplane.ControlPlane]:
     plane = controlplane.start(users={"nobody": []})
     yield plane
     plane.stop()
+
+
+@pytest.fixture
+async def api(control_plane: controlplane.ControlPlane) -> AsyncIterator[client.Client]:
+    """The client of the API server's administrator."""
+    async with await client.Client.connect(control_plane.kubeconfig) as connected:
+        yield connected

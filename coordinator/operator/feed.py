@@ -10,19 +10,17 @@ signals. This module refuses to know what the changes mean.
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import copy
 import logging
-import os
 import pathlib
 import threading
 from typing import Any, Protocol
 
 import kopf
-import yaml
 
 from federation.api import meta, resources
+from federation.kube import connection
 from federation.store import port as stores
 from federation.telemetry import logs
 
@@ -35,7 +33,6 @@ SETTLING_SECONDS = 0.5
 
 RETRY_SECONDS = 5.0
 STOPPING_SECONDS = 3.0
-SERVICE_ACCOUNT = pathlib.Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 CLOSING_SECONDS = 0.3
 """aiohttp closes TLS connections in the background, and does not say when it has."""
@@ -108,8 +105,16 @@ class Feed:
         registry = kopf.OperatorRegistry()
 
         @kopf.on.login(registry=registry)
-        def login(**_: Any) -> kopf.ConnectionInfo | None:
-            return _of_the_pod() if self._kubeconfig is None else _connection(self._kubeconfig)
+        async def login(**_: Any) -> kopf.ConnectionInfo:
+            # Again whenever the server refuses the token: kubelet has put a new one in its place by then.
+            own = await connection.access(self._kubeconfig)
+            return kopf.ConnectionInfo(
+                server=own.server,
+                ca_path=own.ca_file,
+                certificate_path=own.certificate_file,
+                private_key_path=own.key_file,
+                token=own.token,
+            )
 
         for kind in KINDS:
             plural = resources.KINDS[kind].INFO.plural
@@ -164,37 +169,3 @@ _EXPECTED = ("OS signals are ignored",)
 
 def _is_news(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith(_EXPECTED)
-
-
-def _of_the_pod() -> kopf.ConnectionInfo:
-    """Where the API server is, for a hub in a pod: by address, since a cluster may have no DNS.
-
-    The token is replaced hourly by kubelet; kopf logs in again when the old one is refused.
-    """
-    host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
-    return kopf.ConnectionInfo(
-        server=f"https://{f'[{host}]' if ':' in host else host}:{port}",
-        ca_path=str(SERVICE_ACCOUNT / "ca.crt"),
-        token=(SERVICE_ACCOUNT / "token").read_text().strip(),
-    )
-
-
-def _connection(kubeconfig: pathlib.Path) -> kopf.ConnectionInfo:
-    """Read where the API server is, for a hub that runs outside the cluster."""
-    content = yaml.safe_load(kubeconfig.read_text())
-    context = next(c["context"] for c in content["contexts"] if c["name"] == content["current-context"])
-    cluster = next(c["cluster"] for c in content["clusters"] if c["name"] == context["cluster"])
-    user = next(u["user"] for u in content["users"] if u["name"] == context["user"])
-
-    def pem(of: dict[str, Any], name: str) -> bytes | None:
-        if data := of.get(f"{name}-data"):
-            return base64.b64decode(data)
-        return (kubeconfig.parent / of[name]).read_bytes() if name in of else None
-
-    return kopf.ConnectionInfo(
-        server=cluster["server"],
-        ca_data=pem(cluster, "certificate-authority"),
-        token=user.get("token"),
-        certificate_data=pem(user, "client-certificate"),
-        private_key_data=pem(user, "client-key"),
-    )

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from federation.telemetry import logs
+from federation.wire import addresses
 
 log = logs.get_logger(__name__)
 
@@ -103,10 +104,9 @@ def _open_among(addresses: Sequence[str], connect_seconds: float) -> set[str]:
 
 
 def _opens(address: str, connect_seconds: float) -> bool:
-    host, _, port = address.rpartition(":")
     with (
         contextlib.suppress(OSError, ValueError),
-        socket.create_connection((host.strip("[]"), int(port)), connect_seconds),
+        socket.create_connection(addresses.split(address), connect_seconds),
     ):
         return True
     return False

@@ -34,7 +34,6 @@ WATCH_SILENCE_SECONDS = 150.0
 
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
-STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 
 Propagation = Literal["Background", "Foreground", "Orphan"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import dataclasses
 import pathlib
 import random
 import ssl
@@ -34,6 +35,17 @@ CREDENTIALS_SECONDS = 60.0
 SERVICE_ACCOUNT = pathlib.Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 Query = Sequence[tuple[str, str]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Access:
+    """One way to one API server, for a library that connects by itself: files of PEM, and a token."""
+
+    server: str
+    ca_file: str | None
+    certificate_file: str | None
+    key_file: str | None
+    token: str | None = dataclasses.field(repr=False)
 
 
 class Connection:
@@ -76,28 +88,7 @@ class Connection:
 
         Raises: NotConfigured.
         """
-        from kubernetes.aio import client, config
-
-        configuration = client.Configuration()
-        token_file: pathlib.Path | None = None
-        try:
-            if kubeconfig is not None:
-                if not await asyncio.to_thread(kubeconfig.is_file):
-                    raise errors.NotConfigured(f"kubeconfig {kubeconfig}: there is no such file")
-                loader = await config.load_kube_config(
-                    config_file=str(kubeconfig),
-                    context=context,
-                    client_configuration=configuration,
-                    persist_config=False,
-                )
-                token_file = await asyncio.to_thread(_token_file, kubeconfig, context)
-                del loader
-            else:
-                config.load_incluster_config(client_configuration=configuration, try_refresh_token=False)
-                token_file = SERVICE_ACCOUNT / "token"
-        except (config.ConfigException, OSError, ValueError, TypeError, KeyError) as error:
-            where = f"kubeconfig {kubeconfig}" if kubeconfig else "this pod's service account"
-            raise errors.NotConfigured(f"{where}: {error}") from error
+        configuration, token_file = await _configuration(kubeconfig, context)
         # A proxy from the environment is for the world outside; kubeconfigs name theirs.
         configuration.client_session_kwargs = {"trust_env": kubeconfig is not None}
         return cls(
@@ -246,6 +237,60 @@ def _was_not_sent(error: BaseException) -> bool:
     return isinstance(error, aiohttp.ClientConnectorError) and not isinstance(
         error, aiohttp.ClientConnectorCertificateError
     )
+
+
+async def access(kubeconfig: pathlib.Path | None = None) -> Access:
+    """Return the way that `Connection.open` would take, with the token that is in force now.
+
+    Raises: NotConfigured.
+    """
+    configuration, token_file = await _configuration(kubeconfig, None)
+    if token_file is None:
+        token = str(configuration.api_key.get("BearerToken") or "").removeprefix("Bearer ")
+    else:
+        try:
+            token = (await asyncio.to_thread(token_file.read_text)).strip()
+        except OSError as error:
+            raise errors.NotConfigured(f"token file {token_file}: {error.strerror}") from error
+    return Access(
+        str(configuration.host),
+        configuration.ssl_ca_cert,
+        configuration.cert_file,
+        configuration.key_file,
+        token or None,
+    )
+
+
+async def _configuration(
+    kubeconfig: pathlib.Path | None, context: str | None
+) -> tuple[Any, pathlib.Path | None]:
+    """Return the library's configuration and the token file that is to be read again.
+
+    Raises: NotConfigured.
+    """
+    from kubernetes.aio import client, config
+
+    configuration = client.Configuration()
+    token_file: pathlib.Path | None = None
+    try:
+        if kubeconfig is not None:
+            if not await asyncio.to_thread(kubeconfig.is_file):
+                raise errors.NotConfigured(f"kubeconfig {kubeconfig}: there is no such file")
+            loader = await config.load_kube_config(
+                config_file=str(kubeconfig),
+                context=context,
+                client_configuration=configuration,
+                persist_config=False,
+            )
+            token_file = await asyncio.to_thread(_token_file, kubeconfig, context)
+            del loader
+        else:
+            config.load_incluster_config(client_configuration=configuration, try_refresh_token=False)
+            token_file = SERVICE_ACCOUNT / "token"
+    except (config.ConfigException, OSError, ValueError, TypeError, KeyError) as error:
+        where = f"kubeconfig {kubeconfig}" if kubeconfig else "this pod's service account"
+        raise errors.NotConfigured(f"{where}: {error}") from error
+    return configuration, token_file
 
 
 def _token_file(kubeconfig: pathlib.Path, context: str | None) -> pathlib.Path | None:

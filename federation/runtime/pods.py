@@ -36,8 +36,6 @@ GRACE_SECONDS = 10
 BLOB_PART_BYTES = 720 * 1024
 """A ConfigMap holds at most 1 MiB, and as base64 in a request a part stays below that too."""
 
-TERMINATION_LOG = "/dev/termination-log"
-
 
 def selector(owner: str) -> str:
     """Return the label selector of every object of an owner's workloads."""
@@ -259,7 +257,7 @@ def _pod_spec(workload: port.Workload) -> Object:
                     "readOnlyRootFilesystem": True,
                     "capabilities": {"drop": ["ALL"]},
                 },
-                "terminationMessagePath": TERMINATION_LOG,
+                "terminationMessagePath": str(port.TERMINATION_LOG),
                 "terminationMessagePolicy": "File",
                 "volumeMounts": mounts,
             }

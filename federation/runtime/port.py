@@ -19,6 +19,9 @@ MAXIMUM_NAME_LENGTH = 63
 MAXIMUM_BLOB_BYTES = 24 * 1024 * 1024
 """A blob lies in the cluster's own database, in parts below 1 MiB; what is larger belongs into an image."""
 
+TERMINATION_LOG = pathlib.PurePosixPath("/dev/termination-log")
+"""Where a container leaves its last words for `Exited`; local processes have no such place."""
+
 LOG_TAIL_LINES = 20
 """So many last lines travel with `Exited`: a Python traceback's end and what led to it."""
 

@@ -52,6 +52,11 @@ class Material:
         parts = (self.key_pem, self.chain_pem, self.bundle_pem)
         return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:32]
 
+    @property
+    def files(self) -> dict[str, bytes]:
+        """The files of a directory that holds this version."""
+        return {KEY_NAME: self.key_pem, CHAIN_NAME: self.chain_pem, BUNDLE_NAME: self.bundle_pem}
+
     def check(self) -> None:
         """Make sure that key and leaf belong together and the bundle can be read.
 
@@ -78,9 +83,8 @@ def write(path: Path, material: Material) -> None:
     if not version.exists():
         fresh = Path(tempfile.mkdtemp(prefix="..new-", dir=path))
         try:
-            _write_private(fresh / KEY_NAME, material.key_pem)
-            _write_private(fresh / CHAIN_NAME, material.chain_pem)
-            _write_private(fresh / BUNDLE_NAME, material.bundle_pem)
+            for name, content in material.files.items():
+                _write_private(fresh / name, content)
             _sync(fresh)
             fresh.rename(version)
         except OSError:

@@ -22,6 +22,7 @@ from cryptography import x509
 
 from federation.trust import bundle, certificates, credentials
 from federation.trust import identity as identities
+from federation.wire import addresses
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
 
@@ -80,16 +81,15 @@ def presented_chain(address: str, timeout_seconds: float) -> list[x509.Certifica
 
     Raises: HubUnreachable; HubNotTrusted if they cannot be read.
     """
-    host, _, port = address.rpartition(":")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # see the module's docstring: nothing is sent, nothing is believed
     context.set_alpn_protocols(["h2"])
-    host = host.strip("[]")
     try:
+        host, port = addresses.split(address)
         with (
-            socket.create_connection((host, int(port)), timeout_seconds) as connection,
+            socket.create_connection((host, port), timeout_seconds) as connection,
             context.wrap_socket(connection, server_hostname=host) as handshaken,
         ):
             shown = _unverified_chain(handshaken)

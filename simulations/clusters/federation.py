@@ -26,7 +26,6 @@ DOOR_PORT = 30443
 HUB_NAMESPACE = "hanse-system"
 REGISTRY = "localhost/hanse"
 READY_SECONDS = 180
-LINK_SECONDS = 240
 
 Say = Callable[[str], None]
 

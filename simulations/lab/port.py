@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Protocol
 
 HUB = "hub"
-DEFAULT_NAME = "hanse"
 MOST_EDGES = 32
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,28}[a-z0-9])?")
 

@@ -45,6 +45,26 @@ class State:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
+    def check(self, plan: port.Plan, provider: port.Provider) -> port.Phase | None:
+        """Return the phase of the lab that is there; None for none.
+
+        Raises: port.LabError if it is another provider's, or up with other edges or another Kubernetes.
+        """
+        found = self.read()
+        if found is None:
+            return None
+        there, whose, phase = found
+        if whose is not provider:
+            raise port.LabError(
+                f"lab {self.name} is of the provider {whose}; take it down first (`hanse lab down`)"
+            )
+        if phase is port.Phase.UP and there != plan:
+            raise port.LabError(
+                f"lab {self.name} is there with the edges {' '.join(there.edges)} and Kubernetes "
+                f"{there.kubernetes}; take it down first (`hanse lab down`), or take another --name"
+            )
+        return phase
+
     def write(self, plan: port.Plan, provider: port.Provider, phase: port.Phase) -> None:
         record: dict[str, Any] = {
             "provider": provider,

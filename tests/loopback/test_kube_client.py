@@ -6,7 +6,6 @@ import asyncio
 import datetime as dt
 import itertools
 import pathlib
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -15,13 +14,6 @@ from tests.fakes import controlplane
 
 pytestmark = pytest.mark.controlplane
 _numbers = itertools.count(1)
-
-
-@pytest.fixture
-async def api(control_plane: controlplane.ControlPlane) -> AsyncIterator[client.Client]:
-    """The administrator's client."""
-    async with await client.Client.connect(control_plane.kubeconfig) as connected:
-        yield connected
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import os
 import pathlib
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -46,13 +45,6 @@ def rendered(control_plane: controlplane.ControlPlane) -> dict[str, list[dict[st
 
     asyncio.run(apply())
     return found
-
-
-@pytest.fixture
-async def api(control_plane: controlplane.ControlPlane) -> AsyncIterator[client.Client]:
-    """The administrator's client."""
-    async with await client.Client.connect(control_plane.kubeconfig) as connected:
-        yield connected
 
 
 @pytest.mark.parametrize("installation", INSTALLATIONS)

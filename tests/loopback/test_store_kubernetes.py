@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-from collections.abc import AsyncIterator
 
 import pytest
 
 from federation.kube import client
 from federation.store import kubernetes, port
-from tests.fakes import controlplane
 
 pytestmark = pytest.mark.controlplane
 _numbers = itertools.count(1)
-
-
-@pytest.fixture
-async def api(control_plane: controlplane.ControlPlane) -> AsyncIterator[client.Client]:
-    async with await client.Client.connect(control_plane.kubeconfig) as connected:
-        yield connected
 
 
 @pytest.fixture

@@ -15,12 +15,12 @@ import platform
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from simulations.lab import port, programs, state
 from simulations.lab.bare import busybox, components, layout, network, node, system
+from simulations.lab.together import together
 
 INOTIFY_INSTANCES = 13
 """What one node holds: its kubelet seven, the API server three, containerd two, kube-proxy one."""
@@ -77,18 +77,9 @@ class Bare:
             self._up(plan, progress)
 
     def _up(self, plan: port.Plan, progress: port.Progress) -> None:
-        found = self._state.read()
-        if found is not None and found[1] is not port.Provider.BARE:
-            raise port.LabError(
-                f"lab {self.name} is of the provider {found[1]}; take it down first (`hanse lab down`)"
-            )
-        if found is not None and found[2] is port.Phase.UP and found[0] != plan:
-            raise port.LabError(
-                f"lab {self.name} is there with the edges {' '.join(found[0].edges)} and Kubernetes "
-                f"{found[0].kubernetes}; take it down first (`hanse lab down`), or take another --name"
-            )
-        if found is None or found[2] is not port.Phase.UP:
-            if found is None and (strange := system.namespaces(self.name)):
+        phase = self._state.check(plan, port.Provider.BARE)
+        if phase is not port.Phase.UP:
+            if phase is None and (strange := system.namespaces(self.name)):
                 raise port.LabError(
                     f"a lab {self.name} is up whose state is not in {self._state.directory} ({strange[0]} is "
                     "there); run `hanse lab down` to remove it, or take another --name"
@@ -106,7 +97,7 @@ class Bare:
         if problem := too_few_instances(room, starting, system.inotify_limit()):
             raise port.LabError(problem)
         # Before anything is made: `down` finds whatever this comes to.
-        self._state.write(plan, port.Provider.BARE, port.Phase.STARTING if found is None else found[2])
+        self._state.write(plan, port.Provider.BARE, phase or port.Phase.STARTING)
         self._network(lab, nodes, tools, progress)
         node.copy_programs(lab)
         now = dt.datetime.now(dt.UTC)
@@ -183,7 +174,7 @@ class Bare:
         if found is None:
             return None
         lab = layout.Layout(found[0], self._state.directory)
-        clusters = _together(lambda cluster: self._status(lab, cluster), lab.clusters)
+        clusters = together(lambda cluster: self._status(lab, cluster), lab.clusters)
         return port.LabStatus(
             self.name, port.Provider.BARE, found[2], self._state.directory, self.hub_address, tuple(clusters)
         )
@@ -222,7 +213,7 @@ class Bare:
             for archive in archives:
                 self.node(name).load(archive)
 
-        _together(load, clusters)
+        together(load, clusters)
 
     def place(self, cluster: str, source: Path, path: str) -> None:
         there = self.node(cluster).cluster
@@ -274,13 +265,3 @@ def _link(lab: layout.Layout, edge: layout.Cluster) -> str:
 def _run(commands: Sequence[network.Command]) -> None:
     for command in commands:
         system.run(command)
-
-
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
-
-
-def _together(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
-    """Do it for all at once; the first error is raised when all have ended."""
-    with concurrent.futures.ThreadPoolExecutor(max_workers=max(1, len(items))) as pool:
-        return list(pool.map(work, items))

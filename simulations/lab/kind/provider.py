@@ -6,19 +6,18 @@ lab looks like; that is `commands`.
 
 from __future__ import annotations
 
-import concurrent.futures
 import os
 import shutil
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from simulations.lab import port, state
 from simulations.lab.kind import commands
 from simulations.lab.kind.commands import Command
+from simulations.lab.together import together
 
 _ASK_SECONDS = 20.0
 
@@ -82,17 +81,7 @@ class Kind:
             raise port.LabError(problem)
         commands.node_image(plan.kubernetes)
         with self._state.locked():
-            found = self._state.read()
-            if found is not None and found[1] is not port.Provider.KIND:
-                raise port.LabError(
-                    f"lab {self.name} is of the provider {found[1]}; `hanse lab down` it first"
-                )
-            if found is not None and found[2] is port.Phase.UP and found[0] != plan:
-                raise port.LabError(
-                    f"lab {self.name} is there with the edges {' '.join(found[0].edges)} and Kubernetes "
-                    f"{found[0].kubernetes}; `hanse lab down` it first, or take another --name"
-                )
-            if found is None or found[2] is not port.Phase.UP:
+            if self._state.check(plan, port.Provider.KIND) is not port.Phase.UP:
                 self._remove(progress)  # what an `up` that was ended in its middle has left
                 self._state.write(plan, port.Provider.KIND, port.Phase.STARTING)
             there = run(commands.clusters()).split()
@@ -115,7 +104,7 @@ class Kind:
             self._kubeconfig(cluster).chmod(0o600)
             progress(cluster, "ready")
 
-        _together(create, lacking)
+        together(create, lacking)
 
     def down(self, progress: port.Progress) -> bool:
         if problem := missing():
@@ -131,7 +120,7 @@ class Kind:
             progress(self.name, f"removing {name}")
             run(commands.delete(name, self._state.directory / "kubeconfig-removed"))
 
-        _together(delete, there)
+        together(delete, there)
         for name in networks:
             run(commands.remove_network(name))
         return self._state.remove() or bool(there or networks)
@@ -147,7 +136,7 @@ class Kind:
             hub = self.hub_address
         except port.LabFailed:
             hub = ""
-        each = _together(self._status, plan.clusters)
+        each = together(self._status, plan.clusters)
         return port.LabStatus(self.name, port.Provider.KIND, phase, self._state.directory, hub, tuple(each))
 
     def _status(self, cluster: str) -> port.ClusterStatus:
@@ -185,7 +174,7 @@ class Kind:
 
     def load(self, archives: Sequence[Path], clusters: Sequence[str]) -> None:
         names = [self._there(cluster) for cluster in clusters]
-        _together(lambda cluster: run(commands.load(self.name, cluster, archives)), names)
+        together(lambda cluster: run(commands.load(self.name, cluster, archives)), names)
 
     def place(self, cluster: str, source: Path, path: str) -> None:
         for command in commands.place(self.name, self._there(cluster), source, path):
@@ -239,13 +228,3 @@ def _listen(relay: Sequence[str]) -> int:
     threading.Thread(target=serve, daemon=True).start()
     found: int = listener.getsockname()[1]
     return found
-
-
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
-
-
-def _together(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
-    """Do it for all at once; the first error is raised when all have ended."""
-    with concurrent.futures.ThreadPoolExecutor(max_workers=max(1, len(items))) as pool:
-        return list(pool.map(work, items))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 
@@ -184,8 +185,7 @@ def test_a_cut_of_a_minute_in_mid_round_loses_no_edge(clusters: Clusters) -> Non
     edge = clusters.edges[0]
     clusters.lab.cut(edge)
     try:
-        cut_until = trainings.time.monotonic() + 60
-        eventually(lambda: trainings.time.monotonic() > cut_until, "a minute", seconds=70)
+        time.sleep(60)  # the minute that is promised; what follows waits for the training itself
     finally:
         clusters.lab.restore(edge)
     status = clusters.ended(name, seconds=300)

@@ -11,7 +11,6 @@ import json
 import subprocess
 import tempfile
 import textwrap
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import yaml
 
 from federation.apps import bundle
 from simulations.lab import port as labs
+from tests.cluster import labs as cluster_labs
 from tests.process import federations
 
 NAMESPACE = "trials"
@@ -142,14 +142,17 @@ class Clusters:
         seconds: float = PATIENCE_SECONDS,
     ) -> Manifest:
         """Return the first status that is as wanted; fail with the last one if none comes."""
-        deadline = time.monotonic() + seconds
-        while not wanted(status := self.status(name, namespace)):
-            if time.monotonic() > deadline:
-                raise AssertionError(
-                    f"{namespace}/{name} did not become as wanted: {json.dumps(status, indent=1)}"
-                )
-            time.sleep(0.3)
-        return status
+        last: list[Manifest] = []
+
+        def reached() -> bool:
+            last[:] = [self.status(name, namespace)]
+            return wanted(last[0])
+
+        def why() -> str:
+            return f"wanted status of {namespace}/{name}: {json.dumps(last, indent=1)}"
+
+        cluster_labs.wait_for(reached, why, seconds=seconds, every=0.3)
+        return last[0]
 
     def ended(self, name: str, namespace: str = NAMESPACE, seconds: float = PATIENCE_SECONDS) -> Manifest:
         """Return the status once the training is over."""
@@ -164,12 +167,7 @@ class Clusters:
 
 def eventually(wanted: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS) -> Any:
     """Return the first true answer; fail with `what` if none comes."""
-    deadline = time.monotonic() + seconds
-    while not (answer := wanted()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds:g} s: {what}")
-        time.sleep(0.3)
-    return answer
+    return cluster_labs.wait_for(wanted, what, seconds=seconds, every=0.3)
 
 
 def over(status: Mapping[str, Any]) -> bool:
