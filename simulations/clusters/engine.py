@@ -8,20 +8,23 @@ it installs nothing itself (`federation`) and follows the training as the other 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from federation.kube import client
+from federation.kube import errors as kube_errors
 from simulations.clusters import federation, objects
-from simulations.lab import choose, images, programs, releases
+from simulations.lab import choose, images, programs, releases, state
 from simulations.lab import port as lab_port
 from simulations.local import results, scenario, story, view
-from simulations.local.errors import SimulationFailed
+from simulations.local.errors import SimulationError, SimulationFailed
 
 LAB = "simulation"
 SETTLE_SECONDS = 20.0
@@ -57,30 +60,39 @@ class Simulation:
     async def run(self) -> results.Outcome:
         """Run to the end of the training or the timeout; afterwards the clusters are gone, unless kept.
 
-        Raises: SimulationFailed, SimulationError, lab_port.LabError, lab_port.LabFailed.
+        Raises: SimulationFailed, SimulationError.
         """
-        lab = choose.lab(LAB, wanted=self._options.provider)
-        try:
-            await self._bring_up(lab)
-            kubectl = (
-                await asyncio.to_thread(programs.ensure, self._options.kubernetes, self._view.start)
-            ).path("kubectl")
-            here = federation.Federation(lab, kubectl, self._view.start)
-            await self._install(lab, here)
-            return await self._train(lab, here)
-        finally:
-            if not self._options.keep_lab:
-                await asyncio.to_thread(lab.down, self._progress)
+        with _alone(), _in_sentences():
+            lab = choose.lab(LAB, wanted=self._options.provider)
+            archive = await self._bring_up(lab)
+            try:
+                self._view.start("loading images into the clusters")
+                await _to_its_end(lab.load, [archive], (lab_port.HUB, *self._edges))
+                made = await asyncio.to_thread(programs.ensure, self._options.kubernetes, self._view.start)
+                here = federation.Federation(lab, made.path("kubectl"), self._view.start)
+                await self._install(lab, here)
+                return await self._train(lab, here)
+            finally:
+                await self._take_down(lab)
 
-    async def _bring_up(self, lab: lab_port.Lab) -> None:
-        wanted = lab_port.Plan(LAB, self._edges, self._options.kubernetes)
+    async def _bring_up(self, lab: lab_port.Lab) -> Path:
+        """Bring the clusters up and build the images meanwhile; return the images' archive."""
         building = asyncio.create_task(asyncio.to_thread(self._images))
         try:
-            await asyncio.to_thread(lab.up, wanted, self._progress)
+            wanted = lab_port.Plan(LAB, self._edges, self._options.kubernetes)
+            await _to_its_end(lab.up, wanted, self._progress)
+            return await building
+        except lab_port.LabError:
+            raise  # it was refused, and what is there is not ours to take down
+        except BaseException:
+            await self._take_down(lab)
+            raise
         finally:
-            archive = await building
-        self._view.start("loading images into the clusters")
-        await asyncio.to_thread(lab.load, [archive], wanted.clusters)
+            await asyncio.wait({building})
+
+    async def _take_down(self, lab: lab_port.Lab) -> None:
+        if not self._options.keep_lab:
+            await asyncio.to_thread(lab.down, self._progress)
 
     def _images(self) -> Path:
         return images.together(images.build(TARGETS, self._view.start))
@@ -88,6 +100,7 @@ class Simulation:
     async def _install(self, lab: lab_port.Lab, here: federation.Federation) -> None:
         await here.install_hub()
         absent = [edge for edge in self._edges if not await here.has_agent(edge)]
+        await here.renew([edge for edge in self._edges if edge not in absent])
         await here.join_all(absent)
         self._view.start("each owner applies data set and policy on the own cluster")
         await asyncio.gather(*(here.apply(edge.name, objects.edge(edge)) for edge in self._plan.edges))
@@ -136,6 +149,44 @@ class Simulation:
 
     def _progress(self, cluster: str, text: str) -> None:
         self._view.start(f"{cluster}: {text}" if cluster else text)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Let one simulation at a time have the lab; the lock goes with the process. Raises: SimulationError."""
+    file = state.home() / f".{LAB}.run"
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with file.open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SimulationError("another simulation runs on clusters here; wait for its end") from error
+        yield
+
+
+@contextlib.contextmanager
+def _in_sentences() -> Iterator[None]:
+    """Turn what can go wrong with clusters into a simulation's own errors."""
+    try:
+        yield
+    except lab_port.LabError as error:
+        raise SimulationError(str(error)) from error
+    except (
+        lab_port.LabFailed,
+        images.ImagesMissing,
+        programs.ProgramsMissing,
+        kube_errors.KubernetesError,
+    ) as error:
+        raise SimulationFailed(str(error)) from error
+
+
+async def _to_its_end(work: Callable[..., None], *arguments: object) -> None:
+    """Do blocking work in a thread; if cancelled, wait for its end: a lab that comes up has no `down`."""
+    doing = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+    try:
+        await asyncio.shield(doing)
+    finally:
+        await asyncio.wait({doing})
 
 
 async def _statuses(api: client.Client, namespace: str, name: str) -> AsyncIterator[dict[str, Any]]:

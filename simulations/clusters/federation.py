@@ -24,6 +24,7 @@ DOOR_PORT = 30443
 """The NodePort of the door in the lab's overlay."""
 
 HUB_NAMESPACE = "hanse-system"
+EDGE_NAMESPACE = "hanse"
 REGISTRY = "localhost/hanse"
 READY_SECONDS = 180
 
@@ -80,6 +81,23 @@ class Federation:
                 )
             await asyncio.sleep(0.5)
 
+    async def renew(self, edges: Sequence[str]) -> None:
+        """Have edges that joined before, and with them the hub, run the images that were loaded since.
+
+        Images of a lab keep their names, so nothing restarts by itself. Raises: SimulationFailed.
+        """
+        if not edges:
+            return
+        self._say("restarting what runs with the images of this checkout")
+        hub = (labs.HUB, HUB_NAMESPACE, "deployment/hanse-coordinator")
+        places = [hub, *((edge, EDGE_NAMESPACE, "deployment/hanse-agent") for edge in edges)]
+        for cluster, namespace, deployment in places:
+            await self.kubectl(cluster, "rollout", "restart", deployment, "-n", namespace)
+        for cluster, namespace, deployment in places:
+            timeout = f"--timeout={READY_SECONDS}s"
+            await self.kubectl(cluster, "rollout", "status", deployment, "-n", namespace, timeout)
+        await self._leader()
+
     async def join(self, edge: str, *, approve: bool = True) -> None:
         """Make a token on the hub and join with it on the edge, as the two operators do."""
         flags = ("--approve",) if approve else ()
@@ -99,6 +117,6 @@ class Federation:
     async def has_agent(self, edge: str) -> bool:
         """Whether this edge has joined before."""
         found = await self.kubectl(
-            edge, "get", "deployment", "hanse-agent", "-n", "hanse", "--ignore-not-found", "-o", "name"
+            edge, "get", "deployment", "hanse-agent", "-n", EDGE_NAMESPACE, "--ignore-not-found", "-o", "name"
         )
         return bool(found.strip())

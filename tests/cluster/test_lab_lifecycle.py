@@ -14,12 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.cli import output
+from simulations.clusters import engine
 from simulations.lab import choose, port, releases
 from simulations.lab.bare import layout, provider, system
 from tests.cluster import labs
 from tests.cluster.conftest import CHECKOUT, say
 
 NAME = f"brief-{CHECKOUT}"
+HOSPITALS = Path(__file__).resolve().parents[2] / "simulations" / "hospitals"
 HANSE = [sys.executable, "-m", "coordinator.cli.main", "lab"]
 
 
@@ -116,3 +119,28 @@ def test_what_a_killed_up_left_is_removed_by_the_next_down(state: Path, sign: st
     assert trace(NAME, state) != before
     assert hanse(state, "down").returncode == 0
     assert trace(NAME, state) == before
+
+
+def test_a_simulation_that_is_ended_while_its_clusters_come_up_leaves_nothing(
+    state: Path, tmp_path: Path
+) -> None:
+    """SIGTERM comes while the lab is half up: it is brought to its end, and then taken down."""
+    before = trace(engine.LAB, state)
+    environment = {**os.environ, "XDG_STATE_HOME": str(state.parent.parent)}
+    argv = ("simulate", str(HOSPITALS), "--edges", "1", "--set", "spec.clusters.minimum=1", "--on", "bare")
+    command = [*HANSE[:-1], *argv, "--keep", str(tmp_path / "run")]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stdout:
+            if "waiting for the API server" in line:
+                break
+        else:
+            pytest.fail(f"the simulation never brought its clusters up: {process.stderr.read()}")
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate()
+    assert said == "hanse: interrupted; every process was ended\n"
+    assert process.returncode == output.INTERRUPTED
+    assert trace(engine.LAB, state) == before

@@ -201,6 +201,13 @@ def test_port_in_use(start, tmp_path: Path) -> None:
         _refused(run, [str(port), "in use"])
 
 
+def test_clusters_that_this_machine_cannot_make(start, tmp_path: Path) -> None:
+    """What is missing is said before anything starts, and no simulation without clusters runs instead."""
+    state = {"PATH": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "state")}
+    run = start("simulate", _scenario(tmp_path), "--on", "kind", "-o", "json", environment=state)
+    _refused(run, ["a lab of kind needs"])
+
+
 def test_full_disk(start, tmp_path: Path) -> None:
     """A disk without room is named before anything starts."""
     disk = tmp_path / "disk"

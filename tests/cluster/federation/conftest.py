@@ -40,34 +40,17 @@ def clusters(machine: choose.Machine, kubectl: Path) -> Iterator[Clusters]:
         lab.up(plan, cluster.say)
         lab.load([archive], plan.clusters)
         asyncio.run(_federate(here))
-        if GIVEN:
-            asyncio.run(_renew(here))
         yield Clusters(lab, kubectl, EDGES, here.door)
     finally:
         if not GIVEN:
             lab.down(cluster.say)
 
 
-async def _renew(here: federation.Federation) -> None:
-    """Have a lab that was up run the images that were just loaded; their names are the old ones."""
-    restart = ("rollout", "restart", "deployment")
-    await here.kubectl(port.HUB, *restart, "-n", federation.HUB_NAMESPACE)
-    for edge in EDGES:
-        await here.kubectl(edge, *restart, "-n", "hanse")
-    for cluster_name, namespace in (
-        (port.HUB, federation.HUB_NAMESPACE),
-        *((edge, "hanse") for edge in EDGES),
-    ):
-        deployment = "hanse-coordinator" if cluster_name == port.HUB else "hanse-agent"
-        await here.kubectl(
-            cluster_name, "rollout", "status", f"deployment/{deployment}", "-n", namespace, "--timeout=180s"
-        )
-
-
 async def _federate(here: federation.Federation) -> None:
     """Install the hub and join the edges that have not joined: all by token, one approved by hand."""
     await here.install_hub()
     absent = [edge for edge in EDGES if not await here.has_agent(edge)]
+    await here.renew([edge for edge in EDGES if edge not in absent])
     await here.join_all([edge for edge in absent if edge != BY_HAND])
     if BY_HAND not in absent:
         return
