@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import io
 import json
+import os
 import shutil
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from simulations.lab import archive, port
 from simulations.lab.bare import api, components, files, layout, network, objects, pki, system
@@ -25,7 +26,6 @@ _FORWARD_SECONDS = 20.0
 _INSIDE = Path(__file__).parent / "inside"
 _PROGRAMS = ("init.py", "keeper.py", "forward.py")
 _API_FORWARD = "api"
-_COPY_BYTES = 1024 * 1024
 # A program that could not stay up so often will not; the last of these starts is about half a minute after
 # the first.
 _STARTS = 10
@@ -123,7 +123,7 @@ class Node:
         """
         deadline = time.monotonic() + _READY_SECONDS
         self._wait_for_socket(deadline, stop)
-        self._import("pause", io.BytesIO(pause_image(busybox)))
+        self._import("pause", lambda target: target.write_bytes(pause_image(busybox)))
         progress(self.cluster.name, "waiting for the API server")
         client = self.client()
         for collection, document in objects.initial():
@@ -233,15 +233,23 @@ class Node:
         )
 
     def load(self, archive_path: Path) -> None:
-        """Import an image archive. It is copied in first: a node sees little of this machine."""
-        with archive_path.open("rb") as source:
-            self._import(archive_path.name, source)
+        """Import an image archive. It is brought in first: a node sees little of this machine.
 
-    def _import(self, name: str, source: BinaryIO) -> None:
+        A second name for the file does, where both lie on one file system; an archive may have gigabytes.
+        """
+
+        def bring(target: Path) -> None:
+            try:
+                os.link(archive_path.resolve(strict=True), target)
+            except OSError:
+                shutil.copyfile(archive_path, target)
+
+        self._import(archive_path.name, bring)
+
+    def _import(self, name: str, bring: Callable[[Path], object]) -> None:
         target = self.cluster.imports / f"{threading.get_ident()}-{name}"
         try:
-            with target.open("wb") as copy:
-                shutil.copyfileobj(source, copy, _COPY_BYTES)
+            bring(target)
             self.ctr("images", "import", "--no-unpack=false", str(target))
         finally:
             target.unlink(missing_ok=True)
