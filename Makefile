@@ -33,7 +33,7 @@ simulate:  ## run simulations/hospitals as a whole federation on this machine (A
 test:  ## run every test that this machine can run, and say what was left out
 	@$(ENVIRONMENT) .venv base dev
 	@$(ENVIRONMENT) .venv-s3-server s3-server
-	@$(BIN)/python tests/tools/run_tests.py --clusters "$(CLUSTERS)" $(ARGS)
+	@$(BIN)/python tests/tools/run_tests.py --clusters "$(CLUSTERS)" --torch "$(TORCH)" $(ARGS)
 ifeq ($(TORCH),1)
 	@$(MAKE) test-torch
 else
@@ -44,9 +44,9 @@ test-fast:  ## run the unit, contract, golden and loopback tests (under 90 secon
 	@$(ENVIRONMENT) .venv base dev
 	$(PYTEST) -m "not torch and not process and not slow and not controlplane" $(ARGS) $(FAST)
 
-test-torch:  ## run the tests that need torch, in an environment of their own (about 6 GB)
+test-torch:  ## run the tests that need torch here, in an environment of their own (about 6 GB)
 	@$(ENVIRONMENT) .venv-torch torch
-	.venv-torch/bin/python -m pytest -m torch $(ARGS) tests
+	.venv-torch/bin/python -m pytest -m "torch and not cluster" $(ARGS) tests
 
 lint:  ## check style, types, arrows between rooms, generated files, and the promises' tests
 	@$(ENVIRONMENT) .venv base dev

@@ -33,6 +33,9 @@ USER = 65532
 GRACE_SECONDS = 10
 """A container that was asked to end has so long; what must not be lost is written as it happens."""
 
+THREADS = "OMP_NUM_THREADS"
+"""With how many threads to compute: torch, OpenBLAS and MKL all look there; an app may say otherwise."""
+
 BLOB_PART_BYTES = 720 * 1024
 """A ConfigMap holds at most 1 MiB, and as base64 in a request a part stays below that too."""
 
@@ -281,6 +284,10 @@ def _environment(workload: port.Workload) -> list[Object]:
         for name, path in fields.items()
         if name not in workload.environment
     ]
+    if "cpu" in workload.resources.limits and THREADS not in workload.environment:
+        # Math libraries count the node's processors. More threads than the limit feeds wait for each other.
+        limit = {"resource": "limits.cpu", "divisor": "1"}  # a fraction of a processor is rounded up
+        found.append({"name": THREADS, "valueFrom": {"resourceFieldRef": limit}})
     values = {"HOME": "/tmp", **workload.environment}  # noqa: S108 - a volume of the pod's own
     # $(NAME) would be replaced; $$ is how Kubernetes writes a dollar.
     found += [{"name": name, "value": value.replace("$(", "$$(")} for name, value in values.items()]

@@ -4,7 +4,7 @@
 tests on a real API server, then those on real clusters, which have the machine to themselves. In CI nothing
 may be left out: the programs are built, and what still cannot run is a failure. It refuses to know the tests.
 
-    .venv/bin/python tests/tools/run_tests.py [--clusters 1|0] [ARGUMENTS FOR PYTEST...]
+    .venv/bin/python tests/tools/run_tests.py [--clusters 1|0] [--torch 1|0] [ARGUMENTS FOR PYTEST...]
 """
 
 from __future__ import annotations
@@ -66,10 +66,11 @@ def everything_else() -> tuple[str, ...]:
     return (*FAST, *(each for each in others if each not in (*FAST, "tests/cluster")))
 
 
-def plan(found: Findings, *, clusters: str = "", in_ci: bool = False) -> Plan:
+def plan(found: Findings, *, clusters: str = "", torch: bool = False, in_ci: bool = False) -> Plan:
     """What of the tests runs on such a machine.
 
     clusters: "1" makes the programs that are not there, "0" leaves clusters out; else what is there decides.
+    torch: also those in whose pods torch runs; make runs, and counts as left out, the others that need it.
     """
     places = everything_else()
     first = Part("tests without clusters", ("-m", "not torch and not controlplane and not cluster", *places))
@@ -77,7 +78,7 @@ def plan(found: Findings, *, clusters: str = "", in_ci: bool = False) -> Plan:
     # Two calls, so that the first one's clusters are down before the second's come up.
     labs = (
         Part("tests on real clusters", ("tests/cluster", f"--ignore={APART}")),
-        Part("tests of federations on real clusters", (APART,)),
+        Part("tests of federations on real clusters", (*(() if torch else ("-m", "not torch")), APART)),
     )
     make_programs = bool(found.lacking) and (in_ci or clusters == "1")
     lacking = "" if make_programs or not found.lacking else too_slow(found.lacking)
@@ -128,9 +129,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the parts; the exit status of the first that fails, and 1 where CI would leave something out."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--clusters", choices=("", "0", "1"), default="")
+    parser.add_argument("--torch", choices=("0", "1"), default="0")
     options, further = parser.parse_known_args(arguments)
     in_ci = os.environ.get("CI") in {"true", "1"}
-    todo = plan(look(), clusters=options.clusters, in_ci=in_ci)
+    todo = plan(look(), clusters=options.clusters, torch=options.torch == "1", in_ci=in_ci)
     took = []
     for number, part in enumerate(todo.parts):
         if number == 1 and todo.make_programs and not make_programs():

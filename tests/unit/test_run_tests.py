@@ -109,12 +109,20 @@ def test_the_first_parts_choose_no_test_twice(tool: ModuleType) -> None:
     assert server.arguments[1] == "controlplane and not torch"
 
 
+def test_torch_in_pods_is_with_the_federations(tool: ModuleType) -> None:
+    """Where it is wanted; else it is left out there, as make says of all tests marked so."""
+    assert tool.plan(tool.Findings()).parts[-1].arguments == ("-m", "not torch", tool.APART)
+    assert tool.plan(tool.Findings(), torch=True).parts[-1].arguments == (tool.APART,)
+
+
 @pytest.mark.parametrize(
     ("given", "want"),
     [
         ([], "Left out: the tests marked torch, which need about 6 GB of packages."),
         (["TORCH=1"], "test-torch"),
         (["CI=true"], "test-torch"),
+        ([], '--torch "0"'),
+        (["CI=true"], '--torch "1"'),
     ],
 )
 def test_make_says_what_of_torch_is_left_out(given: list[str], want: str) -> None:

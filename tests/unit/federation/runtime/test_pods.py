@@ -193,6 +193,28 @@ def test_the_environment_knows_the_pod_and_takes_values_literally() -> None:
     assert found["HOME"]["value"] == "/tmp"
 
 
+@pytest.mark.parametrize(
+    ("limits", "environment", "want"),
+    [
+        (
+            {"cpu": "1500m"},
+            {},
+            {"valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1"}}},
+        ),
+        ({"cpu": "4"}, {"OMP_NUM_THREADS": "2"}, {"value": "2"}),
+        ({"memory": "1Gi"}, {}, None),
+    ],
+    ids=["a limit", "said otherwise", "no limit"],
+)
+def test_threads_follow_the_limit_of_processors(
+    limits: dict[str, str], environment: dict[str, str], want: pods.Object | None
+) -> None:
+    """Without one, a math library's own choice stands."""
+    made = workload(resources=port.Resources({}, limits), environment=environment)
+    found = [one for one in container(made)["env"] if one["name"] == "OMP_NUM_THREADS"]
+    assert found == ([] if want is None else [{"name": "OMP_NUM_THREADS", **want}])
+
+
 def test_names_are_resolved_without_dns() -> None:
     """Names of one address stand together."""
     made = workload(pod={"host_names": {"b.hub": "192.0.2.1", "a.hub": "192.0.2.1", "c": "192.0.2.2"}})
