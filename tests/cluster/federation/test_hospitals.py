@@ -20,6 +20,18 @@ pytestmark = pytest.mark.cluster
 
 HOSPITALS = Path(__file__).parents[3] / "simulations" / "hospitals"
 NAMESPACE, NAME = "cardiology", "hospitals"
+GOLDEN = Path(__file__).parent / "golden" / "describe-hospitals.txt"
+CHANGING = {
+    r"\d{4}-\d\d-\d\dT[\d:]+Z": "TIME",
+    r"(UID: +)\S+": r"\1UID",
+    r"(Resource Version: +)\d+": r"\1NUMBER",
+    r"(sha256: *)[0-9a-f]{64}": r"\1SHA256",
+    r"((?:Bytes Up|Bytes Down|Median Seconds|Aggregate|Evaluate|Train): +)[\d.e-]+": r"\1NUMBER",
+    r"(\d\.\d{3})\d+": r"\1",  # another machine's last digits may be others
+}
+"""What is another in each run, and what the golden text has for it."""
+ALWAYS = ("RoundInProgress", "AllRoundsDone")
+"""What every run tells; how it waits for the edges before depends on who answers first."""
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +102,26 @@ def test_events_tell_the_story(clusters: Clusters, trained: dict[str, object]) -
     assert all(event["message"].rstrip(".") for event in events)
     described = clusters.kubectl(HUB, "describe", "ft", NAME, "-n", NAMESPACE)
     assert "AllRoundsDone" in described
+
+
+def normalised(described: str) -> str:
+    """What `kubectl describe` printed, without what is another in each run."""
+    for pattern, replacement in CHANGING.items():
+        described = re.sub(pattern, replacement, described)
+    story, _, events = described.partition("Events:\n")
+    told = [re.split(r" {2,}", line.strip(), maxsplit=4) for line in events.splitlines()]
+    kept = {
+        reason: f"  {kind}  {reason}  AGE  {who}  {re.sub(r'^Round [0-9]+.*', 'Round NUMBER ...', message)}\n"
+        for kind, reason, _, who, message in told
+    }
+    return story + "Events:\n" + "".join(kept[reason] for reason in ALWAYS)
+
+
+def test_kubectl_describe_is_prose(clusters: Clusters, trained: dict[str, object], tmp_path: Path) -> None:
+    """A golden text, to be read as one: every condition and cluster in a sentence, and the Events."""
+    described = normalised(clusters.kubectl(HUB, "describe", "ft", NAME, "-n", NAMESPACE))
+    (tmp_path / GOLDEN.name).write_text(described)
+    assert described == GOLDEN.read_text(), f"read the difference, then: cp {tmp_path / GOLDEN.name} {GOLDEN}"
 
 
 def test_the_edge_approved_by_hand_took_part(clusters: Clusters, trained: dict[str, object]) -> None:
