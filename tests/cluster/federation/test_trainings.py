@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 import time
 
@@ -161,6 +162,38 @@ def test_a_client_that_no_node_takes_says_so_on_the_hub(clusters: Clusters) -> N
     )
     assert re.search("cpu", of_cluster(status, edge)["message"], re.IGNORECASE)
     clusters.kubectl("hub", "delete", "ft", name, "-n", trainings.NAMESPACE, "--timeout=60s")
+
+
+def test_why_no_node_takes_a_client_is_on_the_hub_within_ten_seconds(clusters: Clusters) -> None:
+    """Counted from the scheduler's word in the pod to the hub's Event; when a node is free, it takes part."""
+    name = "no-room"
+    edge, *others = clusters.edges
+    offer_everywhere(clusters, name, **PAUSE)
+    clusters.kubectl(edge, "cordon", edge)
+    try:
+        clusters.train(name, rounds=50, clusters={"minimum": len(others)})
+        event = eventually(lambda: unschedulable(clusters, name, edge), f"an Event that {edge} waits")
+        (pod,) = client_pods(clusters, edge, name)
+    finally:
+        clusters.kubectl(edge, "uncordon", edge)
+    scheduled = condition(pod["status"], "PodScheduled")
+    assert (scheduled["status"], scheduled["reason"]) == ("False", "Unschedulable")
+    took = dt.datetime.fromisoformat(event["firstTimestamp"]) - dt.datetime.fromisoformat(
+        scheduled["lastTransitionTime"]
+    )
+    print(f"the reason was on the hub {took.total_seconds():g} s after the scheduler gave it")
+    assert took <= dt.timedelta(seconds=10)
+    clusters.until(name, lambda status: of_cluster(status, edge).get("state") in ("Training", "Reported"))
+    clusters.kubectl("hub", "delete", "ft", name, "-n", trainings.NAMESPACE, "--timeout=60s")
+
+
+def unschedulable(clusters: Clusters, name: str, edge: str) -> trainings.Manifest | None:
+    """The hub's Event about a training that says that no node of this edge takes its client."""
+    events = clusters.get(
+        "hub", "events", trainings.NAMESPACE, "--field-selector", f"involvedObject.name={name}"
+    )
+    told = [event for event in events if event["message"].startswith(f"{edge} waits (Unschedulable)")]
+    return told[0] if told else None
 
 
 def test_a_client_that_takes_too_much_memory_is_named(clusters: Clusters) -> None:
