@@ -45,6 +45,12 @@ HEARTBEAT_WRITE_SECONDS = 30.0
 anything."""
 
 
+_EXPELLED = (
+    "It was expelled: its certificate is revoked. To let it back in, approve it with "
+    "`hanse clusters approve {}` and let its operator join again."
+)
+
+
 def _read_chunk(path: pathlib.Path, start: int) -> bytes:
     with path.open("rb") as file:
         file.seek(start)
@@ -221,6 +227,10 @@ class Control(pb_grpc.ControlServicer):
         await self._roll.update(name, change)
 
     async def _closed(self, name: str, reason: Reason, message: str) -> None:
+        member = await self._roll.find(name)
+        if member is not None and member["spec"].get("acceptance") == api.Acceptance.EXPELLED:
+            reason, message = Reason.EXPELLED, _EXPELLED.format(name)
+
         def change(status: members.Status) -> None:
             self._roll.set_condition(status, Condition.CONNECTED, False, reason, message)
 

@@ -407,6 +407,10 @@ async def test_expelling_cuts_the_stream_and_keeps_it_out(hub: Hub) -> None:
         again = Agent(channel)
         assert await denied(again.call.read()) is denials.Reason.EXPELLED
         await hub.until(first_reason("Expelled"))
+        await hub.until(
+            lambda seen: "Expelled" in [entry["reason"] for entry in seen["conditions"]],
+            stores.Key("EdgeCluster", "", "zurich"),
+        )
 
 
 async def test_missing_heartbeats_end_the_session(tmp_path: pathlib.Path) -> None:

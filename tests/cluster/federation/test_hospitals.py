@@ -6,15 +6,13 @@ import dataclasses
 import hashlib
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from simulations.clusters import objects
 from simulations.local import scenario
-from tests.cluster.federation.trainings import HUB, Clusters, condition
+from tests.cluster.federation.trainings import HUB, Clusters, condition, hanse
 
 pytestmark = pytest.mark.cluster
 
@@ -52,15 +50,6 @@ def trained(clusters: Clusters, plan: scenario.Scenario) -> dict[str, object]:
     clusters.apply(HUB, *before)
     clusters.apply(HUB, training)
     return clusters.ended(NAME, NAMESPACE)
-
-
-def hanse(*arguments: object, kubeconfig: Path | None = None) -> str:
-    """Run the command as a person does; fail with what it said."""
-    chosen = ["--kubeconfig", str(kubeconfig)] if kubeconfig else []
-    argv = [sys.executable, "-m", "coordinator.cli.main", *map(str, arguments), *chosen]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_the_model_is_that_of_the_process_run(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
+import subprocess
 import time
 
 import pytest
 
+from simulations.lab.bare import network, provider
 from tests.cluster.federation import trainings
 from tests.cluster.federation.trainings import Clusters, condition, eventually, of_cluster
 
@@ -115,6 +118,47 @@ def test_suspend_and_resume(clusters: Clusters) -> None:
         eventually(lambda edge=edge: not client_pods(clusters, edge, name), f"no client on {edge}")
     clusters.change(name, {"spec": {"suspend": False}})
     assert clusters.ended(name)["phase"] == "Completed"
+
+
+def test_an_expelled_edge_is_out_at_once_and_the_others_go_on(clusters: Clusters) -> None:
+    """In mid-round: its client ends, its streams are cut, the quorum decides, and the status says it."""
+    if not isinstance(clusters.lab, provider.Bare):
+        pytest.skip("it looks at the streams that pass a router of the bare provider")
+    name, hub = "expelling", clusters.lab.kubeconfig("hub")
+    edge, *others = clusters.edges
+    offer_everywhere(clusters, name, **PAUSE)
+    clusters.train(name, rounds=6, clusters={"minimum": len(others)})
+    clusters.in_round(name, 2)
+    before = streams(clusters, clusters.lab, edge)
+    assert len(before) >= 2, "the agent's and the client's"
+    try:
+        trainings.hanse("clusters", "expel", edge, kubeconfig=hub)
+        eventually(lambda: not client_pods(clusters, edge, name), "no client pod", seconds=30)
+        eventually(lambda: not before & streams(clusters, clusters.lab, edge), "end of its streams")
+        status = clusters.ended(name)
+        member = json.loads(clusters.kubectl("hub", "get", "edgecluster", edge, "-o", "json"))
+    finally:
+        trainings.hanse("clusters", "approve", edge, kubeconfig=hub)
+        clusters.kubectl(edge, "rollout", "restart", "deployment/hanse-agent", "-n", "hanse")
+        clusters.kubectl(edge, "rollout", "status", "deployment/hanse-agent", "-n", "hanse", "--timeout=180s")
+    assert status["phase"] == "Completed", condition(status, "Failed")
+    assert [of_cluster(status, other)["state"] for other in others] == ["Completed"] * len(others)
+    assert [of_cluster(status, edge)[key] for key in ("state", "reason")] == ["Left", "Expelled"]
+    assert f"hanse clusters approve {edge}" in of_cluster(status, edge)["message"]
+    assert condition(member["status"], "Connected")["reason"] == "Expelled"
+
+
+def streams(clusters: Clusters, lab: provider.Bare, edge: str) -> set[str]:
+    """Open connections from an edge to the hub's door as its router sees them, by their source port."""
+    router = lab.node(edge).cluster.router
+    argv = network.inside(router, "cat", "/proc/net/nf_conntrack").argv
+    lines = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
+    to_the_door = f" dport={clusters.door.split(':')[1]} "
+    return {
+        line.partition(" sport=")[2].partition(" ")[0]
+        for line in lines
+        if " ESTABLISHED " in line and to_the_door in line
+    }
 
 
 def test_three_trainings_at_once_on_the_same_edges(clusters: Clusters) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+import sys
 import tempfile
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -168,6 +169,15 @@ class Clusters:
 def eventually(wanted: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS) -> Any:
     """Return the first true answer; fail with `what` if none comes."""
     return cluster_labs.wait_for(wanted, what, seconds=seconds, every=0.3)
+
+
+def hanse(*arguments: object, kubeconfig: Path | None = None) -> str:
+    """Run the command as a person does; fail with what it said."""
+    chosen = ["--kubeconfig", str(kubeconfig)] if kubeconfig else []
+    argv = [sys.executable, "-m", "coordinator.cli.main", *map(str, arguments), *chosen]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def over(status: Mapping[str, Any]) -> bool:
