@@ -21,7 +21,7 @@ from typing import IO, Any
 import fsspec
 import fsspec.core
 
-from coordinator.clients import object_stores
+from federation import object_stores
 
 CARD = "card.json"
 MODEL = "model.safetensors"
@@ -255,13 +255,7 @@ def _texts(key: Key) -> dict[str, str]:
     """What a Secret gives, or without one this process's environment."""
     if not key.files:
         return {name: os.environ[name] for name in object_stores.KNOWN if name in os.environ}
-    try:
-        texts = {name: value.decode() for name, value in key.files.items() if name in object_stores.KNOWN}
-    except UnicodeDecodeError:
-        raise object_stores.Incomplete("a key is not text") from None
-    if object_stores.KEY_ID not in texts and object_stores.KEY not in texts:
-        raise object_stores.Incomplete(f"{object_stores.KEY_ID} and {object_stores.KEY} are missing")
-    return texts
+    return object_stores.texts(key.files)
 
 
 def _of_the_secret(why: str) -> str:
@@ -282,7 +276,7 @@ def _translated(url: str, key: Key) -> Iterator[None]:
             raise
         if parts.scheme == "s3":
             where = object_stores.endpoint_of(object_stores.options(_texts(key), key.endpoint))
-            why = object_stores.sentence(said, parts.netloc, where)
+            why = object_stores.sentence(said, parts.netloc, where, object_stores.MODELS)
         elif key.files:
             why = f"{type(error).__name__}; check the store with its own tools and the same credentials"
         else:

@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from typer import testing
 
 from coordinator.cli import main, members
-from coordinator.clients import blobs, object_stores
+from coordinator.clients import blobs
 from coordinator.issuing import certificate_authority, token_secrets, tokens
+from federation import object_stores
 from federation.apps import bundle as bundles
 from federation.kube import client, errors
 from federation.trust import bundle

@@ -1,12 +1,13 @@
 """S3-compatible storage: how a bucket is opened, and what its refusals mean, in sentences.
 
-A Secret's keys open it, each named as Amazon's own tools name the environment variable. Values of a Secret
-never go into a message: of what a server or the library says, only codes that are known here are used. This
-module refuses to know what is stored.
+The hub keeps models there, and an edge's owner may keep data there. A Secret's keys open it, each named as
+Amazon's own tools name the environment variable. Values of a Secret never go into a message: of what a server
+or the library says, only codes that are known here are used. This module refuses to know what is stored.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import re
 import urllib.parse
@@ -26,7 +27,30 @@ REQUEST_SECONDS = 300.0
 PATIENCE_SECONDS = 180.0
 """How long a write is tried again while the storage is away; all rounds are done by then."""
 
-_RIGHTS = "s3:PutObject, s3:GetObject, s3:DeleteObject and s3:ListBucket"
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Terms:
+    """Where a user would correct what a server refuses.
+
+    place: the field that names the bucket. secret: the Secret and the field that names it. rights: what the
+    key must be allowed to do.
+    """
+
+    place: str
+    secret: str
+    rights: str
+
+
+MODELS = Terms(
+    "spec.model.store",
+    "the Secret that spec.model.credentials names",
+    "s3:PutObject, s3:GetObject, s3:DeleteObject and s3:ListBucket",
+)
+DATA = Terms(
+    "spec.volume.s3.url",
+    "the Secret that spec.volume.s3.secretName names",
+    "s3:GetObject and s3:ListBucket",
+)
 
 
 class Incomplete(ValueError):
@@ -83,44 +107,58 @@ def _endpoint(url: str) -> str:
     return url.rstrip("/")
 
 
+def texts(files: Mapping[str, bytes]) -> dict[str, str]:
+    """Return what a Secret's files give for `options`. Raises: Incomplete."""
+    try:
+        given = {name: value.decode() for name, value in files.items() if name in KNOWN}
+    except UnicodeDecodeError:
+        raise Incomplete("a key is not text") from None
+    if KEY_ID not in given and KEY not in given:
+        raise Incomplete(f"{KEY_ID} and {KEY} are missing")
+    return given
+
+
 def endpoint_of(opened: Mapping[str, Any]) -> str:
     """Where `options` leads, for messages."""
     return str(opened["config"].get("aws_endpoint_url") or f"S3 of {opened['config']['aws_region']}")
 
 
-def sentence(said: str, bucket: str, endpoint: str) -> str:
+def sentence(said: str, bucket: str, endpoint: str, terms: Terms) -> str:
     """Return what an error's text means, with the next step, and nothing of what it quotes.
 
     said: the error of obstore: its first line, an XML document of the server's, the structure of the error.
     """
     code = _code(said)
     if code == "NoSuchBucket":
-        return f"there is no bucket {bucket} at {endpoint}; create it, or correct spec.model.store"
+        return f"there is no bucket {bucket} at {endpoint}; create it, or correct {terms.place}"
     if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "TokenRefreshRequired"):
         return (
-            f"{endpoint} does not accept the access key ({code}); correct {KEY_ID} and {KEY} in the "
-            "Secret that spec.model.credentials names"
+            f"{endpoint} does not accept the access key ({code}); correct {KEY_ID} and {KEY} in "
+            f"{terms.secret}"
         )
     if code == "ExpiredToken":
         return (
             f"the session token for {endpoint} has expired; renew {TOKEN} in the Secret, or use a lasting key"
         )
     if not code and "403 Forbidden" in said:  # the answer to a HEAD request, which has no body
-        return f"{endpoint} denies access to bucket {bucket}; check the access key, and allow {_RIGHTS} to it"
+        return (
+            f"{endpoint} denies access to bucket {bucket}; check the access key, and allow {terms.rights} "
+            "to it"
+        )
     if code in ("AccessDenied", "AllAccessDisabled", "AccountProblem"):
-        return f"access to bucket {bucket} at {endpoint} is denied; allow {_RIGHTS} to the key"
+        return f"access to bucket {bucket} at {endpoint} is denied; allow {terms.rights} to the key"
     if code in ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"):
         return f"bucket {bucket} is in another region; set AWS_REGION in the Secret"
     if code == "RequestTimeTooSkewed":
         return f"the clocks here and at {endpoint} differ too much; set the node's clock right"
     if code in ("XMinioStorageFull", "QuotaExceeded", "InsufficientStorage"):
         return f"bucket {bucket} at {endpoint} is full; make room in it"
-    return _of_the_connection(said, endpoint) or (
+    return _of_the_connection(said, endpoint, terms) or (
         f"{endpoint} refuses: {code[:64] or _status(said) or 'its answer is not understood'}"
     )
 
 
-def _of_the_connection(said: str, endpoint: str) -> str:
+def _of_the_connection(said: str, endpoint: str, terms: Terms) -> str:
     if "InvalidCertificate" in said or "UnknownIssuer" in said:
         kind = re.search(r"InvalidCertificate\(\s*(\w+)", said)
         return (
@@ -132,7 +170,7 @@ def _of_the_connection(said: str, endpoint: str) -> str:
     if "InvalidContentType" in said or "InvalidMessage" in said:
         return f"{endpoint} does not speak TLS; write http://, if its network may be trusted"
     if "169.254." in said:
-        return f"there are no credentials; name a Secret with {KEY_ID} and {KEY} in spec.model.credentials"
+        return f"there are no credentials; put {KEY_ID} and {KEY} into {terms.secret}"
     if "error sending request" in said or "timed out" in said.lower() or "TimedOut" in said:
         return (
             f"{endpoint} does not answer; check the endpoint's address, and that the network lets it through"
