@@ -305,9 +305,12 @@ def _volumes(workload: port.Workload) -> tuple[list[Object], list[Object]]:
     volumes: list[Object] = []
     mounts: list[Object] = []
 
-    def add(name: str, path: pathlib.PurePath, source: Mapping[str, Any], read_only: bool) -> None:
+    def add(
+        name: str, path: pathlib.PurePath, source: Mapping[str, Any], read_only: bool, sub_path: str = ""
+    ) -> None:
         volumes.append({"name": name, **source})
-        mounts.append({"name": name, "mountPath": str(path), "readOnly": read_only})
+        part = {"subPath": sub_path} if sub_path else {}
+        mounts.append({"name": name, "mountPath": str(path), "readOnly": read_only, **part})
 
     pod = workload.pod
     paths = {mount.path for mount in pod.mounts} | {*pod.secret_directories, *pod.blobs}
@@ -325,7 +328,7 @@ def _volumes(workload: port.Workload) -> tuple[list[Object], list[Object]]:
         sources = [{"configMap": {"name": _blob_name(workload.name, directory, part)}} for part in parts]
         add(f"blob-{number}", directory, {"projected": {"sources": sources}}, True)
     for number, mount in enumerate(pod.mounts):
-        add(f"mount-{number}", mount.path, _source(mount), mount.read_only)
+        add(f"mount-{number}", mount.path, _source(mount), mount.read_only, mount.sub_path)
     return volumes, mounts
 
 

@@ -74,12 +74,14 @@ class Resources:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Mount:
     """A volume that a container sees. `source` is a Kubernetes volume source without a name, such as
-    {"configMap": {"name": "zurich-heart-disease"}}.
+    {"configMap": {"name": "zurich-heart-disease"}}; `sub_path` the directory of it that is seen, empty for
+    all.
     """
 
     path: pathlib.PurePath
     source: Mapping[str, Any]
     read_only: bool = True
+    sub_path: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
