@@ -14,7 +14,11 @@ from federation.api.meta import Change, Doc, Model
 
 MOUNT_PATH_TEXT = "$(MOUNT_PATH)"  # in nodeConfig's strings, replaced by the real mount path at the edge
 
+S3_URL_PATTERN = r"^s3://[A-Za-z0-9][A-Za-z0-9._-]*(/.*)?$"
+meta.PATTERN_WORDS[S3_URL_PATTERN] = "a bucket and a prefix such as s3://cardiology/heart-disease"
+
 _NEXT = Change.NEXT_TRAINING
+_FETCHED = Change.ANY_TIME  # and has the objects fetched anew, for which clients are ended and wait
 
 
 class PersistentVolumeClaimVolume(Model):
@@ -51,16 +55,46 @@ class CsiVolume(Model):
 
 
 class S3Volume(Model):
-    """Objects of an S3 bucket."""
+    """Objects of an S3 bucket, fetched into a claim of their own that clients mount."""
 
     url: Annotated[
         str,
-        Field(min_length=6, max_length=1024, pattern=r"^s3://.+$"),
-        Doc("is the objects' place, s3://BUCKET/PREFIX.", _NEXT),
+        Field(min_length=6, max_length=1024, pattern=S3_URL_PATTERN),
+        Doc("is the objects' place, s3://BUCKET/PREFIX; all below it is fetched.", _FETCHED),
     ]
-    secret_name: Annotated[
-        meta.ObjectName | None, Doc("is the Secret that opens the bucket; without it, none is used.", _NEXT)
+    endpoint: Annotated[
+        Annotated[str, Field(max_length=512, pattern=r"^https?://[^\s/?#@]+/?$")] | None,
+        Doc(
+            "is the URL of S3-compatible storage, for example https://10.0.0.5:9000; without it, it is "
+            "Amazon's of the region. What fetches reaches only this; the Secret's AWS_ENDPOINT_URL does not "
+            "count.",
+            _FETCHED,
+        ),
     ] = None
+    region: Annotated[
+        Annotated[str, Field(min_length=1, max_length=63, pattern=meta.LABEL_PATTERN)],
+        Doc("is the bucket's region; the Secret's AWS_REGION does not count.", _FETCHED),
+    ] = "us-east-1"
+    secret_name: Annotated[
+        meta.ObjectName | None,
+        Doc(
+            "is the Secret of this namespace that opens the bucket: AWS_ACCESS_KEY_ID, "
+            "AWS_SECRET_ACCESS_KEY, and if needed AWS_SESSION_TOKEN and ca.crt; without it the bucket must "
+            "be open to everyone. Only what fetches sees it, no client and no agent.",
+            _FETCHED,
+        ),
+    ] = None
+    size_limit: Annotated[
+        meta.Quantity,
+        Doc("is the claim's size, and how much is fetched at most; a quantity such as 10Gi.", _FETCHED),
+    ] = "10Gi"
+    storage_class_name: Annotated[
+        meta.ObjectName | None,
+        Doc("is the claim's StorageClass; without it, the cluster's default.", _FETCHED),
+    ] = None
+    revision: Annotated[
+        meta.Word, Doc("is any word of yours; another one has the objects fetched anew.", _FETCHED)
+    ] = ""
 
 
 class Volume(Model):
@@ -74,7 +108,14 @@ class Volume(Model):
     host_path: Annotated[HostPathVolume | None, Doc("is a directory of the node.", _NEXT)] = None
     config_map: Annotated[ConfigMapVolume | None, Doc("is a ConfigMap of this namespace.", _NEXT)] = None
     csi: Annotated[CsiVolume | None, Doc("is a volume of a CSI driver.", _NEXT)] = None
-    s3: Annotated[S3Volume | None, Doc("is the objects of an S3 bucket.", _NEXT)] = None
+    s3: Annotated[
+        S3Volume | None,
+        Doc(
+            "is the objects of an S3 bucket: they are fetched into a claim of the agent's making, which "
+            "clients mount. A change fetches them anew; clients end and wait for that.",
+            _FETCHED,
+        ),
+    ] = None
 
 
 class Declaration(Model):

@@ -176,7 +176,7 @@ class ClusterReason(Documented):
     DIGEST_MISMATCH = "DigestMismatch", "The app that came is not the one that the assignment names."
     DATASET_UNAVAILABLE = (
         "DatasetUnavailable",
-        "The data set is declared, but its volume cannot be mounted or read.",
+        "The data set is declared, but its volume cannot be mounted or read, or not yet.",
     )
     # the client's life
     APP_NOT_LOADABLE = "AppNotLoadable", "The ClientApp cannot be imported at the edge."
@@ -276,6 +276,11 @@ class EdgeDatasetReason(Documented):
         "The agent cannot look at a volume of this kind; the first client will show whether it is there.",
     )
     VOLUME_NOT_SUPPORTED = "VolumeNotSupported", "Clients of this edge cannot have a volume of this kind."
+    FETCHING = "Fetching", "The objects are being fetched from their bucket, or wait to be; clients wait."
+    FETCH_FAILED = (
+        "FetchFailed",
+        "The objects cannot be fetched from their bucket; the message says what to do. It is tried again.",
+    )
     NAME_TAKEN = "NameTaken", "An older EdgeDataset of this cluster has the same spec.name."
     TRAINING_RUNS = "TrainingRuns", "At least one training's client has it mounted."
     NO_TRAINING = "NoTraining", "No training's client has it mounted."

@@ -149,8 +149,8 @@ def test_descriptions_begin_with_the_name() -> None:
             if ".spec" in path:
                 assert "change" in text, f"{path}.{name}"
                 told = "Required." in text or "No default." in text or "Default " in text
-                assert told or child["type"] == "object", f"{path}.{name}"
-            if ".spec" in path and "default" in child and child["type"] != "object":
+                assert told or child.get("type") == "object", f"{path}.{name}"
+            if ".spec" in path and "default" in child and child.get("type") != "object":
                 assert f"Default {json.dumps(child['default'])}." in text, f"{path}.{name}"
 
 

@@ -256,7 +256,8 @@ BAD_OTHERS = {
         'spec.volume.hostPath.path: must be an absolute path such as /data, not "srv"'),
     "bad bucket": (
         a_dataset(volume={"s3": {"url": "http://x/y"}}),
-        'spec.volume.s3.url: must match ^s3://.+$, not "http://x/y"'),
+        'spec.volume.s3.url: must be a bucket and a prefix such as s3://cardiology/heart-disease, '
+        'not "http://x/y"'),
     "two rules of one name": (
         a_policy({"name": "a"}, {"name": "a"}), 'spec.rules[1]: name "a" stands in spec.rules[0] already'),
     "bad effect": (
