@@ -155,6 +155,8 @@ class Agent:
             message = message or (
                 f"{self._at.cluster} offers no data set {assignment.dataset} now; ask its owner to declare it"
             )
+            if offer is not None and offer.coming:
+                return policy.Waiting(reasons.ClusterReason.DATASET_UNAVAILABLE, "", None, message)
             return policy.Refused(reasons.ClusterReason.DATASET_UNAVAILABLE, "", message)
         request = policy.Request(
             hub=self._hub,

@@ -29,6 +29,7 @@ class Offer:
     files:       the content of a ConfigMap by file name.
     mount:       what a pod mounts.
     unavailable: one sentence for people, with the next step; None when the data can be had.
+    coming:      what is unavailable now is being brought; who wants it waits.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Offer:
     files: Mapping[str, bytes] | None = None
     mount: port.Mount | None = None
     unavailable: str | None = None
+    coming: bool = False
 
 
 def read(

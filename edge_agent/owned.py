@@ -12,7 +12,7 @@ import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from edge_agent import offers, resources, rules, volumes
+from edge_agent import buckets, offers, resources, rules, volumes
 from federation.api import dataset as datasets
 from federation.api import errors, meta, reasons, validation
 from federation.api import policy as policies
@@ -24,10 +24,17 @@ R = TypeVar("R", bound=meta.Resource)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Volume:
-    """What was seen of one data set's volume; None where nobody can look."""
+    """What was seen of one data set's volume; `there` is None where nobody can look.
+
+    fetch:  the name of what was wanted fetched when it was looked at; empty for what lies elsewhere.
+    coming: it is not there yet, and who waits will have it.
+    """
 
     there: bool | None = None
     message: str = ""
+    reason: Reason = Reason.VOLUME_NOT_FOUND
+    fetch: str = ""
+    coming: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -133,12 +140,21 @@ def _offer(dataset: datasets.EdgeDataset, seen: Volume) -> offers.Offer:
         name=spec.name, examples=spec.declare.examples, labels=spec.labels, node_config=spec.node_config
     )
     try:
-        mount = volumes.mount(spec)
+        mount = volumes.mount(dataset)
     except volumes.NotMountable as error:
         return dataclasses.replace(offer, unavailable=str(error))
+    seen = _of_this_fetch(dataset, seen)
     if seen.there is False:
-        return dataclasses.replace(offer, unavailable=seen.message)
+        return dataclasses.replace(offer, unavailable=seen.message, coming=seen.coming)
     return dataclasses.replace(offer, mount=mount)
+
+
+def _of_this_fetch(dataset: datasets.EdgeDataset, seen: Volume) -> Volume:
+    """Return what was seen, unless that was before the owner asked for other objects."""
+    fetch = buckets.of(dataset)
+    if fetch is None or seen.fetch == fetch.name:
+        return seen
+    return Volume(False, buckets.being_fetched(fetch), Reason.FETCHING, fetch.name, coming=True)
 
 
 def _availability(
@@ -151,14 +167,15 @@ def _availability(
         )
         return false, Reason.NAME_TAKEN, message
     try:
-        volumes.mount(dataset.spec)
+        volumes.mount(dataset)
     except volumes.NotMountable as error:
         return false, Reason.VOLUME_NOT_SUPPORTED, str(error)
+    seen = _of_this_fetch(dataset, seen)
     if seen.there is None:
         return meta.ConditionStatus.UNKNOWN, Reason.VOLUME_NOT_LOOKED_AT, "its first client will show it"
     if not seen.there:
-        return false, Reason.VOLUME_NOT_FOUND, seen.message
-    return meta.ConditionStatus.TRUE, Reason.VOLUME_FOUND, "clients mount it read-only"
+        return false, seen.reason, seen.message
+    return meta.ConditionStatus.TRUE, Reason.VOLUME_FOUND, seen.message or "clients mount it read-only"
 
 
 def _conditions(

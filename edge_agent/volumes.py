@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from edge_agent import buckets
 from federation.api import dataset as api
 from federation.runtime import port
 
@@ -20,11 +21,12 @@ class NotMountable(Exception):
     """A client's pod cannot have this volume; the text is a sentence for people."""
 
 
-def mount(spec: api.EdgeDatasetSpec) -> port.Mount:
+def mount(dataset: api.EdgeDataset) -> port.Mount:
     """Return the mount of a data set, read-only at its place.
 
     Raises: NotMountable.
     """
+    spec = dataset.spec
     path = pathlib.PurePosixPath(spec.mount_path)
     if path in (pathlib.PurePosixPath("/"), pathlib.PurePosixPath("/tmp")) or any(  # noqa: S108
         path.is_relative_to(place) for place in RESERVED
@@ -33,7 +35,9 @@ def mount(spec: api.EdgeDatasetSpec) -> port.Mount:
             f"data set {spec.name} is to be mounted at {path}, which a client needs for itself; "
             "choose another spec.mountPath, such as /data"
         )
-    return port.Mount(path, _source(spec.name, spec.volume), read_only=True)
+    if (fetch := buckets.of(dataset)) is not None:
+        return port.Mount(path, buckets.mount_source(fetch), sub_path=buckets.OBJECTS)
+    return port.Mount(path, _source(spec.name, spec.volume))
 
 
 def _source(name: str, volume: api.Volume) -> Mapping[str, Any]:
@@ -52,8 +56,4 @@ def _source(name: str, volume: api.Volume) -> Mapping[str, Any]:
             )
         attributes = {"volumeAttributes": dict(volume.csi.attributes)} if volume.csi.attributes else {}
         return {"csi": {"driver": volume.csi.driver, "readOnly": True, **attributes}}
-    raise NotMountable(
-        f"data set {name} lies in a bucket, and a client may connect to the hub only; mount the bucket "
-        "through a CSI driver and name its claim in spec.volume.persistentVolumeClaim, or copy the objects "
-        "into a claim"
-    )
+    raise NotMountable(f"data set {name} names no volume; add one to spec.volume")

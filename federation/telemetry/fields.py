@@ -25,7 +25,7 @@ ROUND = "round"
 
 CATALOGUE: Mapping[str, str] = MappingProxyType(
     {
-        PROCESS: "which program wrote the line: coordinator, aggregator, edge-agent, client, simulate",
+        PROCESS: "which program wrote the line: coordinator, aggregator, edge-agent, client, fetch, simulate",
         TIMESTAMP: "when, ISO 8601, UTC",
         LEVEL: "debug, info, warning, error, critical",
         EVENT: "what happened, constant text",

@@ -13,6 +13,7 @@ ROOMS = (
     "coordinator/issuing",
     "edge_agent/policy.py",
     "edge_agent/lifecycle.py",
+    "edge_agent/buckets.py",
     "federation/apps/on_clusters.py",
     "federation/wire/codec.py",
     "federation/runtime/pods.py",

@@ -66,7 +66,6 @@ def test_a_volume_is_mounted_read_only_at_its_place(case: str) -> None:
 
 
 NOT_MOUNTABLE = {
-    "a bucket": ({"volume": {"s3": {"url": "s3://bucket/heart"}}}, "lies in a bucket"),
     "a handle": ({"volume": {"csi": {"driver": "d.example", "volumeHandle": "h"}}}, "volumeHandle"),
     "over the client's own": ({"mountPath": "/hanse/state"}, "choose another spec.mountPath"),
     "over everything": ({"mountPath": "/"}, "choose another spec.mountPath"),
@@ -83,7 +82,7 @@ def test_a_volume_that_no_pod_can_have_is_offered_as_unavailable(case: str) -> N
     assert offer.mount is None
     assert want in (offer.unavailable or "")
     with pytest.raises(volumes.NotMountable, match=want):
-        volumes.mount(read.datasets[0].spec)
+        volumes.mount(read.datasets[0])
     status = owned.dataset_status(read.datasets[0], read, owned.Volume(), (), NOW)
     assert status.conditions[0].reason == "VolumeNotSupported"
 
