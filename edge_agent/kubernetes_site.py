@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import pathlib
-import socket
 from collections.abc import Mapping, Sequence
 
 from edge_agent import (
@@ -17,6 +16,7 @@ from edge_agent import (
     pod_logs,
     pods,
     policy,
+    resolving,
     resources,
     sites,
     watching,
@@ -168,16 +168,9 @@ async def _addresses(address: str) -> tuple[port.Destination, ...]:
     """
     try:
         host, number = addresses.split(address)
-        found = await asyncio.get_running_loop().getaddrinfo(
-            host, number, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
-        )
+        ips = await resolving.ips(host, number)
     except (OSError, ValueError) as error:
         raise sites.SiteFailure(
             f"the aggregator's address {address} cannot be found: {error}; check the edge's name server"
         ) from error
-    families = {socket.AF_INET: [], socket.AF_INET6: []}  # type: dict[int, list[str]]
-    for family, _, _, _, place in found:
-        if family in families and str(place[0]) not in families[family]:
-            families[family].append(str(place[0]))
-    ips = families[socket.AF_INET] or families[socket.AF_INET6]  # gRPC takes a list of one family only
-    return tuple(port.Destination(ip, number) for ip in sorted(ips))
+    return tuple(port.Destination(ip, number) for ip in ips)

@@ -11,10 +11,21 @@ import contextlib
 import datetime as dt
 import os
 import pathlib
+import random
 from collections.abc import Callable
 
+from edge_agent import (
+    bucket_claims,
+    credentials,
+    kubernetes_site,
+    membership,
+    pods,
+    sites,
+    vault,
+    watching,
+    workloads,
+)
 from edge_agent import config as configs
-from edge_agent import credentials, kubernetes_site, membership, pods, sites, vault, watching, workloads
 from edge_agent import link as links
 from federation.kube import client, errors
 from federation.runtime import jobs, port, processes, tasks
@@ -57,7 +68,18 @@ async def _run(
 ) -> None:
     closed = (*pods.closed_addresses(os.environ, _resolv_conf()), *kubernetes.closed_addresses)
     runtime = jobs.Jobs(api, [kubernetes.namespace], owner=OWNER)
-    owner = watching.Owner(api, kubernetes.namespace, now=lambda: dt.datetime.now(dt.UTC))
+    fetching = jobs.Jobs(api, [kubernetes.namespace], owner=bucket_claims.OWNER)
+    owner = watching.Owner(
+        api,
+        kubernetes.namespace,
+        buckets=bucket_claims.BucketClaims(
+            api,
+            fetching,
+            bucket_claims.Settings(kubernetes.namespace, kubernetes.agent_image, kubernetes.node_selector),
+            random.Random(),  # noqa: S311 - spreads retries, protects nothing
+        ),
+        now=lambda: dt.datetime.now(dt.UTC),
+    )
     site = kubernetes_site.KubernetesSite(
         api,
         runtime=runtime,
@@ -92,6 +114,7 @@ async def _run(
     finally:
         site.logs.close()
         await runtime.close(0)
+        await fetching.close(0)
 
 
 def _shower(path: pathlib.Path) -> Callable[[bool], None]:

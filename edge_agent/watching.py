@@ -11,7 +11,7 @@ import asyncio
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 
-from edge_agent import owned, resources
+from edge_agent import bucket_claims, owned, resources
 from federation.api import dataset as datasets
 from federation.api import policy as policies
 from federation.kube import client, errors
@@ -32,9 +32,17 @@ KINDS = (datasets.EdgeDataset.INFO.kind, policies.EdgePolicy.INFO.kind)
 class Owner:
     """What the owner declares in one namespace, kept current by `run`."""
 
-    def __init__(self, api: client.Client, namespace: str, *, now: Callable[[], dt.datetime]) -> None:
+    def __init__(
+        self,
+        api: client.Client,
+        namespace: str,
+        *,
+        buckets: bucket_claims.BucketClaims,
+        now: Callable[[], dt.datetime],
+    ) -> None:
         """Nothing is asked yet."""
         self._api = api
+        self._buckets = buckets
         self._namespace = namespace
         self._now = now
         self._held: dict[str, dict[str, client.Object]] = {}
@@ -60,7 +68,12 @@ class Owner:
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        await tasks.together(*(self._follow(kind) for kind in KINDS), self._look(), self._show())
+        await tasks.together(
+            *(self._follow(kind) for kind in KINDS),
+            self._look(),
+            self._show(),
+            self._buckets.run(self._changed.set),
+        )
 
     async def _follow(self, kind: str) -> None:
         while True:
@@ -102,7 +115,9 @@ class Owner:
         await self._changed.wait()
         while True:
             self._changed.clear()
-            seen = {dataset.name: await self._volume(dataset) for dataset in self._owned.datasets}
+            objects = self._owned
+            await self._buckets.tidy(objects)
+            seen = {dataset.name: await self._volume(dataset) for dataset in objects.datasets}
             if seen != self._seen:
                 self._seen = seen
                 self._declare()
@@ -118,6 +133,8 @@ class Owner:
 
     async def _volume(self, dataset: datasets.EdgeDataset) -> owned.Volume:
         volume = dataset.spec.volume
+        if volume.s3 is not None:
+            return await self._bucket(dataset)
         if volume.persistent_volume_claim is not None:
             kind, name = "PersistentVolumeClaim", volume.persistent_volume_claim.claim_name
         elif volume.config_map is not None:
@@ -138,6 +155,19 @@ class Owner:
         if found.get("status", {}).get("phase") == "Lost":
             return owned.Volume(False, f"{title}, which has lost its volume; ask its owner to mend it")
         return owned.Volume(True)
+
+    async def _bucket(self, dataset: datasets.EdgeDataset) -> owned.Volume:
+        if dataset.name in self._owned.shadowed:
+            return owned.Volume()
+        while True:
+            try:
+                return await self._buckets.volume(dataset)
+            except errors.KubernetesError as error:
+                _log.warning("claim cannot be looked at", dataset=dataset.name, error=str(error))
+            if dataset.name in self._seen:
+                return self._seen[dataset.name]
+            # Not to know would end the clients that an earlier agent left.
+            await asyncio.sleep(AGAIN_SECONDS)
 
     async def _show(self) -> None:
         await self._ready.wait()

@@ -165,7 +165,7 @@ async def _leave(api: client.Client, namespace: str, *, purge: bool) -> list[str
     if await reach.gone(api.delete("Deployment", edge_manifests.AGENT, namespace)):
         deleted.append("the agent")
     await pods.wait_until_gone(api, namespace, joining.AGENT_PODS)
-    clients = len((await api.list("Job", namespace, labels=_MADE)).items)
+    clients = len((await api.list("Job", namespace, labels=_CLIENTS)).items)
     for kind in _MADE_KINDS:
         await api.delete_all(kind, namespace, labels=_MADE)
     await pods.wait_until_gone(api, namespace, _MADE)
@@ -189,6 +189,7 @@ async def _leave(api: client.Client, namespace: str, *, purge: bool) -> list[str
 
 
 _MADE = ",".join(f"{key}={value}" for key, value in edge_manifests.MANAGED.items())
+_CLIENTS = f"{_MADE},app.kubernetes.io/component=client"  # and not what fetches data sets
 
 
 def parsed_labels(texts: list[str]) -> Mapping[str, str]:

@@ -40,6 +40,7 @@ CONTROLLERS = (
     "root-ca-certificate-publisher-controller",
     "clusterrole-aggregation-controller",
     "ttl-after-finished-controller",
+    "persistentvolumeclaim-protection-controller",
 )
 _PR_SET_PDEATHSIG = 1
 

@@ -61,7 +61,7 @@ TARGETS: Mapping[str, Target] = {
         ),
         Target(
             "edge-agent",
-            (*_COMMON, Layer.SOURCE),
+            (*_COMMON, Layer.STORES, Layer.SOURCE),
             ("python3", "-P", "-m", "edge_agent"),
             "Hanse's agent on an edge cluster",
         ),

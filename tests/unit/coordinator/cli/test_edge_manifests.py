@@ -71,12 +71,13 @@ def test_the_agents_way_out(hub: str, want: list[list[Any]]) -> None:
 
 
 def test_images_are_the_releases_or_where_they_are_said_to_be() -> None:
-    """--registry moves every image, also the client's that the agent is told of."""
+    """--registry moves every image, also those that the agent is told of."""
     for registry, place in ((None, "registry.example/hanse"), ("localhost/hanse", "localhost/hanse")):
         manifests = edge_manifests.agent(invitation(), registry=registry)
         container = find(manifests, "Deployment", "hanse-agent")["spec"]["template"]["spec"]["containers"][0]
         environment = {entry["name"]: entry.get("value") for entry in container["env"]}
         assert container["image"].startswith(f"{place}/edge-agent:")
+        assert environment["HANSE_AGENT_IMAGE"] == container["image"]
         assert environment["HANSE_CLIENT_IMAGE"].startswith(f"{place}/client:")
 
 

@@ -200,9 +200,12 @@ def test_torch_is_added_to_the_packages_and_repeats_none() -> None:
 
 
 def test_what_opens_object_stores_is_obstore_alone() -> None:
-    """One package without others of its own, in the coordinator's image only."""
+    """One package without others of its own, in the images of those who open buckets: no client does."""
     assert set(locks.entries(locks.select(ROOT / "requirements", "stores"))) == {"obstore"}
-    assert [name for name, target in TARGETS.items() if Layer.STORES in target.layers] == ["coordinator"]
+    assert [name for name, target in TARGETS.items() if Layer.STORES in target.layers] == [
+        "coordinator",
+        "edge-agent",
+    ]
 
 
 def test_a_lock_with_one_version_for_each_python_stays_whole() -> None:
