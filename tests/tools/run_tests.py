@@ -41,6 +41,8 @@ class Findings:
     no_lab: str = ""
     lacking: tuple[str, ...] = ()
     """Programs of a lab that would have to be made first."""
+    lacking_before: tuple[str, ...] = ()
+    """Those of the older of the two minors of Kubernetes, which one test needs."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ def plan(found: Findings, *, clusters: str = "", torch: bool = False, in_ci: boo
         Part("tests on real clusters", ("tests/cluster", f"--ignore={APART}")),
         Part("tests of federations on real clusters", (*(() if torch else ("-m", "not torch")), APART)),
     )
-    make_programs = bool(found.lacking) and (in_ci or clusters == "1")
+    before = () if found.no_lab else found.lacking_before
+    make_programs = bool(found.lacking or before) and (in_ci or clusters == "1")
     lacking = "" if make_programs or not found.lacking else too_slow(found.lacking)
     parts: list[Part] = [first]
     reasons: dict[str, str] = {}
@@ -97,6 +100,8 @@ def plan(found: Findings, *, clusters: str = "", torch: bool = False, in_ci: boo
     for why in dict.fromkeys(reasons.values()):
         marked = " and ".join(name for name, reason in reasons.items() if reason == why)
         left_out.append(f"Left out: the tests marked {marked}, for {why}")
+    if before and not make_programs and "cluster" not in reasons:
+        left_out.append(f"Left out: the test on the older minor of Kubernetes, for {too_slow(before)}")
     return Plan(tuple(parts), make_programs, tuple(left_out))
 
 
@@ -119,10 +124,10 @@ def look() -> Findings:
     except port.LabError as error:
         no_lab = str(error)
     try:
-        lacking = programs.lacking(releases.NEWEST)
+        lacking, before = map(programs.lacking, releases.KUBERNETES)
     except programs.ProgramsMissing as error:
-        lacking, no_lab = (), no_lab or str(error).rstrip(".")
-    return Findings(controlplane.missing(), no_lab, lacking)
+        lacking, before, no_lab = (), (), no_lab or str(error).rstrip(".")
+    return Findings(controlplane.missing(), no_lab, lacking, before)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -165,7 +170,8 @@ def make_programs() -> bool:
 
     print("--- the programs of a cluster, once: they stay in the cache", flush=True)
     try:
-        programs.ensure(releases.NEWEST, say)
+        for minor in releases.KUBERNETES:
+            programs.ensure(minor, say)
     except programs.ProgramsMissing as error:
         print(error, file=sys.stderr)
         return False

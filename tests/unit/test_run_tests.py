@@ -71,6 +71,15 @@ def tool() -> ModuleType:
             ), id="neither root nor programs",
         ),
         pytest.param(
+            {"lacking_before": LACKING}, {}, (FIRST, SERVER, LABS, FEDERATIONS), False,
+            (f"Left out: the test on the older minor of Kubernetes, for {BUILD}",),
+            id="one minor of Kubernetes is there",
+        ),
+        pytest.param(
+            {"lacking_before": LACKING}, {"in_ci": True}, (FIRST, SERVER, LABS, FEDERATIONS), True, (),
+            id="CI makes both minors",
+        ),
+        pytest.param(
             {}, {"clusters": "0"}, (FIRST, SERVER), False,
             ("Left out: the tests marked cluster, for CLUSTERS=0 was given. To include them: make test",),
             id="not wanted",

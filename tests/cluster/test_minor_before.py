@@ -1,0 +1,74 @@
+"""The older of the two minors of Kubernetes: its API server takes the manifests, and a training runs on it.
+
+A scenario brings the lab up, and applies for real what operators and data scientists apply; the lab stays for
+a look at it, and goes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from simulations.clusters import engine
+from simulations.lab import choose, port, programs, releases
+from simulations.lab.bare import provider
+from tests.cluster import labs
+from tests.cluster.conftest import say
+
+NEWEST, BEFORE = releases.KUBERNETES
+ROOT = Path(__file__).resolve().parents[2]
+INSTALLATIONS = {port.HUB: ("hub/base", "hub/lab", "hub/loadbalancer"), "edge": ("edge/base", "edge/lab")}
+"""Those without kinds that others bring: Gateway API, cert-manager."""
+
+
+@pytest.fixture
+def lab(machine: choose.Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[provider.Bare]:
+    """The simulation's lab, in a state directory of this test's own; it is down afterwards."""
+    if reason := machine.missing[port.Provider.BARE]:
+        pytest.skip(f"it takes the bare provider: {reason}")
+    if lacking := programs.lacking(BEFORE):
+        pytest.skip(f"{len(lacking)} programs of Kubernetes {BEFORE} are not in the cache; "
+                    "to make them: make test CLUSTERS=1")  # fmt: skip
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    here = provider.Bare(engine.LAB)
+    yield here
+    here.down(say)
+
+
+def simulate(*arguments: str) -> dict[str, object]:
+    """Run the hospitals' scenario with two hospitals, the fewest that its app takes; return its report."""
+    argv = (
+        *(sys.executable, "-m", "coordinator.cli.main", "simulate", str(ROOT / "simulations" / "hospitals")),
+        *("--edges", "2", "--set", "spec.clusters.minimum=2", "-o", "json", *arguments),
+    )
+    done = subprocess.run(argv, capture_output=True, text=True, env=os.environ, check=False)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def test_a_training_runs_on_the_minor_before(lab: provider.Bare, kubectl: Path, tmp_path: Path) -> None:
+    """All clusters have that version, pods are ready, every installation is taken, a model came out."""
+    there = simulate("--on", "bare", "--kubernetes", BEFORE, "--keep-lab", "--keep", str(tmp_path / "run"))
+    assert there["state"] == "Completed"
+    assert isinstance(there["model"], dict)
+    assert Path(there["model"]["path"]).is_file()
+    found = lab.status()
+    assert found is not None
+    assert found.ready, found
+    assert {each.version for each in found.clusters} == {f"v{releases.KUBERNETES[BEFORE]}"}
+    for each in found.clusters:
+        cluster = labs.Cluster(each.name, each.kubeconfig, kubectl)
+        role = port.HUB if each.name == port.HUB else "edge"
+        deployments = cluster.get("deployments", "-A", "-l", "app.kubernetes.io/name=hanse")["items"]
+        assert deployments
+        for deployment in deployments:
+            assert deployment["status"]["readyReplicas"] == deployment["spec"]["replicas"]
+        for installation in INSTALLATIONS[role]:
+            overlay = str(ROOT / "manifests" / installation)
+            cluster.kubectl("apply", "--server-side", "--force-conflicts", "--dry-run=server", "-k", overlay)
