@@ -58,8 +58,9 @@ def up(
 
         plan = port.Plan(name, tuple(edge) if edge else port.numbered(edges), kubernetes)
         lab = choose.lab(name, wanted=_provider(provider))
+        began = time.monotonic()
         lab.up(plan, _Progress(form))
-        _show(lab.status(), name, form)
+        _show(lab.status(), name, form, up_seconds=round(time.monotonic() - began, 1))
 
 
 @app.command()
@@ -255,9 +256,12 @@ def _say(form: output.Output, text: str, document: dict[str, Any]) -> None:
     typer.echo(json.dumps(document) if form is output.Output.JSON else text)
 
 
-def _show(found: port.LabStatus | None, name: str, form: output.Output) -> None:
+def _show(
+    found: port.LabStatus | None, name: str, form: output.Output, *, up_seconds: float | None = None
+) -> None:
     if form is output.Output.JSON:
-        typer.echo(json.dumps(None if found is None else _document(found), indent=2))
+        took = {} if up_seconds is None else {"upSeconds": up_seconds}
+        typer.echo(json.dumps(None if found is None else {**_document(found), **took}, indent=2))
         return
     if found is None:
         typer.echo(f"there is no lab {name}")
@@ -275,6 +279,8 @@ def _show(found: port.LabStatus | None, name: str, form: output.Output) -> None:
     for each in found.clusters:
         if each.problem:
             console.print(f"{each.name}: {each.problem}", markup=False)
+    if up_seconds is not None:
+        console.print(f"up after {up_seconds:g} s", markup=False)
 
 
 def _document(found: port.LabStatus) -> dict[str, Any]:

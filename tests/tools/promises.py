@@ -1,8 +1,8 @@
 """Check docs/promises.md: every promise names what shows it, and what it names exists.
 
 A row is `| promise | where promised | shown by | last figure |`. `shown by` holds, each in backticks, tests
-as `tests/path/test_file.py::test_name` (or a whole file) or commands as `make target`; or the words `not
-yet`. This checks names only; that the tests pass is for the tests to say.
+as `tests/path/test_file.py::test_name` (or a whole file) or commands as `make target` or `hanse command`;
+or the words `not yet`. This checks names only; that the tests pass is for the tests to say.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 HEADING = ["promise", "where promised", "shown by", "last figure"]
@@ -71,6 +72,9 @@ def problems(rows: list[Promise], root: Path = ROOT) -> list[str]:
             if name.startswith("make "):
                 if name.split()[1] not in targets:
                     found.append(f"line {row.line}: the Makefile has no target {name.split()[1]}")
+            elif name.startswith("hanse "):
+                if not is_command(name):
+                    found.append(f"line {row.line}: there is no command {name}")
             elif not exists(name, root):
                 found.append(f"line {row.line}: there is no test {name}")
     return found
@@ -93,6 +97,20 @@ def exists(name: str, root: Path = ROOT) -> bool:
     return True
 
 
+def is_command(name: str) -> bool:
+    """Whether `hanse lab up --edges 3` is a command with such options."""
+    import typer.main
+
+    from coordinator.cli import main as cli
+
+    words = name.split()[1:]
+    here: Any = typer.main.get_command(cli.app)
+    while words and hasattr(here, "commands"):
+        here = here.commands.get(words.pop(0))
+    options = {option for parameter in getattr(here, "params", ()) for option in parameter.opts}
+    return here is not None and {word for word in words if word.startswith("-")} <= options
+
+
 def main() -> None:
     """Say how many promises are shown; fail if a row names what does not exist."""
     rows = read((ROOT / "docs/promises.md").read_text(encoding="utf-8"))
@@ -105,4 +123,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
     main()
