@@ -7,7 +7,7 @@ bytes are never looked into and never serialised again. How messages travel is n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, TypeAlias, cast
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, Metadata, MetricRecord, RecordDict
@@ -84,9 +84,25 @@ def to_wire(message: Message, message_id: str | None = None) -> codec.OutgoingMe
     except (TypeError, ValueError) as error:
         raise MessageNotRepresentable("the message's metadata", str(error)) from error
     if message.has_content():
-        for name, record in message.content.items():
-            _record_to_wire(name, record, header.records.add(), arrays)
+        _content_to_wire(message.content, header, arrays)
     return codec.OutgoingMessage(header, arrays)
+
+
+def content_to_wire(content: RecordDict) -> codec.OutgoingMessage:
+    """Return records that are no message, such as an app's state, as header and arrays.
+
+    Raises: MessageNotRepresentable(where, why) as `to_wire`.
+    """
+    header, arrays = pb.MessageHeader(has_content=True), dict[bytes, codec.Buffer | codec.ByteSource]()
+    _content_to_wire(content, header, arrays)
+    return codec.OutgoingMessage(header, arrays)
+
+
+def _content_to_wire(
+    content: RecordDict, header: pb.MessageHeader, arrays: dict[bytes, codec.Buffer | codec.ByteSource]
+) -> None:
+    for name, record in content.items():
+        _record_to_wire(name, record, header.records.add(), arrays)
 
 
 def _record_to_wire(
@@ -210,15 +226,16 @@ def to_flower(header: pb.MessageHeader, array_of: ArrayOf) -> Message:
     if header.HasField("error"):
         reason = header.error.reason if header.error.has_reason else None
         return make_message(metadata, error=Error(header.error.code, reason))
-    message = make_message(metadata, content=_content_of(header.records, array_of))
+    message = make_message(metadata, content=content_of(header, array_of))
     if not header.has_content:
         message.content = None  # type: ignore[assignment]  # the constructor wants one of the two; the setter does not
     return message
 
 
-def _content_of(records: Iterable[pb.Record], array_of: ArrayOf) -> RecordDict:
+def content_of(header: pb.MessageHeader, array_of: ArrayOf) -> RecordDict:
+    """Build the records that a header describes; `array_of` and what is raised are those of `to_flower`."""
     content = RecordDict()
-    for record in records:
+    for record in header.records:
         if record.name in content:
             raise codec.HeaderInvalid(f"two records are named {record.name!r}")
         content[record.name] = _record_of(record, array_of)

@@ -29,6 +29,15 @@ def answered_by(transfer_id: str) -> str | None:
     return transfer_id.removesuffix(_REPLY_SUFFIX) if transfer_id.endswith(_REPLY_SUFFIX) else None
 
 
+def history_of(message_id: str) -> str:
+    """What a message's id begins with: messages of one history follow from one another.
+
+    An aggregator that goes on where another one was goes on with its history; one that begins anew has its
+    own.
+    """
+    return message_id.partition("-")[0]
+
+
 class Outbox:
     """Messages on their way to one receiver.
 
@@ -50,6 +59,11 @@ class Outbox:
         self._receiving: pb.TransferPosition | None = None
         self._chunk_bytes = 0
         self._linked = False
+
+    @property
+    def waiting(self) -> frozenset[str]:
+        """The ids of the messages that the receiver is not known to have."""
+        return frozenset(self._waiting)
 
     def put(self, message: codec.OutgoingMessage) -> None:
         """Add a message; one that waits already, is under way, or was received is not added again."""
