@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import pathlib
+import secrets
 from collections.abc import Mapping, Sequence
 
 from edge_agent import (
@@ -133,7 +134,9 @@ class KubernetesSite:
             if assignment.from_bundle
             else None
         )
-        brought = pods.Brought(material.files, archive, doors)
+        # A new pod begins with nothing kept: a key of its own is as good as the last one's.
+        state_key = secrets.token_bytes(workloads.STATE_KEY_BYTES)
+        brought = pods.Brought(material.files, archive, doors, state_key)
         return pods.client(hub, assignment, allowed, offer, brought, self._settings)
 
     async def show_use(self, in_use: Mapping[str, Sequence[str]]) -> None:

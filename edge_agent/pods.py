@@ -51,13 +51,14 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Brought:
-    """What the agent fetched for one client: its identity's files, its app's archive (None: in the image)
-    and the addresses behind its aggregator's name.
+    """What the agent brings for one client: its identity's files, its app's archive (None: in the image),
+    the addresses behind its aggregator's name, and the key of what it keeps.
     """
 
     credentials: Mapping[str, bytes]
     bundle: bytes | None
     doors: tuple[port.Destination, ...]
+    state_key: bytes = dataclasses.field(repr=False)
 
 
 def client(
@@ -89,6 +90,7 @@ def client(
         run_config=json.loads(assignment.run_config),
         node_config=offers.node_config(offer, pathlib.Path(offer.mount.path)),
         state_directory=pathlib.Path(STATE),
+        state_key_file=pathlib.Path(CONFIG_DIRECTORY / workloads.STATE_KEY_NAME),
         closed_addresses=settings.closed_addresses,
         termination_log=pathlib.Path(port.TERMINATION_LOG),
         log_level=settings.log_level,
@@ -106,7 +108,10 @@ def client(
             "HANSE_PROCESS": f"{settings.cluster}.client",
             "HOME": str(STATE),
         },
-        files={workloads.CONFIG_NAME: client_config.model_dump_json(indent=1).encode()},
+        files={
+            workloads.CONFIG_NAME: client_config.model_dump_json(indent=1).encode(),
+            workloads.STATE_KEY_NAME: brought.state_key,
+        },
         resources=resources(assignment, allowed),
         image=assignment.image or settings.default_image,
         pod=port.Pod(

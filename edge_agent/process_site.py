@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import pathlib
+import secrets
 from collections.abc import Mapping, Sequence
 
 from edge_agent import assignments, bundles, offers, policy, resources, sites, tails, workloads
@@ -76,12 +77,14 @@ class ProcessSite:
     ) -> port.Workload:
         """Place the data, and return the client's workload (see `sites.Site.workload`)."""
         location = await asyncio.to_thread(offers.place, offer, self._places.data)
+        state_key = await asyncio.to_thread(_key_in, self._places.state_key(assignment))
         return workloads.client(
             assignment,
             allowed,
             cluster=self._cluster,
             places=self._places,
             node_config=offers.node_config(offer, location),
+            state_key=state_key,
             python=self._python,
             environment=self._environment,
             log_level=self._log_level,
@@ -103,3 +106,12 @@ class ProcessSite:
         """Remove the client's directory with its keys and state."""
         self._tails.pop(workloads.name_of(assignment.uid, assignment.name), None)
         await asyncio.to_thread(processes.remove_tree, self._places.client(assignment))
+
+
+def _key_in(path: pathlib.Path) -> bytes:
+    """Return the key that an earlier start of the client was given, or a new one, which opens nothing old."""
+    try:
+        key = path.read_bytes()
+    except FileNotFoundError:
+        key = b""
+    return key if len(key) == workloads.STATE_KEY_BYTES else secrets.token_bytes(workloads.STATE_KEY_BYTES)

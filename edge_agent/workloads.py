@@ -17,6 +17,10 @@ from edge_agent.client import config
 from federation.runtime import port
 
 CONFIG_NAME = "config.json"
+STATE_KEY_NAME = "state.key"
+"""The key of what a client keeps, beside its configuration: as private, and gone with it."""
+
+STATE_KEY_BYTES = 32
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,6 +62,10 @@ class Places:
         """All that belongs to one assignment's client and goes with it."""
         return self.state_directory / "clients" / name_of(assignment.uid, assignment.name)
 
+    def state_key(self, assignment: assignments.Assignment) -> pathlib.Path:
+        """The key of what the client keeps on this disk."""
+        return self.client(assignment) / STATE_KEY_NAME
+
     def client_credentials(self, assignment: assignments.Assignment) -> pathlib.Path:
         """The client's own identity."""
         return self.client(assignment) / "credentials"
@@ -76,13 +84,15 @@ def client(
     cluster: str,
     places: Places,
     node_config: Mapping[str, config.Scalar],
+    state_key: bytes,
     python: str,
     environment: Mapping[str, str],
     log_level: config.LogLevel,
 ) -> port.Workload:
     """Return the workload that takes part in the assignment's training.
 
-    python: the interpreter's path. environment: what the client sees besides the runtime's allow-list.
+    state_key: the same at each start of this client. python: the interpreter's path.
+    environment: what the client sees besides the runtime's allow-list.
     Raises: pydantic.ValidationError if run_config holds anything but scalars.
     """
     directory = places.client(assignment)
@@ -100,6 +110,7 @@ def client(
         run_config=json.loads(assignment.run_config),
         node_config=dict(node_config),
         state_directory=directory / "state",
+        state_key_file=directory / STATE_KEY_NAME,
         log_level=log_level,
     )
     return port.Workload(
@@ -108,7 +119,7 @@ def client(
         argv=(python, "-P", "-m", "edge_agent.client", "--config", str(directory / CONFIG_NAME)),
         directory=directory,
         environment={"PYTHONUNBUFFERED": "1", "HANSE_PROCESS": f"{cluster}.client", **environment},
-        files={CONFIG_NAME: client_config.model_dump_json(indent=1).encode()},
+        files={CONFIG_NAME: client_config.model_dump_json(indent=1).encode(), STATE_KEY_NAME: state_key},
         resources=port.Resources(requests=assignment.requests, limits=allowed.limits),
         image=assignment.image,
     )

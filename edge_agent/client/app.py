@@ -20,14 +20,14 @@ import threading
 from flwr.app import Message
 from flwr.clientapp import ClientApp
 
+from edge_agent.client import answering, keeping, link, network, worker
 from edge_agent.client import config as client_config
-from edge_agent.client import link, network, worker
 from federation.api import reasons
 from federation.apps import bundle
 from federation.apps import config as app_config
 from federation.apps import errors as app_errors
 from federation.flower import host, node_ids
-from federation.flower import messages as flower_messages
+from federation.runtime import processes
 from federation.telemetry import logs
 from federation.trust import credentials, tls
 
@@ -50,37 +50,47 @@ def run(config: client_config.ClientConfig) -> int:
     host.prepare_process(run_id, node_id, home=config.state_directory / "flwr")
     logs.adopt("flwr")
     inbox: queue.Queue[Message | link.End] = queue.Queue()
+    keep = _keep(config)
     exchange = link.ExchangeLink(
         config.aggregator_address,
         config.aggregator_server_name,
         credentials.CredentialDirectory(config.credential_directory),
         on_message=inbox.put,
         on_end=lambda end: _end(inbox, end),
+        on_confirmed=keep.confirmed if keep is not None else lambda _: None,
         rng=random.Random(),  # noqa: S311  (spreads retries, protects nothing)
     )
     try:
         app, run_config = _load(config)
     except (host.AppNotLoadable, app_errors.AppError) as error:
         log.error("client app not loadable", detail=str(error), exc_info=True)
-        exchange.refuse(reasons.ClusterReason.APP_NOT_LOADABLE, str(error))
-        exchange.start()
-        exchange.join()
-        return 1
-    context = host.make_context(run_id, node_id, config.node_config, run_config)
-    answering = worker.Worker(app, context)
+        return _refuse(exchange, reasons.ClusterReason.APP_NOT_LOADABLE, str(error))
+    try:
+        state = keep.open() if keep is not None else None
+    except (keeping.StateLost, OSError) as error:
+        log.error("state of the client app not usable", detail=str(error))
+        return _refuse(exchange, reasons.ClusterReason.STORAGE_FULL, str(error))
+    context = host.make_context(run_id, node_id, config.node_config, run_config, state)
+    desk = answering.Answering(worker.Worker(app, context), keep, send=exchange.send, tell=exchange.tell)
     log.info("client app loaded", training=training, node_id=node_id)
     exchange.start()
     while isinstance(item := inbox.get(), Message):
-        answer = answering.answer(item)
-        if answer.traceback_tail:
-            exchange.tell(answer.traceback_tail)
-        try:
-            exchange.reply(answer.reply, item.metadata.message_id)
-        except flower_messages.MessageNotRepresentable as error:
-            log.error("reply cannot be sent", detail=str(error))
-            exchange.reply(answering.unsendable(item, error), item.metadata.message_id)
+        desk.take(item)
     log.info("training over", reason=item.reason, detail=item.message)
     return 1 if item.failed else 0
+
+
+def _keep(config: client_config.ClientConfig) -> keeping.Keep | None:
+    if config.state_key_file is None:
+        return None
+    return keeping.Keep(config.state_directory / "kept", config.state_key_file.read_bytes())
+
+
+def _refuse(exchange: link.ExchangeLink, reason: reasons.ClusterReason, message: str) -> int:
+    exchange.refuse(reason, message)
+    exchange.start()
+    exchange.join()
+    return 1
 
 
 def _load(config: client_config.ClientConfig) -> tuple[ClientApp, dict[str, app_config.Value]]:
@@ -92,10 +102,14 @@ def _load(config: client_config.ClientConfig) -> tuple[ClientApp, dict[str, app_
     # A copy of this client's own: apps write beside their modules, and the unpacked bundle is shared.
     directory = config.state_directory / "app"
     if not directory.exists():
+        # Whole or not at all: whoever is started after a death in the middle begins with this again.
+        fresh = directory.with_name(".new-app")
+        processes.remove_tree(fresh)
         if config.app_directory is not None:
-            shutil.copytree(config.app_directory, directory)
+            shutil.copytree(config.app_directory, fresh)
         else:
-            _unpack(config, directory)
+            _unpack(config, fresh)
+        fresh.rename(directory)
     described = app_config.load(directory)
     run_config = app_config.merge(described.defaults, config.run_config)
     os.chdir(directory)
@@ -111,11 +125,8 @@ def _unpack(config: client_config.ClientConfig, directory: pathlib.Path) -> None
         raise app_errors.InvalidBundle(
             f"the app that was handed over is {got}, and {config.app_digest} was allowed"
         )
-    fresh = directory.with_name(".new-app")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    bundle.unpack(data, fresh)
-    fresh.rename(directory)
+    directory.mkdir(parents=True)
+    bundle.unpack(data, directory)
 
 
 def _leave(config: client_config.ClientConfig, reason: reasons.ClusterReason, message: str) -> int:

@@ -49,6 +49,8 @@ class ClientConfig(pydantic.BaseModel):
 
     state_directory: pathlib.Path
     """Kept over restarts of this client, gone with the training."""
+    state_key_file: pathlib.Path | None = None
+    """The key that seals what is kept there of the app's state and replies; None: nothing is."""
     closed_addresses: tuple[str, ...] = ()
     """HOST:PORT, by IP address, that must be closed before the app is loaded or data are touched."""
     termination_log: pathlib.Path | None = None

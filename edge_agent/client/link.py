@@ -78,15 +78,20 @@ class ExchangeLink:
         *,
         on_message: Callable[[Message], None],
         on_end: Callable[[End], None],
+        on_confirmed: Callable[[str], None] = lambda _: None,
         rng: random.Random,
         limits: wire_limits.MessageLimits = wire_limits.DEFAULT_MESSAGE_LIMITS,
     ) -> None:
-        """on_message and on_end are called on the link's thread and must not block."""
+        """on_message, on_end and on_confirmed are called on the link's thread and must not block.
+
+        on_confirmed: hears the transfer's id of each reply that the aggregator has.
+        """
         self._address = address
         self._server_name = server_name
         self._credentials = credential_directory
         self._on_message = on_message
         self._on_end = on_end
+        self._on_confirmed = on_confirmed
         self._rng = rng
         self._arriving = _Arriving()
         self._incoming = transfers.Incoming(
@@ -113,14 +118,12 @@ class ExchangeLink:
         """Say on the first session, instead of hello, that the app cannot be loaded. Before `start` only."""
         self._failure = pb.ClientFailure(reason=reason, message=message)
 
-    def reply(self, reply: Message, message_id: str) -> None:
-        """Send the reply to a message, now or when the link is back; may be called from any thread.
+    def send(self, reply: codec.OutgoingMessage) -> None:
+        """Send a reply, now or when the link is back; may be called from any thread, also before `start`.
 
-        The bytes are hashed on the calling thread.
+        One that waits already, or was received, is not sent again.
         """
-        reply_id = outbox.reply_id(message_id)
-        outgoing = flower_messages.to_wire(reply, reply_id)
-        self._post(self._put, outgoing)
+        self._post(self._put, reply)
 
     def tell(self, lines: Iterable[str]) -> None:
         """Send lines of the log; those written while the link is down are lost."""
@@ -227,7 +230,10 @@ class ExchangeLink:
         if first.WhichOneof("body") == "goodbye":
             return End(first.goodbye.reason, first.goodbye.message)
         receiving = first.welcome.receiving if first.welcome.HasField("receiving") else None
+        waiting = self._outbox.waiting
         self._outbox.link_up(receiving, chunk_bytes=first.welcome.chunk_bytes)
+        for transfer_id in sorted(waiting - self._outbox.waiting):  # its confirmation was lost with a link
+            self._on_confirmed(transfer_id)
         self._retry_seconds = FIRST_RETRY_SECONDS
         log.info("link up", node_id=first.welcome.node_id, protocol=first.welcome.protocol)
         reader, writer = asyncio.create_task(self._read(call)), asyncio.create_task(self._write(call))
@@ -266,7 +272,8 @@ class ExchangeLink:
                 case "begin":
                     self._act(self._incoming.begin(frame.begin))
                 case "received":
-                    self._outbox.received(frame.received)
+                    if self._outbox.received(frame.received):
+                        self._on_confirmed(frame.received.transfer_id)
                 case "goodbye":
                     return End(frame.goodbye.reason, frame.goodbye.message)
         return None

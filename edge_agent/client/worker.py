@@ -10,7 +10,7 @@ from __future__ import annotations
 import traceback
 from dataclasses import dataclass
 
-from flwr.app import Context, Error, Message
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from federation.flower import host
@@ -36,6 +36,15 @@ class Worker:
     def __init__(self, app: ClientApp, context: Context) -> None:
         self._app = app
         self._context = context
+
+    @property
+    def state(self) -> RecordDict:
+        """What the app keeps from one message to the next."""
+        return self._context.state
+
+    def forget(self) -> None:
+        """Let the app begin with an empty state."""
+        self._context.state = RecordDict()
 
     def answer(self, message: Message) -> Answer:
         """Return the app's reply to a message, or an error reply if it has none.

@@ -34,7 +34,7 @@ from coordinator.aggregation import checks, events, rounds
 from coordinator.aggregator import driver as driver_module
 from coordinator.aggregator import exchange, grid, verification
 from coordinator.aggregator import progress as progress_module
-from edge_agent.client import link, worker
+from edge_agent.client import answering, keeping, link, worker
 from federation.flower import messages as flower_messages
 from federation.trust import identity as identities
 from federation.wire import codec, frames
@@ -90,7 +90,12 @@ class Client:
     """A client process but for the process: its link, and a thread for the app."""
 
     def __init__(
-        self, address: str, own: credentials.CredentialDirectory, cluster: str, answer: Answer | None
+        self,
+        address: str,
+        own: credentials.CredentialDirectory,
+        cluster: str,
+        answer: Answer | None,
+        keep: keeping.Keep | None = None,
     ) -> None:
         self.credentials = own
         self.ended: concurrent.futures.Future[link.End] = concurrent.futures.Future()
@@ -101,10 +106,14 @@ class Client:
             own,
             on_message=self._inbox.put,
             on_end=self._end,
+            on_confirmed=self._confirmed,
             rng=random.Random(cluster),
         )
-        context = host.make_context(RUN_ID, node(cluster), {}, {})
-        self._worker = worker.Worker(answer, context)  # type: ignore[arg-type]  # a function is called as an app is
+        self._keep = keep
+        state = keep.open() if keep is not None else None
+        context = host.make_context(RUN_ID, node(cluster), {}, {}, state)
+        app = worker.Worker(answer, context)  # type: ignore[arg-type]  # a function is called as an app is
+        self._desk = answering.Answering(app, keep, send=self.link.send, tell=self.link.tell)
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> Self:
@@ -126,16 +135,17 @@ class Client:
         self.link.join()
         self._thread.join()
 
+    def _confirmed(self, transfer_id: str) -> None:
+        if self._keep is not None:
+            self._keep.confirmed(transfer_id)
+
     def _end(self, end: link.End) -> None:
         self.ended.set_result(end)
         self._inbox.put(None)
 
     def _run(self) -> None:
         while (message := self._inbox.get()) is not None:
-            answer = self._worker.answer(message)
-            if answer.traceback_tail:
-                self.link.tell(answer.traceback_tail)
-            self.link.reply(answer.reply, message.metadata.message_id)
+            self._desk.take(message)
 
 
 class Federation:
@@ -259,10 +269,11 @@ class Federation:
         address: str | None = None,
         who: identities.ClientIdentity | None = None,
         refuse: tuple[str, str] | None = None,
+        keep: keeping.Keep | None = None,
     ) -> Client:
         """Start a client of a cluster."""
         own = self.credentials_of(who or identity(cluster))
-        client = Client(address or self.address, own, cluster, answer)
+        client = Client(address or self.address, own, cluster, answer, keep)
         if refuse is not None:
             client.link.refuse(*refuse)
         self.clients.append(client)

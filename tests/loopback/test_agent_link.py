@@ -14,7 +14,7 @@ import pytest
 from edge_agent import agent as agents
 from edge_agent import app, credentials, link, process_site, resources, workloads
 from federation.apps import bundle
-from federation.runtime import port
+from federation.runtime import port, processes
 from federation.trust import certificates
 from federation.trust import credentials as trust
 from federation.trust import identity as identities
@@ -321,6 +321,33 @@ async def test_from_joining_to_a_running_client_and_back(
         the_hub.want()
         await the_hub.hear_state("STOPPED")
         assert edge.runtime.running == {}
+
+
+async def test_the_key_of_what_a_client_keeps_goes_with_its_assignment(
+    hub: tuple[Hub, str], tmp_path: pathlib.Path
+) -> None:
+    """It is the same at each start of the client; a training that is asked for anew meets another one."""
+    the_hub, address = hub
+    edge = Edge(tmp_path, the_hub, address)
+    async with working(edge):
+        keys = []
+        for _ in range(2):
+            edge.allow("Allow")
+            the_hub.want(the_hub.assignment())
+            workload = await asyncio.wait_for(edge.runtime.started.get(), PATIENCE_SECONDS)
+            for name, content in workload.files.items():  # as the runtime of processes does
+                processes.write_private_file(pathlib.Path(workload.directory) / name, content)
+            keys.append(workload.files["state.key"])
+            edge.allow("Deny")
+            await the_hub.hear_state("REFUSED")
+        assert keys[0] == keys[1]
+        assert len(keys[0]) == 32
+        the_hub.want()
+        await the_hub.hear_state("STOPPED")
+        edge.allow("Allow")
+        the_hub.want(the_hub.assignment())
+        workload = await asyncio.wait_for(edge.runtime.started.get(), PATIENCE_SECONDS)
+        assert workload.files["state.key"] != keys[0]
 
 
 async def test_clients_run_on_while_the_hub_is_away(hub: tuple[Hub, str], tmp_path: pathlib.Path) -> None:

@@ -24,7 +24,7 @@ OFFER = offers.Offer(
     mount=port.Mount(pathlib.PurePosixPath("/data"), {"configMap": {"name": "rows"}}),
 )
 DOORS = (port.Destination("192.0.2.1", 443),)
-BROUGHT = pods.Brought({"tls.key": b"k", "tls.crt": b"c", "ca.crt": b"a"}, b"PK", DOORS)
+BROUGHT = pods.Brought({"tls.key": b"k", "tls.crt": b"c", "ca.crt": b"a"}, b"PK", DOORS, b"s" * 32)
 SETTINGS = pods.Settings(
     "zurich", "hanse", "client:1", node_selector={"zone": "a"}, closed_addresses=("10.96.0.1:443",)
 )

@@ -26,6 +26,7 @@ ASSIGNMENT = assignments.Assignment(
     '{"lr": 0.5, "n": 1}',
 )
 PLACES = workloads.Places(pathlib.Path("/state"))
+KEY = b"k" * workloads.STATE_KEY_BYTES
 
 
 def make(assignment: assignments.Assignment = ASSIGNMENT) -> port.Workload:
@@ -35,6 +36,7 @@ def make(assignment: assignments.Assignment = ASSIGNMENT) -> port.Workload:
         cluster="budapest",
         places=PLACES,
         node_config={"data-path": "/srv"},
+        state_key=KEY,
         python="/usr/bin/python3",
         environment={"PYTHONPATH": "/opt"},
         log_level="INFO",
@@ -51,6 +53,9 @@ def test_the_client_reads_what_the_agent_wrote() -> None:
     assert read.app_directory == pathlib.Path("/state/bundles/" + "9f" * 32)
     assert read.credential_directory.is_relative_to(workload.directory)
     assert workload.resources.limits == {"memory": "2Gi"}
+    assert read.state_key_file is not None
+    assert workload.files[read.state_key_file.name] == KEY
+    assert read.state_key_file.parent == workload.directory
 
 
 def test_a_run_config_with_other_than_scalars_is_refused() -> None:
