@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import random
 import resource
@@ -254,23 +255,25 @@ def test_nothing_of_it_can_be_read_without_the_key(directory: Path) -> None:
 def test_killed_at_any_step_the_answer_is_there_or_not(directory: Path, tmp_path: Path) -> None:
     """What lies on disk at each step that is made durable: the state before the answer, or both."""
     pictures: list[Path] = []
+    numbers = itertools.count()
 
     def sync(descriptor: int) -> None:
-        pictures.append(tmp_path / f"picture-{len(pictures)}")
+        pictures.append(tmp_path / f"picture-{next(numbers)}")
         shutil.copytree(directory, pictures[-1])
 
-    first = Opened(directory, sync=sync)
-    begin = len(pictures)
-    first.keep.answered("t-1-5", counted(1), reply("t-1-5"))
-    first.keep.answered("t-2-5", counted(2), reply("t-2-5"))
-    first.close()
     found = []
-    for picture in pictures[begin:]:
-        opened = Opened(picture)
-        number = next(n for n in range(3) if bits(opened.state) == bits(counted(n) if n else EMPTY))
-        assert list(opened.replies) == [f"t-{n}-5" for n in range(1, number + 1)]
-        found.append(number)
+    for number in (1, 2):
+        opened = Opened(directory, sync=sync)
+        pictures.clear()
+        opened.keep.answered(f"t-{number}-5", counted(number), reply(f"t-{number}-5"))
         opened.close()
+        for picture in pictures:
+            after = Opened(picture)
+            state = next(n for n in range(3) if bits(after.state) == bits(counted(n) if n else EMPTY))
+            assert list(after.replies) == [f"t-{n}-5" for n in range(1, state + 1)]
+            found.append(state)
+            after.close()
+            shutil.rmtree(picture)
     assert found == [0, 0, 0, 1, 1, 1, 1, 2]  # the last picture of each was taken when its name was there
 
 
