@@ -34,6 +34,8 @@ _IMAGE_REASONS = {
 }  # fmt: skip
 _CREATE_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 _MOUNT_EVENTS = {"FailedMount", "FailedAttachVolume", "FailedMapVolume"}
+_PASSING = re.compile(r"no relationship found between node|failed to sync (secret|configmap) cache")
+"""What kubelet says of a mount in a new pod's first moment, before the API server knows whose it is."""
 _RESOURCES = {
     "cpu": "CPU",
     "memory": "memory",
@@ -139,7 +141,7 @@ def _held(status: Object, waiting: Object, events: Sequence[Object]) -> State:
         )
     if reason in _CREATE_REASONS:
         return Held(CONTAINER_NOT_CREATED, f"The container cannot be created: {_cut(message or reason)}")
-    mount = _last(events, _MOUNT_EVENTS)
+    mount = _last([one for one in events if not _PASSING.search(str(one.get("message")))], _MOUNT_EVENTS)
     if mount is not None:
         missing = re.search(r'(secret|configmap) "([^"]+)" not found', str(mount.get("message") or ""))
         if missing:

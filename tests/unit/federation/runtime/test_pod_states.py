@@ -199,6 +199,23 @@ def test_a_pod_that_is_being_made_says_nothing_yet() -> None:
     assert pod_states.read(JOB, None) == Accepted()
 
 
+PASSING = (
+    'failed to fetch PVC from API server: persistentvolumeclaims "rows" is forbidden: User "system:node:a" '
+    'cannot get resource "persistentvolumeclaims" in API group "" in the namespace "hanse": no relationship '
+    "found between node 'a' and this object",
+    'MountVolume.SetUp failed for volume "files" : failed to sync secret cache: timed out',
+)
+
+
+@pytest.mark.parametrize("message", PASSING)
+def test_what_passes_by_itself_is_no_reason_to_wait(message: str) -> None:
+    """Kubelet asks a moment too early, and again a moment later; a quorum must not fail by it."""
+    creating = pod(phase="Pending", **container(waiting={"reason": "ContainerCreating"}))
+    assert pod_states.read(JOB, creating, [event("FailedMount", message)]) == Accepted()
+    lasting = event("FailedMount", 'MountVolume.SetUp failed for volume "m" : secret "key" not found')
+    assert isinstance(pod_states.read(JOB, creating, [lasting, event("FailedMount", message)]), Held)
+
+
 def test_a_running_container_is_running_whatever_failed_before() -> None:
     """An earlier failed mount is of no interest any more."""
     running = pod(phase="Running", **container(running={"startedAt": "x"}))
