@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from coordinator.planning import selection, snapshot
@@ -230,7 +230,8 @@ def quorum(snap: snapshot.Snapshot, members: tuple[selection.Membership, ...]) -
             f"No cluster of the federation matches the selector, {minimum} needed. Let clusters join with "
             "`hanse join`, or widen spec.clusters.selector."
         )  # fmt: skip
-    if len(placed) >= minimum:
+    would_come = willing(placed)
+    if would_come >= minimum:
         waiting = [member.cluster for member in placed if not member.agreed]
         return False, Reason.WAITING_FOR_CLUSTERS, (
             f"{len(agreed)} of {minimum} needed clusters have agreed; waiting for the answer of "
@@ -242,11 +243,15 @@ def quorum(snap: snapshot.Snapshot, members: tuple[selection.Membership, ...]) -
             "owner to declare an "
             "EdgeDataset of this name."
         )  # fmt: skip
-    absent = [member for member in selected if member.reason in _MAY_COME]
+    absent = [
+        member
+        for member in selected
+        if member.reason in _MAY_COME or (member.placed and member.state is selection.State.WAITING)
+    ]
     out = ", ".join(f"{member.cluster} {member.reason}" for member in selected if not member.placed)
-    if len(placed) + len(absent) >= minimum:
+    if would_come + len(absent) >= minimum:
         return False, Reason.WAITING_FOR_CLUSTERS, (
-            f"{len(placed)} of {minimum} needed clusters can take part now; waiting for "
+            f"{would_come} of {minimum} needed clusters can take part now; waiting for "
             f"{_names([member.cluster for member in absent])}. Their entries below say what each one needs."
         )  # fmt: skip
     return False, Reason.QUORUM_NOT_REACHED, (
@@ -254,6 +259,11 @@ def quorum(snap: snapshot.Snapshot, members: tuple[selection.Membership, ...]) -
         "clusters join, resolve what "
         "their entries below name, or lower spec.clusters.minimum."
     )  # fmt: skip
+
+
+def willing(members: Iterable[selection.Membership]) -> int:
+    """Return how many would be there if the aggregator started; who waits for something else would not."""
+    return sum(member.placed and member.state is not selection.State.WAITING for member in members)
 
 
 _MAY_COME = frozenset(
@@ -281,7 +291,7 @@ def _stage(
         return Stage.NOT_ACCEPTED
     if aggregator.started:
         return Stage.RUNNING if aggregator.progress.round > 0 else Stage.STARTING
-    if sum(member.placed for member in members) < training.minimum_clusters:
+    if willing(members) < training.minimum_clusters:
         return Stage.WAITING
     if grace_ends is not None and snap.now < grace_ends:
         return Stage.WAITING

@@ -144,7 +144,10 @@ def phase(snap: snapshot.Snapshot, plan: desired.Plan) -> Phase:
             return Phase.PENDING
         case desired.Stage.RUNNING | desired.Stage.STOPPING:
             return Phase.RUNNING
-    enough = sum(member.placed for member in plan.members) >= snap.training.minimum_clusters
+    if snap.aggregator.started:
+        enough = sum(member.placed for member in plan.members) >= snap.training.minimum_clusters
+    else:
+        enough = desired.willing(plan.members) >= snap.training.minimum_clusters
     return Phase.PREPARING if enough else Phase.WAITING
 
 

@@ -9,6 +9,7 @@ import scene
 from coordinator.planning import desired, snapshot
 
 THREE = (scene.cluster("a"), scene.cluster("b"), scene.cluster("c"))
+FETCHING = snapshot.Report("WAITING", "DatasetUnavailable", "The data set is being fetched.")
 REFUSED = snapshot.Report("REFUSED", "PolicyDenied", "Rule x says no.")
 UP = snapshot.Aggregator(started=True, address="127.0.0.1:1", server_name="s")
 DONE = snapshot.Finished(True, "AllRoundsDone", "Done.", "file:///m/20", "5be1", 20)
@@ -126,6 +127,15 @@ QUORUM: dict[str, tuple[dict[str, Any], str]] = {
         "False QuorumNotReached: 1 of 2 needed clusters can take part. Let more clusters "
         "join, resolve what their entries below name, or lower spec.clusters.minimum.",
     ),
+    "one waits for its data": (
+        {"clusters": THREE[:2], "reports": {**scene.running("a"), "b": FETCHING}},
+        "False WaitingForClusters: 1 of 2 needed clusters can take part now; waiting for b. Their "
+        "entries below say what each one needs.",
+    ),
+    "one waits, and others have not answered": (
+        {"clusters": THREE, "reports": {"b": FETCHING}},
+        "False WaitingForClusters: 0 of 2 needed clusters have agreed; waiting for the answer of a, b, c.",
+    ),
     "enough": (
         {"clusters": THREE, "reports": scene.running("a", "b")},
         "True EnoughClusters: 2 of 3 selected clusters take part, 2 needed.",
@@ -168,6 +178,18 @@ def test_the_start_waits_for_members_that_may_still_come() -> None:
     assert (plan.stage, plan.recheck_at) == (desired.Stage.WAITING, scene.NOW + 6)
     assert desired.plan(dataclasses.replace(snap, now=scene.NOW + 6)).stage is desired.Stage.STARTING
     assert desired.plan(dataclasses.replace(snap, clusters=THREE[:2])).stage is desired.Stage.STARTING
+
+
+def test_who_waits_is_waited_for() -> None:
+    """An aggregator without its quorum would fail at once; those that wait come when their time has come."""
+    snap = scene.snap(*THREE[:2], reports={**scene.running("a"), "b": FETCHING})
+    plan = desired.plan(snap)
+    assert (plan.stage, sorted(plan.assignments)) == (desired.Stage.WAITING, ["a", "b"])
+    assert scene.rendered(snap)["phase"] == "Waiting"
+    ready = dataclasses.replace(snap, reports={**scene.running("a"), "b": snapshot.Report("PREPARING")})
+    assert desired.plan(ready).stage is desired.Stage.STARTING
+    enough = dataclasses.replace(snap, training=scene.training(minimum=1))
+    assert desired.plan(enough).stage is desired.Stage.STARTING
 
 
 def test_a_lost_link_asks_for_another_look() -> None:
