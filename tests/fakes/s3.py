@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,19 +32,23 @@ class Server:
 
 
 @contextlib.contextmanager
-def serve(*arguments: object) -> Iterator[Server]:
-    """Run one on a free port; it ends with the block, or with this process."""
+def serve(*arguments: object, host: str = "127.0.0.1", within: Sequence[str] = ()) -> Iterator[Server]:
+    """Run one on a free port; it ends with the block, or with this process.
+
+    within: the beginning of a command line, such as one that enters a network namespace.
+    """
     if not PYTHON.exists():
         said = "the S3 server is not installed: python3 tests/tools/environment.py .venv-s3-server s3-server"
         pytest.fail(said) if os.environ.get("CI") else pytest.skip(said)
-    command = [str(PYTHON), str(ROOT / "tests" / "fakes" / "s3_server.py"), *map(str, arguments)]
+    program = str(ROOT / "tests" / "fakes" / "s3_server.py")
+    command = [*within, str(PYTHON), program, "--host", host, *map(str, arguments)]
     plain = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**plain, "NO_PROXY": "127.0.0.1"},
+        env={**plain, "NO_PROXY": host},
     ) as process:
         assert process.stdin is not None and process.stdout is not None
         try:

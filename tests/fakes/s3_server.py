@@ -4,7 +4,7 @@ It runs in an environment of its own (requirements/s3-server.txt), because what 
 installed beside the Kubernetes client; so it imports nothing of ours. It says on its first line where it is
 and which keys it knows, and ends when its standard input does.
 
-    python s3_server.py [--certificate FILE --key FILE]
+    python s3_server.py [--host ADDRESS] [--certificate FILE --key FILE]
 """
 
 import argparse
@@ -32,6 +32,7 @@ READ_ONLY = [
 def main() -> None:
     """Serve until standard input ends."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--certificate")
     parser.add_argument("--key")
     arguments = parser.parse_args()
@@ -46,9 +47,9 @@ def main() -> None:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     tls = (arguments.certificate, arguments.key) if arguments.certificate else None
     app = DomainDispatcherApplication(create_backend_app)
-    server = make_server("127.0.0.1", 0, app, threaded=True, ssl_context=tls)
+    server = make_server(arguments.host, 0, app, threaded=True, ssl_context=tls)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
+    url = f"{'https' if tls else 'http'}://{arguments.host}:{server.server_port}"
 
     def ask(service: str):
         return boto3.client(
