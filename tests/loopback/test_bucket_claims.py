@@ -197,6 +197,36 @@ async def test_what_a_fetch_waits_for_is_told(
         assert "The Secret heart-keys does not exist in the pod's namespace. Create it" in said["message"]
 
 
+async def test_a_name_that_leads_nowhere_is_said(
+    hub: tuple[loopback.Hub, str], cluster: edge.Cluster, agent: edge.Agent
+) -> None:
+    """Nothing is started: nobody would know where its way out is."""
+    await cluster.dataset(s3={**S3, "endpoint": "https://s3.nowhere.invalid"})
+    async with agent.working():
+        said = await available(cluster, lambda one: one["reason"] == "FetchFailed")
+        assert "the name s3.nowhere.invalid cannot be resolved; correct" in said["message"]
+        assert (await cluster.api.list("Job", cluster.namespace, labels=FETCH)).items == ()
+
+
+async def test_an_agent_with_the_role_of_an_earlier_version_says_what_to_apply(
+    hub: tuple[loopback.Hub, str], cluster: edge.Cluster, agent: edge.Agent, impatient: None
+) -> None:
+    """And goes on by itself when that is done."""
+    claims, kind = "persistentvolumeclaims", "PersistentVolumeClaim"
+    narrow = [{**rule, "verbs": ["get"]} if rule["resources"] == [claims] else rule for rule in edge.RULES]
+    await cluster.apply("Role", "agent", "rbac.authorization.k8s.io/v1", rules=narrow)
+    async with asyncio.timeout(loopback.PATIENCE_SECONDS):
+        # The API server learns of it in its own time.
+        while await cluster.api.may("create", kind, cluster.namespace, user="nobody"):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    await cluster.dataset(s3=S3)
+    async with agent.working():
+        said = await available(cluster, lambda one: one["reason"] == "FetchFailed")
+        assert "apply the manifests of this version of the agent" in said["message"]
+        await cluster.apply("Role", "agent", "rbac.authorization.k8s.io/v1", rules=edge.RULES)
+        await fetching(cluster)
+
+
 async def test_another_agent_goes_on_with_what_was_begun(
     hub: tuple[loopback.Hub, str], cluster: edge.Cluster, agent: edge.Agent
 ) -> None:
