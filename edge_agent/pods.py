@@ -132,6 +132,7 @@ def client(
             blobs={APP: brought.bundle} if brought.bundle is not None else {},
             egress=brought.doors,
             node_selector=dict(settings.node_selector),
+            restarts_in_place=assignment.maximum_restarts,
         ),
     )
 

@@ -28,6 +28,11 @@ NODE_LOST = "NodeLost"
 DEADLINE_EXCEEDED = "DeadlineExceeded"
 REMOVED = "Removed"
 
+KILLED_EXIT_CODE = 128 + signal.SIGKILL
+
+RESTARTS_ANNOTATION = "hanse.dev/restarts-in-place"
+"""On a pod: how often its container may start again after it was killed; 0 where it says nothing."""
+
 _IMAGE_REASONS = {
     "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable",
     "ImageInspectError", "SignatureValidationFailed",
@@ -114,6 +119,11 @@ def _read_pod(pod: Object, events: Sequence[Object]) -> State:
     container: Object = next(iter(status.get("containerStatuses") or ()), {})
     state: Object = container.get("state") or {}
     disruption = _condition(status, "DisruptionTarget")
+    if (killed := _killed_for_good(pod, container)) is not None:
+        # Kubelet may have been faster and started it once more; how that ends says nothing new.
+        return dataclasses.replace(_ended(pod, killed, disruption), words=str(killed.get("message") or ""))
+    if phase == "Running" and _starts_again(container) and not _deleted(pod):
+        return Running(str(pod["metadata"]["name"]))
     if phase in ("Succeeded", "Failed") or "terminated" in state:
         ended = _ended(pod, state.get("terminated"), disruption)
         return dataclasses.replace(ended, words=str((state.get("terminated") or {}).get("message") or ""))
@@ -123,6 +133,31 @@ def _read_pod(pod: Object, events: Sequence[Object]) -> State:
     if "running" in state:
         return Running(str(pod["metadata"]["name"]))
     return _held(status, state.get("waiting") or {}, events)
+
+
+def _killed_for_good(pod: Object, container: Object) -> Object | None:
+    """How a container that kubelet starts again was killed, where that start is not wanted any more.
+
+    Kubelet itself would go on for ever; so the starts are counted here.
+    """
+    allowed = int((pod["metadata"].get("annotations") or {}).get(RESTARTS_ANNOTATION) or 0)
+    begun = int(container.get("restartCount") or 0)
+    before: Object = (container.get("lastState") or {}).get("terminated") or {}
+    now: Object = (container.get("state") or {}).get("terminated") or {}
+    due = begun + ("waiting" in (container.get("state") or {}))
+    for killed, starts in ((before, due), (now, begun + 1)):
+        over = starts > allowed or killed.get("reason") == "OOMKilled"
+        if killed.get("exitCode") == KILLED_EXIT_CODE and over:
+            return killed
+    return None
+
+
+def _starts_again(container: Object) -> bool:
+    """Whether kubelet is about to start a killed container again."""
+    state: Object = container.get("state") or {}
+    before: Object = (container.get("lastState") or {}).get("terminated") or {}
+    killed = before if "waiting" in state else state.get("terminated") or {}
+    return bool(killed.get("exitCode") == KILLED_EXIT_CODE)
 
 
 def _held(status: Object, waiting: Object, events: Sequence[Object]) -> State:

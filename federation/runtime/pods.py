@@ -15,7 +15,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from federation.runtime import port
+from federation.runtime import pod_states, port
 
 Object = dict[str, Any]
 
@@ -69,7 +69,7 @@ def job(workload: port.Workload) -> Object:
             "completions": 1,
             "podReplacementPolicy": "Failed",
             "template": {
-                "metadata": {"labels": labels_of(workload), "annotations": dict(workload.pod.annotations)},
+                "metadata": {"labels": labels_of(workload), "annotations": _pod_annotations(workload)},
                 "spec": _pod_spec(workload),
             },
         },
@@ -146,6 +146,13 @@ def _metadata(workload: port.Workload, name: str) -> Object:
         "labels": labels_of(workload),
         "annotations": dict(workload.pod.annotations),
     }
+
+
+def _pod_annotations(workload: port.Workload) -> dict[str, str]:
+    annotations = dict(workload.pod.annotations)
+    if workload.pod.restarts_in_place:
+        annotations[pod_states.RESTARTS_ANNOTATION] = str(workload.pod.restarts_in_place)
+    return annotations
 
 
 def _secret(workload: port.Workload, name: str, files: Mapping[str, bytes]) -> Object:
@@ -267,6 +274,11 @@ def _pod_spec(workload: port.Workload) -> Object:
         ],
         "volumes": volumes,
     }
+    if workload.pod.restarts_in_place:
+        # Beta and on by default from 1.35 on. Kubelet does not count; pod_states does.
+        codes = {"operator": "In", "values": [pod_states.KILLED_EXIT_CODE]}
+        spec["containers"][0]["restartPolicy"] = "Never"
+        spec["containers"][0]["restartPolicyRules"] = [{"action": "Restart", "exitCodes": codes}]
     if workload.pod.service_account:
         spec["serviceAccountName"] = workload.pod.service_account
     if workload.pod.node_selector:

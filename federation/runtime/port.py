@@ -118,6 +118,8 @@ class Pod:
     host_names:          names that it must resolve without DNS, with their addresses.
     service_account:     empty for one that may do nothing; no token is mounted either way.
     node_selector:       which nodes it may run on.
+    restarts_in_place:   how often a program that somebody killed (SIGKILL) starts again in the same pod, with
+                         what its volumes hold; one that ran out of memory or ended by itself does not.
     """
 
     namespace: str = "default"
@@ -133,6 +135,7 @@ class Pod:
     host_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
     service_account: str = ""
     node_selector: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    restarts_in_place: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

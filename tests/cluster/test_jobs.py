@@ -79,6 +79,21 @@ async def test_a_program_sees_its_files_and_nothing_is_left(place: Place) -> Non
     assert await place.left() == []
 
 
+async def test_a_killed_program_starts_again_in_its_pod(place: Place) -> None:
+    """With what its volumes hold, as often as is asked; after that it is told as ended by the signal."""
+    script = "echo x >> /tmp/starts; wc -l < /tmp/starts; exit 137"  # how a SIGKILL shows
+    await place.start("killed", script, pod={"restarts_in_place": 1})
+    exited = (await place.next(2))[1]
+    assert isinstance(exited, port.Exited)
+    assert (exited.exit_code, exited.signal) == (None, "SIGKILL")
+    assert await place.left() == []
+
+    script = "test -f /tmp/was && echo again && exit 0; touch /tmp/was; exit 137"
+    await place.start("once", script, pod={"restarts_in_place": 1})
+    assert (await place.next(2))[1] == port.Exited("once", 0, None, ("again",))
+    assert await place.left() == []
+
+
 @pytest.mark.parametrize(
     ("trap", "want"),
     [

@@ -256,3 +256,57 @@ def test_last_words_of_an_app_that_lies(case: str) -> None:
     """An app may write anything into its termination log: it harms neither reader nor terminal."""
     text, want = LAST_WORDS[case]
     assert pod_states.last_words(text) == want
+
+
+KILLED = {"exitCode": 137, "reason": "Error"}
+BACK_OFF = {"waiting": {"reason": "CrashLoopBackOff"}}
+RUNNING = {"running": {"startedAt": "2026-03-01T12:00:00Z"}}
+LOST = Ended(None, "SIGKILL")
+
+
+@pytest.mark.parametrize(
+    ("state", "last", "count", "allowed", "want"),
+    [
+        ({"terminated": KILLED}, {}, 0, 1, Running("client-x7k2p")),
+        (BACK_OFF, {"terminated": KILLED}, 0, 1, Running("client-x7k2p")),
+        (RUNNING, {"terminated": KILLED}, 1, 1, Running("client-x7k2p")),
+        ({"terminated": KILLED}, {"terminated": KILLED}, 1, 1, LOST),
+        (BACK_OFF, {"terminated": KILLED}, 1, 1, LOST),
+        (RUNNING, {"terminated": KILLED}, 2, 1, LOST),
+        ({"terminated": KILLED}, {}, 0, 0, LOST),
+        ({"terminated": {"exitCode": 1, "reason": "Error"}}, {"terminated": KILLED}, 1, 1, Ended(1, None)),
+    ],
+    ids=[
+        "killed", "waits for its start", "runs again", "once too often", "would wait again",
+        "runs once too often", "none is allowed", "ended by itself after it was killed",
+    ],
+)  # fmt: skip
+def test_a_killed_container_starts_again_so_often(
+    state: dict[str, Any], last: dict[str, Any], count: int, allowed: int, want: pod_states.State
+) -> None:
+    """Within its number it counts as running, beyond it as ended, whatever kubelet does next."""
+    seen = pod(
+        phase="Running", containerStatuses=[{"state": state, "lastState": last, "restartCount": count}]
+    )
+    seen["metadata"]["annotations"] = {pod_states.RESTARTS_ANNOTATION: str(allowed)}
+    if state.get("terminated", {}).get("exitCode") == 1:
+        seen["status"]["phase"] = "Failed"
+    assert pod_states.read(JOB, seen) == want
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"terminated": KILLED | {"reason": "OOMKilled"}}, RUNNING, BACK_OFF,
+        {"terminated": {"exitCode": 143, "reason": "Error"}},
+    ],
+    ids=["now", "before this start", "before the next start", "and what was started was ended"],
+)  # fmt: skip
+def test_a_container_that_took_too_much_memory_has_ended(state: dict[str, Any]) -> None:
+    """Also where kubelet was faster and started it again: it would take as much once more."""
+    last = {"terminated": KILLED | {"reason": "OOMKilled"}}
+    seen = pod(phase="Running", containerStatuses=[{"state": state, "lastState": last, "restartCount": 1}])
+    seen["metadata"]["annotations"] = {pod_states.RESTARTS_ANNOTATION: "3"}
+    found = pod_states.read(JOB, seen)
+    assert isinstance(found, Ended)
+    assert found.reason == "OutOfMemory"

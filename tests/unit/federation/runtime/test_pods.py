@@ -53,6 +53,19 @@ def test_the_job_runs_once_and_begins_suspended() -> None:
     assert pods.never_began(pods.job(workload()))
 
 
+def test_a_killed_program_starts_again_in_its_pod_where_that_is_asked() -> None:
+    """Only one that was killed: the pod's own policy stays Never, and the number stands beside it."""
+    made = workload(pod={"restarts_in_place": 2, "annotations": {"a": "b"}})
+    template = pods.job(made)["spec"]["template"]
+    assert template["metadata"]["annotations"] == {"a": "b", "hanse.dev/restarts-in-place": "2"}
+    assert template["spec"]["restartPolicy"] == container(made)["restartPolicy"] == "Never"
+    assert container(made)["restartPolicyRules"] == [
+        {"action": "Restart", "exitCodes": {"operator": "In", "values": [137]}}
+    ]
+    assert "restartPolicyRules" not in container(workload())
+    assert pods.job(workload())["spec"]["template"]["metadata"]["annotations"] == {}
+
+
 def test_the_policy_closes_everything_that_is_not_named() -> None:
     """Nothing in, and out to one address and to labelled pods alone."""
     out = (port.Destination("192.0.2.1", 443), port.PodDestination("hub", {"app": "door"}, 8443))
