@@ -28,8 +28,13 @@ INSTALLATIONS = {port.HUB: ("hub/base", "hub/lab", "hub/loadbalancer"), "edge": 
 
 
 @pytest.fixture
-def lab(machine: choose.Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[provider.Bare]:
-    """The simulation's lab, in a state directory of this test's own; it is down afterwards."""
+def alone(
+    machine: choose.Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[provider.Bare]:
+    """The simulation's lab, in a state directory of this test's own; it is down afterwards.
+
+    Not named `lab`: what uses the session's goes after what brings up its own.
+    """
     if reason := machine.missing[port.Provider.BARE]:
         pytest.skip(f"it takes the bare provider: {reason}")
     if lacking := programs.lacking(BEFORE):
@@ -52,13 +57,13 @@ def simulate(*arguments: str) -> dict[str, object]:
     return dict(json.loads(done.stdout))
 
 
-def test_a_training_runs_on_the_minor_before(lab: provider.Bare, kubectl: Path, tmp_path: Path) -> None:
+def test_a_training_runs_on_the_minor_before(alone: provider.Bare, kubectl: Path, tmp_path: Path) -> None:
     """All clusters have that version, pods are ready, every installation is taken, a model came out."""
     there = simulate("--on", "bare", "--kubernetes", BEFORE, "--keep-lab", "--keep", str(tmp_path / "run"))
     assert there["state"] == "Completed"
     assert isinstance(there["model"], dict)
     assert Path(there["model"]["path"]).is_file()
-    found = lab.status()
+    found = alone.status()
     assert found is not None
     assert found.ready, found
     assert {each.version for each in found.clusters} == {f"v{releases.KUBERNETES[BEFORE]}"}
