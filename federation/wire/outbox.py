@@ -32,10 +32,18 @@ def answered_by(transfer_id: str) -> str | None:
 def history_of(message_id: str) -> str:
     """What a message's id begins with: messages of one history follow from one another.
 
-    An aggregator that goes on where another one was goes on with its history; one that begins anew has its
-    own.
+    An aggregator that goes on where another one was goes on with its history; one that begins the training
+    anew has its own. An app's state belongs to one history.
     """
-    return message_id.partition("-")[0]
+    return message_id.partition("-")[0].partition(".")[0]
+
+
+def another_prefix(prefix: str, word: str) -> str:
+    """Return a beginning of message ids that goes on with the history of `prefix` and repeats no id of it.
+
+    word: was used with no other prefix of this history.
+    """
+    return f"{history_of(prefix)}.{word}"
 
 
 class Outbox:

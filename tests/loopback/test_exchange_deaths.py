@@ -17,6 +17,7 @@ from coordinator.aggregation import events
 from coordinator.aggregator import grid as grids
 from edge_agent.client import keeping
 from federation.flower import host
+from federation.wire import outbox
 from tests.fakes import exchange as fakes
 from tests.fakes import proxy as proxies
 
@@ -214,3 +215,18 @@ def test_a_training_that_begins_anew_meets_an_app_that_does(federation: fakes.Fe
     edge.start()
     (third,) = anew("v").send_and_receive([ask(1)])
     assert calls(third) == 0
+
+
+def test_another_prefix_of_the_same_history_meets_the_same_state(
+    federation: fakes.Federation, edge: Edge
+) -> None:
+    """An aggregator that cannot tell which ids it has used goes on with others; the training is the same."""
+    edge.start()
+    federation.started()
+    (first,) = federation.grid.send_and_receive([ask(1)])
+    prefix = outbox.another_prefix("t", "5f")
+    other = grids.HanseGrid(
+        federation.driver, federation.progress, run=host.make_run(fakes.RUN_ID), prefix=prefix
+    )
+    (second,) = other.send_and_receive([ask(1)])
+    assert [calls(first), calls(second)] == [0, 1]

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -344,6 +345,28 @@ def test_a_state_that_cannot_be_written_down_is_said_to_be_lost(directory: Path)
     first.close()
     with pytest.raises(keeping.StateLost):
         keeping.Keep(directory, KEY).open()
+
+
+def test_a_large_reply_is_held_once(directory: Path) -> None:
+    """Writing takes the memory of some chunks, reading that of the reply and some chunks."""
+    first = Opened(directory)
+    made = reply("t-1-5", os.urandom(64 * sealing.CHUNK_BYTES))
+    length = made.total_bytes()
+    tracemalloc.start()
+    try:
+        first.keep.answered("t-1-5", EMPTY, made)
+        _, peak = tracemalloc.get_traced_memory()
+        assert peak < 8 * sealing.CHUNK_BYTES
+        first.close()
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
+        keep = keeping.Keep(directory, KEY)
+        keep.open()
+        _, peak = tracemalloc.get_traced_memory()
+        assert peak - before < 1.5 * length
+        keep.close()
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_history_is_told_from_another(directory: Path) -> None:

@@ -279,3 +279,12 @@ def test_a_link_carries_no_longer_chunks_than_it_may() -> None:
     link.run()
     assert link.receiver.got == [("m-1", [b"m" * 1000])]
     assert link.receiver.chunk_bytes["m-1"] == sent.total_bytes()
+
+
+def test_ids_of_one_history_are_known_by_their_beginning() -> None:
+    """Under another prefix of the same history, too; another history's are none of it."""
+    ids = [f"{prefix}-7-1f" for prefix in ("ab12", outbox.another_prefix("ab12", "01"))]
+    ids.append(outbox.another_prefix(outbox.another_prefix("ab12", "01"), "02") + "-7-1f")
+    assert len(set(ids)) == 3
+    assert {outbox.history_of(one) for one in ids} == {"ab12"}
+    assert outbox.history_of("ab13-7-1f") == "ab13"
