@@ -31,9 +31,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import queue
 import threading
-import time
 from collections.abc import Callable
 from typing import Final, cast
 
@@ -106,8 +104,8 @@ class Keep:
         self._answered = ""
         self._unconfirmed: dict[str, _Kept] = {}
         self._known: set[str] = set()
-        self._errands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run_errands, name="keeper", daemon=True)
+        self._stirred, self._closing = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run_beside, name="keeper", daemon=True)
 
     # -- at the start ------------------------------------------------------------------------------
 
@@ -221,10 +219,7 @@ class Keep:
             self._unconfirmed[message_id] = _Kept(number)
             if changed:
                 self._durable = number
-            wanted = self._wanted()
-        self._errands.put(lambda: self._tidy(number, wanted))
-        if not changed:
-            self._errands.put(_later)
+        self._stirred.set()
 
     def confirmed(self, transfer_id: str) -> None:
         """Say that the aggregator has a reply, by its transfer's id; its bytes go soon."""
@@ -232,11 +227,12 @@ class Keep:
         with self._lock:
             kept = self._unconfirmed.pop(message_id, None) if message_id is not None else None
         if kept is not None:
-            self._errands.put(lambda: self._files.remove(name_of(_REPLY, kept.number)))
+            self._stirred.set()
 
     def close(self) -> None:
         """Finish what is under way beside the conversation."""
-        self._errands.put(None)
+        self._closing.set()
+        self._stirred.set()
         self._thread.join()
 
     def _write_commit(self, number: int, commit: _Commit, *, durable: bool) -> None:
@@ -262,44 +258,38 @@ class Keep:
 
     # -- beside the conversation -------------------------------------------------------------------
 
-    def _run_errands(self) -> None:
-        due: float | None = None
-        while True:
-            try:
-                errand = self._errands.get(timeout=None if due is None else max(0.0, due - time.monotonic()))
-            except queue.Empty:
-                due = None
-                self._make_durable()
-                continue
-            if errand is None:
-                return
-            if errand is _later:
-                due = due or time.monotonic() + SYNC_AFTER_SECONDS
-            else:
-                errand()
+    def _run_beside(self) -> None:
+        # Not at each message: a thread that wakes up costs the sending one more than the work that it does.
+        while not self._closing.is_set():
+            self._stirred.wait()
+            self._stirred.clear()
+            with self._lock:
+                number = self._number
+            self._closing.wait(SYNC_AFTER_SECONDS)
+            self._make_durable(number)
+            self._tidy()
 
-    def _make_durable(self) -> None:
-        """Make the newest commit durable if it has a reply that nobody has confirmed yet."""
+    def _make_durable(self, up_to: int) -> None:
+        """Make the newest commit durable if a reply, up to this number, is still unconfirmed."""
         with self._lock:
             number, durable, wanted = self._number, self._durable, self._wanted()
-            waiting = any(kept.number > durable for kept in self._unconfirmed.values())
+            waiting = [kept.number for kept in self._unconfirmed.values() if kept.number > durable]
         if not waiting or not durable:
             return
         try:
-            self._files.sync(wanted - {name_of(_COMMIT, durable)})
-        except FileNotFoundError:  # confirmed, or overtaken by a later commit, in this moment
-            self._errands.put(_later)
-            return
+            if min(waiting) <= up_to:
+                self._files.sync(wanted - {name_of(_COMMIT, durable)})
+        except FileNotFoundError:  # overtaken by a later commit in this moment
+            pass
         except OSError as error:
             log.warning("reply not made durable", detail=str(error))
             return
-        with self._lock:
-            if self._number != number:
-                self._errands.put(_later)
-                return
-            self._durable = number
-            wanted = self._wanted()
-        self._tidy(number, wanted)
+        else:
+            with self._lock:
+                if self._number == number and min(waiting) <= up_to:
+                    self._durable = number
+                    return
+        self._stirred.set()
 
     def _wanted(self) -> frozenset[str]:
         """The files that count now."""
@@ -307,14 +297,12 @@ class Keep:
         wanted |= {name_of(_STATE, self._state)} if self._state else set()
         return frozenset(wanted | {name_of(_REPLY, kept.number) for kept in self._unconfirmed.values()})
 
-    def _tidy(self, up_to: int, wanted: frozenset[str]) -> None:
-        """Remove what does not count any more since a commit; what is being written has a later number."""
+    def _tidy(self) -> None:
+        """Remove what does not count any more; what is being written has a later number."""
+        with self._lock:
+            number, wanted = self._number, self._wanted()
         names = [name for name in self._files.names() if name not in wanted]
-        self._files.remove(*(name for name in names if 0 < number_of(name) <= up_to))
-
-
-def _later() -> None:
-    """Stands among the errands for `_make_durable`, which happens SYNC_AFTER_SECONDS later."""
+        self._files.remove(*(name for name in names if 0 < number_of(name) <= number))
 
 
 def _described(encoded: codec.OutgoingMessage) -> bytes:
