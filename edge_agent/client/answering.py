@@ -60,6 +60,7 @@ class Answering:
         except flower_messages.MessageNotRepresentable as error:
             log.error("reply cannot be sent", detail=str(error))
             reply = flower_messages.to_wire(self._app.unsendable(message, error), reply_id)
-        if self._keep is not None:
-            self._keep.answered(message_id, self._app.state, reply)
-        self._send(reply)
+        if self._keep is None:
+            self._send(reply)
+        else:
+            self._keep.answered(message_id, self._app.state, reply, lambda: self._send(reply))

@@ -1,14 +1,16 @@
 """What a client's death must not take with it: its app's state, and the replies that nobody has confirmed.
 
-After the app has answered a message, and before the reply can be seen by anyone, one commit is written:
+After the app has answered a message one commit is written:
 
     state-N    context.state after the answer, if it changed
     reply-N    the whole reply; removed when the aggregator has confirmed it
     commit-N   which state and replies count, and the message that was answered last
 
-A commit counts when its file has its name (write, rename); before that nothing of the answer has left the
-process. So whenever a client is killed, its successor finds either the state before a message, which it then
-works on anew, or the state after it together with the reply, which it delivers.
+A commit counts when its file has its name (write, rename). Where the state changed, nothing of the answer
+leaves the process before. Where it did not, the reply is sent meanwhile: whether it is then counted or the
+work done again, the state is the right one. So whenever a client is killed, its successor finds the state
+before a message, which it then works on anew, or the state after it together with the reply, which it
+delivers.
 
 Which fsync is for what. A killed process loses nothing that it has written: only a loss of the node's power
 does. Then it must not happen that the aggregator counts a reply and the state behind it is gone: the next
@@ -83,8 +85,8 @@ class Keep:
     """One training's state and replies in a directory that outlives the process.
 
     `open` first; `answered` on one thread; `confirmed` from any.
-    Law: a Keep that is opened after a killed one finds what that one was told up to some answer, whole, and
-    nothing of later answers has left the process.
+    Law: a Keep that is opened after a killed one finds what that one was told up to some answer, whole; of
+    later answers nothing has left the process, or they left the state as it is.
     """
 
     def __init__(
@@ -187,38 +189,51 @@ class Keep:
         """Whether an earlier process answered this message and left the reply, confirmed since or not."""
         return message_id in self._known
 
-    def answered(self, message_id: str, state: RecordDict, reply: codec.OutgoingMessage) -> None:
-        """Keep the reply to a message and the state after it; return when the reply may be seen.
+    def answered(
+        self,
+        message_id: str,
+        state: RecordDict,
+        reply: codec.OutgoingMessage,
+        send: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Keep the reply to a message and the state after it; `send` is called as soon as it may be seen.
 
         Raises: OSError if not even the loss of an older state can be noted.
         """
-        number, changed = self._number + 1, True
+        changed, sent = True, False
+        number = self._number + 1
+        with self._lock:  # it may be confirmed before it is written
+            self._unconfirmed[message_id] = _Kept(number)
         try:
             encoded = flower_messages.content_to_wire(state)
             described = _described(encoded)
             changed, state_number = described != self._described, self._state
             if changed:
                 state_number = number if len(state) else 0
+            else:
+                send()
+                sent = True
             if changed and state_number:
                 self._files.write_message(name_of(_STATE, number), encoded, durable=True)
             self._files.write_message(name_of(_REPLY, number), reply, durable=changed)
             with self._lock:
                 replies = [(kept.number, known) for known, kept in self._unconfirmed.items()]
-            commit = _Commit(
-                answered=message_id, state=state_number, replies=(*replies, (number, message_id))
-            )
+            commit = _Commit(answered=message_id, state=state_number, replies=tuple(replies))
             self._write_commit(number, commit, durable=changed)
         except (OSError, flower_messages.MessageNotRepresentable) as error:
             self._not_kept(message_id, number, error, changed)
+            if not sent:
+                send()
             return
         if self._described is None:
             self._files.remove(_LOST)
         self._described = described
         with self._lock:
             self._number, self._answered, self._state = number, message_id, state_number
-            self._unconfirmed[message_id] = _Kept(number)
             if changed:
                 self._durable = number
+        if not sent:
+            send()
         self._stirred.set()
 
     def confirmed(self, transfer_id: str) -> None:
@@ -246,6 +261,8 @@ class Keep:
     def _not_kept(self, message_id: str, number: int, error: Exception, changed: bool) -> None:
         """Go on without; where the state on disk is not the app's any more, note that it is lost."""
         log.warning("reply not kept", message_id=message_id, detail=str(error))
+        with self._lock:
+            self._unconfirmed.pop(message_id, None)
         self._files.remove(*(name_of(kind, number) for kind in (_COMMIT, kept_files.FRESH, _REPLY, _STATE)))
         if not changed or self._described is None:
             return

@@ -151,6 +151,31 @@ def test_only_what_changed_is_written(directory: Path) -> None:
     assert not written[0].exists()
 
 
+def test_a_reply_leaves_before_it_is_kept_only_where_the_state_stays(directory: Path) -> None:
+    """Also where it cannot be kept it leaves, once; one that is confirmed meanwhile is not offered again."""
+    opened = Opened(directory)
+    seen: list[list[str]] = []
+
+    def send() -> None:
+        seen.append(names(directory))
+
+    opened.keep.answered("t-1-5", counted(1), reply("t-1-5"), send)
+    assert seen == [["commit", "commit", "reply", "state"]]
+    opened.keep.confirmed(outbox.reply_id("t-1-5"))
+
+    def confirm_at_once() -> None:
+        opened.keep.confirmed(outbox.reply_id("t-2-5"))
+
+    opened.keep.answered("t-2-5", counted(1), reply("t-2-5"), confirm_at_once)
+    opened.close()
+    assert names(directory) == ["commit", "commit", "state"]
+    after = Opened(directory)
+    assert after.replies == {}
+    after.keep.answered("t-3-5", RecordDict({"c": ConfigRecord({"n": 2**70})}), reply("t-3-5"), send)
+    assert len(seen) == 2
+    after.close()
+
+
 def test_a_reply_that_waits_is_made_durable(directory: Path) -> None:
     """Without anybody waiting for it; then the commit before it goes."""
     done = threading.Event()
@@ -195,7 +220,12 @@ def test_files_that_are_torn_anywhere_count_as_absent(directory: Path, tmp_path:
 
 def test_a_loss_of_power_costs_no_state(directory: Path) -> None:
     """What was not durable is torn; the state that the aggregator builds on is there."""
-    first = Opened(directory)
+
+    def sync(descriptor: int) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            raise OSError(errno.EIO, "the power is gone")
+
+    first = Opened(directory, sync=sync)
     first.keep.answered("t-1-5", counted(1), reply("t-1-5"))
     first.keep.confirmed(outbox.reply_id("t-1-5"))
     first.keep.answered("t-2-5", counted(1), reply("t-2-5"))
