@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from coordinator import caches, workloads
 from coordinator.clients import members
-from coordinator.planning import desired, history, news, snapshot, status
+from coordinator.planning import desired, history, news, restarts, snapshot, status
 from federation.api import cluster as cluster_api
 from federation.api import reasons
 from federation.runtime import port as runtimes
@@ -79,6 +79,10 @@ class Aggregators(workloads.Sessions, Protocol):
 
     def observed(self, uid: str) -> snapshot.Aggregator:
         """What it said."""
+        ...
+
+    def connected(self, uid: str) -> bool:
+        """Whether it has a session."""
         ...
 
     def direct(
@@ -300,7 +304,7 @@ class Controller:
             member.cluster for member in plan.members if member.placed and plan.assignments
         )
         self._aggregators.direct(training.uid, plan.roster, plan.rules, plan.stop)
-        if await self._apply_process(training, plan) and _ran(training):
+        if await self._apply_process(training, plan, snap.aggregator.restart_at) and _ran(training):
             # Another leader's aggregator, running or ended, is here since now, and this picture lacks it.
             return _Outcome(training, plan, hold=True, recheck_at=now)
         if (until := self._unheard_until(training)) > now:
@@ -356,11 +360,33 @@ class Controller:
             exit=None if process is None or process.suspended else process.exit,
             waiting=None if process is None else process.waiting,
         )
+        if process is not None:
+            aggregator = self._recovering(training, process, aggregator)
         return snapshot.Snapshot(
             training, clusters, self._agents.reports(training.uid), aggregator, self._now(), self._limits
         )
 
-    async def _apply_process(self, training: snapshot.Training, plan: desired.Plan) -> bool:
+    def _recovering(
+        self, training: snapshot.Training, process: workloads.Process, aggregator: snapshot.Aggregator
+    ) -> snapshot.Aggregator:
+        """Return the picture of an aggregator that died and may be started again: that is no end yet."""
+        process.resuming = process.resuming and not self._aggregators.connected(training.uid)
+        if process.resuming and process.exit is None:
+            return dataclasses.replace(aggregator, recovering=restarts.RESUMING)
+        if aggregator.exit is None or aggregator.progress.finished or process.winding_down or not process.ran:
+            return aggregator
+        if aggregator.exit is not process.counted:
+            process.counted = aggregator.exit
+            process.deaths = process.deaths.another(aggregator.progress.round, self._now())
+        at = restarts.restart_at(training, aggregator.exit, process.deaths)
+        if at is None:
+            return aggregator
+        lost = restarts.lost(aggregator.exit, process.deaths)
+        return dataclasses.replace(aggregator, exit=None, recovering=lost, restart_at=at)
+
+    async def _apply_process(
+        self, training: snapshot.Training, plan: desired.Plan, restart_at: float | None
+    ) -> bool:
         """Start or end the aggregator as planned; return whether one is here that was not before."""
         process = self._workloads.find(training.uid)
         clusters = sum(member.placed for member in plan.members)
@@ -371,6 +397,8 @@ class Controller:
             if process is None:
                 await self._workloads.start(training, clusters)
                 return True
+            if restart_at is not None and restart_at <= self._now():
+                await self._workloads.restart(process, training, clusters)
         elif process is not None:
             if process.winding_down is None:
                 process.suspended = plan.stage is desired.Stage.SUSPENDED

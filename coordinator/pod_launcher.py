@@ -79,9 +79,9 @@ class PodLauncher:
             )
         try:
             store = model_stores.choose(training.spec, self.models_claim, self.model_store)
-            if store.made:
+            if store.made or not store.claim:  # the journal needs a place in any case
                 await self.objects.ensure_claim(
-                    training.namespace, store.claim, self.models_size, self.models_class
+                    training.namespace, self.models_claim, self.models_size, self.models_class
                 )
             await self.objects.ensure_account(training.namespace)
             address = await self.hub_address()
@@ -132,7 +132,7 @@ class PodLauncher:
                     "app.kubernetes.io/managed-by": "hanse",
                     "hanse.dev/training": training.name,
                 },
-                mounts=_mounts(store),
+                mounts=_mounts(store, self.models_claim),
                 secret_directories={CREDENTIALS: material.files},
                 blobs=blobs,
                 egress=self._egress(store, addresses.split(hub_address)[1]),
@@ -166,6 +166,8 @@ class PodLauncher:
             initial_credentials=pathlib.Path(CREDENTIALS),
             listen_address=f"0.0.0.0:{PORT}",
             work_directory=pathlib.Path(WORK),
+            # The process makes this directory: one that kubelet made would be root's.
+            journal_directory=pathlib.Path(model_stores.MOUNT, ".journals", training.uid),
             model_store=store.url,
             model_store_name=store.name,
             model_store_credentials=pathlib.Path(STORE_CREDENTIALS) if store.secret else None,
@@ -175,14 +177,13 @@ class PodLauncher:
         )
 
 
-def _mounts(store: model_stores.ModelStore) -> tuple[runtimes.Mount, ...]:
+def _mounts(store: model_stores.ModelStore, own_claim: str) -> tuple[runtimes.Mount, ...]:
     mounts = [
         runtimes.Mount(WORK, {"emptyDir": {"sizeLimit": WORK_SIZE}}, read_only=False),
         runtimes.Mount(SCRATCH, {"emptyDir": {"sizeLimit": SCRATCH_SIZE}}, read_only=False),
     ]
-    if store.claim:
-        claim = {"persistentVolumeClaim": {"claimName": store.claim}}
-        mounts.append(runtimes.Mount(pathlib.PurePosixPath(model_stores.MOUNT), claim, read_only=False))
+    claim = {"persistentVolumeClaim": {"claimName": store.claim or own_claim}}
+    mounts.append(runtimes.Mount(pathlib.PurePosixPath(model_stores.MOUNT), claim, read_only=False))
     if store.secret:
         # kubelet reads it; the coordinator could not. While it is missing, the pod waits and status says so.
         secret = {"secretName": store.secret, "defaultMode": 0o440}

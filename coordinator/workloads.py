@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from typing import Any, Protocol
 
 from coordinator.clients import last_words
-from coordinator.planning import snapshot
+from coordinator.planning import restarts, snapshot
 from federation.api import reasons
 from federation.runtime import port as runtimes
 from federation.store import port as stores
@@ -40,6 +40,10 @@ class Sessions(Protocol):
         """An aggregator is being started, or was since that time (unix seconds)."""
         ...
 
+    def expect_again(self, uid: str) -> None:
+        """It died and is being started again."""
+        ...
+
     def forget(self, uid: str) -> None:
         """It is gone."""
         ...
@@ -53,13 +57,20 @@ class Sessions(Protocol):
 class Process:
     """One aggregator, from the wish to start it until nothing is left of it.
 
-    waiting: why it does not run yet, if its runtime says so. adopted_at: when it was taken over from an
-    earlier coordinator, unix seconds.
+    waiting: why it does not run yet, if its runtime says so. deaths: how often it ended by itself.
+    adopted_at: when it was taken over from an earlier coordinator, unix seconds.
     """
 
     uid: str
     exit: snapshot.Exit | None = None
     waiting: snapshot.Problem | None = None
+    deaths: restarts.Deaths = dataclasses.field(default_factory=restarts.Deaths)
+    counted: snapshot.Exit | None = None
+    """The last end that `deaths` counts."""
+    ran: bool = False
+    """It was started once; what could never be started will not be by another attempt."""
+    resuming: bool = False
+    """It was started again and has not been heard since."""
     winding_down: asyncio.Task[None] | None = None
     suspended: bool = False
     adopted_at: float | None = None
@@ -113,13 +124,14 @@ class Workloads:
                 await self._listed.wait()
             ended, process.exit = process.exit or self._exits.pop(name, None), None
             if ended is not None and _is_the_end(ended):
-                process.exit = ended
+                process.exit, process.ran = ended, True
                 _log.info("aggregator had ended", training=title, reason=ended.description)
             elif await self._runs(name):
                 self._adopt(process, training)
             else:
                 self._sessions.expect(training.uid, training.namespace, training.name)
                 await self._runtime.start(await self._launch(training, clusters))
+                process.ran = True
                 _log.info("aggregator started", training=title, uid=training.uid)
         except runtimes.WorkloadExists:
             self._adopt(process, training)
@@ -129,6 +141,24 @@ class Workloads:
         except (runtimes.RuntimeFailure, OSError) as error:
             process.exit = snapshot.Exit(f"it could not be started, {error}")
             _log.warning("aggregator not started", training=title, uid=training.uid, error=str(error))
+        self._on_change()
+
+    async def restart(self, process: Process, training: snapshot.Training, clusters: int) -> None:
+        """Start an aggregator that died once more; it goes on where its journal ends.
+
+        Raises: StoreError; it is tried again.
+        """
+        died, process.exit, process.resuming = process.exit, None, True
+        try:
+            await self._runtime.stop(workload_name(process.uid), 0.0)  # what is left of it
+            self._sessions.expect_again(training.uid)
+            await self._runtime.start(await self._launch(training, clusters))
+            _log.info("aggregator started again", training=f"{training.namespace}/{training.name}")
+        except stores.StoreError:
+            process.exit = died
+            raise
+        except (runtimes.RuntimeFailure, OSError) as error:
+            process.exit = snapshot.Exit(f"it could not be started again, {error}")
         self._on_change()
 
     def wind_down(self, process: Process, wait_seconds: float) -> None:
@@ -214,7 +244,7 @@ class Workloads:
         return name in self._running or any(found.name == name for found in await self._runtime.list())
 
     def _adopt(self, process: Process, training: snapshot.Training) -> None:
-        process.adopted_at = self._now()
+        process.adopted_at, process.ran = self._now(), True
         # Its certificate is from after the training was made; one from before is of an earlier namesake.
         self._sessions.expect(training.uid, training.namespace, training.name, training.created_at)
         _log.info("aggregator taken over", training=f"{training.namespace}/{training.name}", uid=training.uid)

@@ -164,6 +164,19 @@ class NodeRemoved:
     now: float
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Resumed:
+    """An aggregator was started anew in the middle of the training; told before the app's first live call.
+
+    members: the nodes that the app was last told of; each counts as one whose link was cut a moment ago.
+    round: the number of the last round that was begun.
+    """
+
+    members: tuple[Member, ...]
+    round: int
+    now: float
+
+
 # -- What the app does --------------------------------------------------------------------------
 
 
@@ -271,6 +284,7 @@ Event = (
     | LinkLost
     | ClientDied
     | NodeRemoved
+    | Resumed
     | BatchPushed
     | BatchTimedOut
     | NodesAsked

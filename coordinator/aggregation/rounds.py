@@ -119,6 +119,8 @@ class RoundMachine(batches.Batches):
                 self._remove(self._node(node), NodeFact.BARRED, reason, message)
             case events.RosterChanged(members):
                 self._roster_changed(members)
+            case events.Resumed(members, number):
+                self._resumed(members, number)
             case events.BatchTimedOut(batch_id):
                 self._batch_timed_out(batch_id)
             case events.RulesChanged(rules):
@@ -180,6 +182,21 @@ class RoundMachine(batches.Batches):
             reasons.ClusterReason.LINK_LOST,
             f"the link to {node.name} is lost; it is waited for {sentences.seconds(grace)}",
         )
+
+    def _resumed(self, members: tuple[events.Member, ...], number: int) -> None:
+        """Go on where an earlier process was: nobody is gathered anew, those who took part are waited for."""
+        self._step_run(RunFact.RESUMED)
+        self._round = max(self._round, number)
+        for member in members:
+            node = self._node(member.node)
+            node.cluster = node.cluster or member.cluster
+            before = node.state
+            self._step_node(node, NodeFact.REMEMBERED)
+            if node.state is transitions.Node.AWAY and before is not transitions.Node.AWAY:
+                node.away_until = self._now + self._rules.link_grace_seconds
+                node.why = "it has not come back since the aggregator was restarted"
+                self._set_timer(node.away_until, batches.GRACE, node.node)
+        self._visible = tuple(sorted(m.node for m in members if self._node(m.node).reachable))
 
     def _grace_over(self, node: records.NodeRecord) -> None:
         self._step_node(node, NodeFact.GRACE_OVER)

@@ -47,6 +47,7 @@ class RunFact(enum.StrEnum):
     NODES_ASKED = "nodes asked"
     APP_FINISHED = "app finished"
     STOP_ASKED = "stop asked"
+    RESUMED = "resumed"
 
 
 # An app's threads notice the end of their training a moment later, so an ended training still takes their
@@ -57,11 +58,13 @@ _ENDED_RUN = (
     RunFact.NODES_ASKED,
     RunFact.APP_FINISHED,
     RunFact.STOP_ASKED,
+    RunFact.RESUMED,
 )
 
 RUN: Mapping[Run, Mapping[RunFact, Run]] = {
     Run.GATHERING: {
         RunFact.ENOUGH_CONNECTED: Run.RUNNING,
+        RunFact.RESUMED: Run.RUNNING,
         RunFact.QUORUM_MISSED: Run.FAILED,
         RunFact.STOP_ASKED: Run.STOPPED,
     },
@@ -102,6 +105,7 @@ class NodeFact(enum.StrEnum):
     EXPECTED = "expected"
     CONNECTED = "connected"
     LINK_LOST = "link lost"
+    REMEMBERED = "took part before a restart"
     GRACE_OVER = "grace over"
     CLIENT_DIED = "client died"
     REMOVED = "removed by roster"
@@ -116,6 +120,7 @@ NODE: Mapping[Node, Mapping[NodeFact, Node]] = {
         NodeFact.CONNECTED: Node.EARLY,
         NodeFact.REMOVED: Node.REMOVED,
         NodeFact.BARRED: Node.BARRED,
+        NodeFact.REMEMBERED: Node.AWAY,
     },
     Node.EARLY: {
         NodeFact.EXPECTED: Node.CONNECTED,
@@ -124,6 +129,7 @@ NODE: Mapping[Node, Mapping[NodeFact, Node]] = {
         NodeFact.CLIENT_DIED: Node.UNKNOWN,
         NodeFact.REMOVED: Node.REMOVED,
         NodeFact.BARRED: Node.BARRED,
+        NodeFact.REMEMBERED: Node.CONNECTED,
     },
     Node.EXPECTED: {
         NodeFact.EXPECTED: Node.EXPECTED,
@@ -131,6 +137,7 @@ NODE: Mapping[Node, Mapping[NodeFact, Node]] = {
         NodeFact.CLIENT_DIED: Node.DIED,
         NodeFact.REMOVED: Node.REMOVED,
         NodeFact.BARRED: Node.BARRED,
+        NodeFact.REMEMBERED: Node.AWAY,
     },
     Node.CONNECTED: {
         NodeFact.EXPECTED: Node.CONNECTED,
@@ -139,6 +146,7 @@ NODE: Mapping[Node, Mapping[NodeFact, Node]] = {
         NodeFact.CLIENT_DIED: Node.DIED,
         NodeFact.REMOVED: Node.REMOVED,
         NodeFact.BARRED: Node.BARRED,
+        NodeFact.REMEMBERED: Node.CONNECTED,
     },
     Node.AWAY: {
         NodeFact.EXPECTED: Node.AWAY,
@@ -162,6 +170,7 @@ NODE: Mapping[Node, Mapping[NodeFact, Node]] = {
         NodeFact.CLIENT_DIED: Node.DIED,
         NodeFact.REMOVED: Node.REMOVED,
         NodeFact.BARRED: Node.BARRED,
+        NodeFact.REMEMBERED: Node.DIED,
     },
     Node.REMOVED: {
         NodeFact.EXPECTED: Node.EXPECTED,
@@ -170,6 +179,7 @@ NODE: Mapping[Node, Mapping[NodeFact, Node]] = {
         NodeFact.CLIENT_DIED: Node.REMOVED,
         NodeFact.REMOVED: Node.REMOVED,
         NodeFact.BARRED: Node.BARRED,
+        NodeFact.REMEMBERED: Node.REMOVED,
     },
     Node.BARRED: {
         NodeFact.EXPECTED: Node.BARRED,
@@ -178,6 +188,7 @@ NODE: Mapping[Node, Mapping[NodeFact, Node]] = {
         NodeFact.CLIENT_DIED: Node.BARRED,
         NodeFact.REMOVED: Node.BARRED,
         NodeFact.BARRED: Node.BARRED,
+        NodeFact.REMEMBERED: Node.BARRED,
     },
 }
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import importlib.metadata
 import os
-import secrets
+import shutil
 import sys
 import traceback
 from dataclasses import dataclass
@@ -20,17 +20,29 @@ from typing import Any
 
 from flwr.serverapp import ServerApp
 
-from coordinator.aggregator import allocator, grid, model, quorum, server_apps, service, terms, watcher
+from coordinator.aggregator import (
+    allocator,
+    grid,
+    history,
+    model,
+    quorum,
+    server_apps,
+    service,
+    terms,
+    watcher,
+)
 from coordinator.aggregator import config as aggregator_config
 from coordinator.aggregator import driver as driver_module
 from coordinator.aggregator import progress as progress_module
 from coordinator.clients import blobs, last_words
+from coordinator.journal import book as journal
 from coordinator.planning import snapshot
 from federation.api import reasons, training
 from federation.apps import bundle
 from federation.apps import config as app_config
 from federation.apps import errors as app_errors
 from federation.flower import host, node_ids, watch
+from federation.runtime import failpoints
 from federation.telemetry import logs
 from federation.trust import directory as trust
 from federation.wire import hanse_pb2 as pb
@@ -64,8 +76,6 @@ class Aggregator:
         self._name = f"{config.namespace}/{config.name}"
         self._progress = progress_module.Progress()
         self._spool = config.work_directory / "spool"
-        self._service = service.Service(config, self._spec, self._progress, self._spool)
-        self._watcher = watcher.Watcher(self._progress, self._service.changed)
         self._run_id = node_ids.run_id(config.namespace, config.name)
 
     def run(self) -> int:
@@ -77,17 +87,39 @@ class Aggregator:
         logs.adopt("flwr")
         if config.initial_credentials is not None and not config.credential_directory.exists():
             trust.write(config.credential_directory, trust.read(config.initial_credentials))
+        self._book = self._open_journal()
+        restarts_round = self._spec.server.on_divergence is training.OnDivergence.RESTART_ROUND
+        self._history = history.History(self._book, restarts_round=restarts_round)
+        self._progress.resumed(self._history.round)
+        self._service = service.Service(config, self._spec, self._progress, self._book)
+        self._watcher = watcher.Watcher(self._progress, self._service.changed)
         self._service.start()
+        self._history.attach(self._service.driver)
         ending = self._unusable_store() or self._play()
         finished = pb.TrainingFinished(
             succeeded=ending.succeeded, reason=ending.reason, message=ending.message, log_tail=ending.log_tail
         )
         if ending.succeeded or ending.reason == reasons.TrainingReason.STOP_REQUESTED:
             ending = self._store(finished) or ending
+        failpoints.reach("aggregator.model-stored")
         log.info("training finished", reason=ending.reason, detail=finished.message)
         self._leave_word(finished)
         self._service.leave(finished)
+        if finished.reason != reasons.TrainingReason.SUSPEND_REQUESTED:
+            self._book.drop_arrays()
+        self._book.close()
         return 0 if finished.succeeded else 1
+
+    def _open_journal(self) -> journal.Book:
+        """Open the training's journal; one of another training, or of no use, makes room."""
+        directory = self._config.journal_directory or self._config.work_directory / "journal"
+        facts = {"training": self._name, "uid": self._config.uid, "app": self._config.app_digest}
+        try:
+            return journal.Book(directory, facts)
+        except journal.JournalUnusable as error:
+            log.warning("journal not used, the training begins anew", detail=str(error))
+            shutil.rmtree(directory)
+            return journal.Book(directory, facts)
 
     def _leave_word(self, finished: pb.TrainingFinished) -> None:
         """Write the end down where the next coordinator finds it, should none be there to be told."""
@@ -140,7 +172,10 @@ class Aggregator:
         except server_apps.StrategyInvalid as error:
             return Ending(reasons.TrainingReason.STRATEGY_PARAMETERS_INVALID, str(error))
         try:
-            self._service.driver.app_may_start.result()
+            if self._history.resumes:
+                log.info("server app runs again, the journal answers")
+            else:
+                self._service.driver.app_may_start.result()
             self._service.changed()
             if terms.asks_for_quorum(self._spec):
                 rules = terms.rules_of(self._spec, self._config)
@@ -149,7 +184,11 @@ class Aggregator:
             watch.install(self._watcher)
             log.info("server app starts")
             context = host.make_context(self._run_id, host.SERVER_NODE_ID, {}, run_config)
+            host.seed(self._run_id)
+            failpoints.reach("aggregator.app-starts")
             app(self._grid(app), context)
+            failpoints.reach("aggregator.app-ended")
+            self._history.finish()
             self._service.driver.finished()
         except driver_module.TrainingOver as over:
             return Ending(over.reason, over.message)
@@ -176,7 +215,9 @@ class Aggregator:
     def _load(self) -> tuple[ServerApp, dict[str, Any]]:
         """The ServerApp and its run config; the working directory is the app's own copy."""
         directory = self._config.work_directory / "app"
-        directory.mkdir(exist_ok=True, mode=0o700)
+        # As it was at first: an app that runs again writes its files again.
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(mode=0o700)
         spec = self._spec
         overrides = dict(spec.app.run_config)
         reference: str | None
@@ -209,10 +250,10 @@ class Aggregator:
         return grid.HanseGrid(
             self._service.driver,
             self._progress,
+            self._history,
             run=host.make_run(
                 self._run_id, fab_hash=self._config.app_digest, override_config=self._spec.app.run_config
             ),
-            prefix=secrets.token_hex(4),
             judged=lambda: self._judged(app),
             on_arrays=self._watcher.sent,
             spool_directory=self._spool,

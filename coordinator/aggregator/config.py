@@ -51,7 +51,9 @@ class AggregatorConfig(pydantic.BaseModel):
     app_digest: str = ""
 
     work_directory: Path
-    """The training's own volume: unpacked app, spool, journal."""
+    """Of this process: unpacked app, spool."""
+    journal_directory: Path | None = None
+    """Where the journal lies, which must outlive the process's pod; None: in the work directory."""
     expected_clusters: Annotated[int, pydantic.Field(ge=1)] = 1
     """How many clusters take part at the start; memory for their connections is divided by it."""
     model_store: str

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import dataclasses
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +21,10 @@ from flwr.app import Message
 
 from coordinator.aggregation import events, instructions, rounds
 from coordinator.aggregator import progress as progress_module
+from coordinator.journal import book as journal
+from coordinator.journal import entries
 from federation.api import reasons
+from federation.runtime import failpoints
 from federation.telemetry import logs
 from federation.wire import codec
 
@@ -57,11 +61,23 @@ class Session(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class ReceivedReply:
-    """A whole reply that was checked; `build` makes the Flower message of it, as an answer to a message."""
+    """A whole reply that was checked; `build` makes the Flower message of it, as an answer to a message.
+
+    written: as the journal has it, with its attachment; None: the journal has it already.
+    """
 
     message_id: str
     verdict: events.Verdict
     build: Callable[[str], Message]
+    written: tuple[entries.Received, bytes] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Fetched:
+    """What the app is given for one message, and how the journal says so."""
+
+    message: Message
+    outcome: entries.Outcome
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +98,7 @@ class Driver:
         self,
         machine: rounds.RoundMachine,
         progress: progress_module.Progress,
+        book: journal.Book,
         *,
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float] = time.monotonic,
@@ -89,7 +106,7 @@ class Driver:
         on_change: Callable[[], None] = lambda: None,
         one_refusal_ends: bool = False,
     ) -> None:
-        """Take the machine and the clocks.
+        """Take the machine, the journal and the clocks.
 
         clock counts seconds from anywhere; wall_clock gives unix seconds, for deadlines of the app.
         one_refusal_ends: a refused update ends the training (updateChecks.onViolation is FailTraining).
@@ -97,6 +114,7 @@ class Driver:
         self._one_refusal_ends = one_refusal_ends
         self._machine = machine
         self._progress = progress
+        self._book = book
         self._loop = loop
         self._clock = clock
         self._wall_clock = wall_clock
@@ -108,11 +126,13 @@ class Driver:
         self._missed: dict[int, Push] = {}  # by node, so that stragglers cost no more than one model each
         self._batches: dict[str, concurrent.futures.Future[list[Message]]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._settled: dict[str, Message] = {}
+        self._settled: dict[str, Fetched] = {}
         self._settled_lock = threading.Lock()
         self._over: TrainingOver | None = None
         self.app_may_start: concurrent.futures.Future[None] = concurrent.futures.Future()
         """Done when enough clients are there; raises TrainingOver if they never will be."""
+        self.admits = asyncio.Event()
+        """Set when clients may speak: at once, or when a resumed app has come to where it was."""
 
     # -- from the event loop: sessions and the coordinator ---------------------------------------
 
@@ -143,6 +163,7 @@ class Driver:
 
     def replied(self, node: int, reply: ReceivedReply) -> None:
         """A whole reply arrived and was checked, or was refused at its header."""
+        failpoints.reach("aggregator.reply-received")
         self._arrived.setdefault((reply.message_id, node), reply)
         counted = self.awaits(reply.message_id, node)
         if (missed := self._missed.get(node)) and missed.message_id == reply.message_id:
@@ -192,35 +213,47 @@ class Driver:
         kind: events.Kind,
         pushes: Sequence[Push],
         *,
+        closed: concurrent.futures.Future[list[Message]],
         timeout_seconds: float | None,
         waits: bool,
         judged: bool,
         round_number: int | None,
-    ) -> concurrent.futures.Future[list[Message]]:
-        """Send a batch. The future is done when the batch is closed (only if `waits`), or raises
-        TrainingOver.
+        arrived: Sequence[tuple[int, ReceivedReply]] = (),
+    ) -> None:
+        """Send a batch. `closed` is done when the batch is closed (only if `waits`), or raises TrainingOver.
+
+        arrived: replies, by node, that an earlier process received.
         """
-        result: concurrent.futures.Future[list[Message]] = concurrent.futures.Future()
 
         def on_loop() -> None:
             now, unix_now = self._clock(), self._wall_clock()
             if waits:  # otherwise replies are collected one by one
-                self._batches[batch_id] = result
+                self._batches[batch_id] = closed
             self._pushed.update((push.message_id, push) for push in pushes)
             outgoing = tuple(
                 events.Outgoing(push.message_id, push.node, now + push.expires_at_unix - unix_now)
                 for push in pushes
             )
+            for node, reply in arrived:
+                self._arrived[reply.message_id, node] = reply
             self.handle(
                 events.BatchPushed(
                     batch_id, kind, outgoing, timeout_seconds, waits, now, judged=judged, round=round_number
-                )
+                ),
+                *(events.ReplyArrived(reply.message_id, node, reply.verdict, now) for node, reply in arrived),
             )
 
         self._call(on_loop)
-        return result
 
-    def collect(self, message_ids: Iterable[str]) -> list[Message]:
+    def resume(self, members: Sequence[events.Member], round_number: int) -> None:
+        """Go on after a restart: the app has had every answer that there was. `admit` follows."""
+        self._call(lambda: self.handle(events.Resumed(tuple(members), round_number, self._clock())))
+
+    def admit(self) -> None:
+        """Let clients speak: what they may answer has been pushed again."""
+        self._loop.call_soon_threadsafe(self.admits.set)
+
+    def collect(self, message_ids: Iterable[str]) -> list[Fetched]:
         """The replies to these messages that came since the last call; each is handed out once."""
         self._raise_if_over()
         with self._settled_lock:
@@ -228,12 +261,12 @@ class Driver:
                 self._settled.pop(message_id) for message_id in message_ids if message_id in self._settled
             ]
 
-    def nodes(self) -> list[int]:
-        """The ids of the nodes that the app may address now, in ascending order."""
+    def nodes(self) -> list[tuple[int, str]]:
+        """The nodes that the app may address now, by ascending id, with the names of their clusters."""
 
-        def on_loop() -> list[int]:
+        def on_loop() -> list[tuple[int, str]]:
             self.handle(events.NodesAsked(self._clock()))
-            return sorted(self._machine.nodes())
+            return [(node, self._machine.cluster(node)) for node in sorted(self._machine.nodes())]
 
         return self._call(on_loop)
 
@@ -273,8 +306,9 @@ class Driver:
                 if (session := self._sessions.get(node)) and (push := self._pushed.get(message_id)):
                     session.send(message_id, push.outgoing)
             case instructions.ConfirmReply(message_id, node):
-                if session := self._sessions.get(node):
-                    session.confirm(message_id)
+                # The client forgets its reply then, so the journal must have it first.
+                confirm = functools.partial(self._confirm, message_id, node)
+                self._book.when_durable(functools.partial(self._loop.call_soon_threadsafe, confirm))
             case instructions.SettleMessage(message_id, outcome):
                 self._settle(message_id, outcome)
             case instructions.CloseBatch(batch_id, message_ids, missing):
@@ -284,6 +318,7 @@ class Driver:
                     batch.set_exception(TrainingOver(reason, message))
             case instructions.KeepReply(message_id, node):
                 self._kept[message_id] = self._arrived.pop((message_id, node))
+                self._write(self._kept[message_id])
             case instructions.DropKeptReply(message_id, _):
                 self._kept.pop(message_id, None)
             case instructions.DiscardReply(message_id, node, why):
@@ -304,27 +339,47 @@ class Driver:
             case instructions.ReportRound():
                 self._progress.round(instruction, self._wall_clock())
 
+    def _confirm(self, message_id: str, node: int) -> None:
+        failpoints.reach("aggregator.reply-written")
+        if session := self._sessions.get(node):
+            session.confirm(message_id)
+        failpoints.reach("aggregator.reply-confirmed")
+
+    def _write(self, reply: ReceivedReply) -> None:
+        if reply.written is not None:
+            self._book.append(*reply.written)
+
     def _settle(self, message_id: str, outcome: instructions.Outcome) -> None:
         push = self._pushed.pop(message_id, None)
         if push is None:
             return
         if isinstance(outcome, instructions.Reply):
             # A reply that stands in for another message (a late one) was kept under its own id.
-            reply = self._kept.pop(outcome.message_id, None) or self._arrived.pop(
-                (outcome.message_id, push.node)
-            )
+            reply = self._kept.pop(outcome.message_id, None)
+            if reply is None:
+                reply = self._arrived.pop((outcome.message_id, push.node))
+                self._write(reply)
+            written = entries.Outcome(message_id=message_id, reply=outcome.message_id)
             message = reply.build(message_id)
             if outcome.message_id != message_id:
                 self._missed[push.node] = push
         else:
             arrived = self._arrived.pop((message_id, push.node), None)
+            if arrived is not None:
+                self._write(arrived)
             # A client's own error reply is handed on as it is; ours are made here.
             own = arrived is not None and isinstance(arrived.verdict, events.Errored)
             message = (
                 arrived.build(message_id) if own and arrived else push.error(outcome.code, outcome.reason)
             )
+            written = entries.Outcome(
+                message_id=message_id,
+                reply=message_id if own else "",
+                code=outcome.code,
+                reason=outcome.reason,
+            )
         with self._settled_lock:
-            self._settled[message_id] = message
+            self._settled[message_id] = Fetched(message, written)
 
     def _close(self, batch_id: str, message_ids: Sequence[str], missing: Sequence[str]) -> None:
         for message_id in missing:
@@ -334,10 +389,12 @@ class Driver:
         if batch is None or batch.done():
             return
         with self._settled_lock:
-            replies = [
+            fetched = [
                 self._settled.pop(message_id) for message_id in message_ids if message_id in self._settled
             ]
-        batch.set_result(replies)
+        self._book.append(entries.Closed(batch_id=batch_id, outcomes=tuple(one.outcome for one in fetched)))
+        failpoints.reach("aggregator.batch-closed")
+        batch.set_result([one.message for one in fetched])
 
     def _wake_at(self, due: float) -> None:
         if self._timer is not None:

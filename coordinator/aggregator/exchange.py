@@ -13,7 +13,6 @@ import contextlib
 import functools
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 from flwr.app import Message
@@ -22,9 +21,11 @@ from coordinator.aggregation import events
 from coordinator.aggregator import driver as driver_module
 from coordinator.aggregator import progress as progress_module
 from coordinator.aggregator import received, sessions, verification
+from coordinator.journal import entries, segments
 from federation.api import reasons
 from federation.flower import host, replies
 from federation.flower import messages as flower_messages
+from federation.runtime import failpoints
 from federation.telemetry import logs
 from federation.trust import identity as identities
 from federation.trust import interceptors
@@ -60,7 +61,7 @@ class Exchange(pb_grpc.ExchangeServicer):
         *,
         node_of: Callable[[str], int],
         run_id: int,
-        spool_directory: Path,
+        files: segments.Segments,
         message_limits: wire_limits.MessageLimits,
         chunk_bytes: int = wire_limits.CHUNK_BYTES,
     ) -> None:
@@ -72,7 +73,7 @@ class Exchange(pb_grpc.ExchangeServicer):
         self._verifier = verifier
         self._node_of = node_of
         self._run_id = run_id
-        self._spool_directory = spool_directory
+        self._files = files
         self._limits = message_limits
         self._chunk_bytes = chunk_bytes
         self._clients: dict[str, sessions.Client] = {}
@@ -125,6 +126,7 @@ class Exchange(pb_grpc.ExchangeServicer):
         agreed = protocol.agree(first.hello.protocol)
         if isinstance(agreed, denials.Denial):
             raise denials.Denied(agreed)
+        await self._driver.admits.wait()
         client = self._client(identity.cluster)
         session = sessions.Session(client, context.write, self._driver.awaits)
         client.replace(session, first.hello)
@@ -146,7 +148,7 @@ class Exchange(pb_grpc.ExchangeServicer):
         if cluster not in self._clients:
             node = self._node_of(cluster)
             self._clients[cluster] = sessions.Client(
-                cluster, node, self._limits, self._spool_directory, self._progress, self._chunk_bytes
+                cluster, node, self._limits, self._files, self._progress, self._chunk_bytes
             )
         return self._clients[cluster]
 
@@ -174,6 +176,7 @@ class Exchange(pb_grpc.ExchangeServicer):
             match frame.WhichOneof("body"):
                 case "begin":
                     client.transfer_id = frame.begin.transfer_id
+                    failpoints.reach("aggregator.reply-begins")
                     self._take(client, functools.partial(client.incoming.begin, frame.begin))
                 case "received":
                     if client.outbox.received(frame.received):
@@ -210,7 +213,7 @@ class Exchange(pb_grpc.ExchangeServicer):
                 case codec.HeaderReceived(header):
                     self._look_at_header(client, header)
                 case codec.MessageReceived(header):
-                    reply, client.reply = client.reply or received.Reply(self._spool_directory), None
+                    reply, client.reply = client.reply or received.Reply(self._files), None
                     if not reply.refused:
                         client.checking.add(task := asyncio.create_task(self._check(client, header, reply)))
                         task.add_done_callback(client.checking.discard)
@@ -243,7 +246,7 @@ class Exchange(pb_grpc.ExchangeServicer):
                 refused = _unreadable(client, error)
         if refused is not None:
             if client.reply is None:
-                client.reply = received.Reply(self._spool_directory)
+                client.reply = received.Reply(self._files)
             client.reply.refuse()
             self._refuse(client, answered or header.reply_to_message_id, refused)
 
@@ -271,7 +274,8 @@ class Exchange(pb_grpc.ExchangeServicer):
             replies.set_answered(message, answered_id)
             return message
 
-        self._driver.replied(client.node, driver_module.ReceivedReply(message_id, verdict, build))
+        written = reply.written(message_id, client.node, verdict, header)
+        self._driver.replied(client.node, driver_module.ReceivedReply(message_id, verdict, build, written))
 
     def _message(
         self, client: sessions.Client, sent: pb.MessageHeader, header: pb.MessageHeader, reply: received.Reply
@@ -284,7 +288,12 @@ class Exchange(pb_grpc.ExchangeServicer):
         return flower_messages.to_flower(header, reply.array_of)
 
     def _refuse(self, client: sessions.Client, message_id: str, refused: events.Refused) -> None:
-        self._driver.replied(client.node, driver_module.ReceivedReply(message_id, refused, _never))
+        written = entries.Received(
+            message_id=message_id, node=client.node, verdict=entries.verdict_of(refused)
+        )
+        self._driver.replied(
+            client.node, driver_module.ReceivedReply(message_id, refused, _never, (written, b""))
+        )
 
     def _refuse_transfer(self, client: sessions.Client, error: codec.WireError) -> None:
         """A reply whose bytes are not a message, or too many: its message is answered by the refusal."""

@@ -9,10 +9,10 @@ no round.
 from __future__ import annotations
 
 import concurrent.futures
-import itertools
+import dataclasses
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from flwr.app import ArrayRecord, Message, RecordDict
@@ -20,13 +20,16 @@ from flwr.serverapp import Grid
 
 from coordinator.aggregation import events
 from coordinator.aggregator import driver as driver_module
+from coordinator.aggregator import history as history_module
 from coordinator.aggregator import metrics
 from coordinator.aggregator import progress as progress_module
+from coordinator.journal import entries
 from federation.flower import arrays as flower_arrays
 from federation.flower import messages as flower_messages
 from federation.flower import replies
 from federation.flower.host import Run
 from federation.telemetry import logs
+from federation.wire import codec
 
 log = logs.get_logger(__name__)
 
@@ -40,6 +43,23 @@ FEW_REPLIES = 4
 """So few leave little memory behind on their way in: not worth the time that giving it back takes."""
 
 
+@dataclasses.dataclass
+class _Phase:
+    """What one call of the app wants sent."""
+
+    sent: list[tuple[Message, codec.OutgoingMessage]] = dataclasses.field(default_factory=list)
+    messages: dict[str, driver_module.Push] = dataclasses.field(default_factory=dict)
+    kinds: set[events.Kind] = dataclasses.field(default_factory=set)
+    number: int | None = None
+    arrays: ArrayRecord | None = None
+    carried: dict[int, ArrayRecord] = dataclasses.field(default_factory=dict)
+
+    @property
+    def kind(self) -> events.Kind:
+        """The weightiest of its messages' kinds."""
+        return min(self.kinds, key=list(events.Kind).index)
+
+
 class HanseGrid(Grid):
     """Flower's Grid over the driver of one training."""
 
@@ -47,19 +67,17 @@ class HanseGrid(Grid):
         self,
         driver: driver_module.Driver,
         progress: progress_module.Progress,
+        history: history_module.History,
         *,
         run: Run,
-        prefix: str,
         judged: Callable[[], bool] = lambda: True,
         on_arrays: Callable[[ArrayRecord], None] = lambda _: None,
         spool_directory: Path | None = None,
         tidy: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the driver and what to call this run.
+        """Take the driver, the journal and what to call this run.
 
-        prefix: begins every message id; new for each start of the aggregator, so that a client never mistakes
-            a message for one of an earlier start.
         judged: asked at each batch whether the quorum rules apply to it.
         on_arrays: hears of the arrays that each push carries.
         spool_directory: where the bytes of a large model are kept once it was sent; None: in memory.
@@ -67,14 +85,14 @@ class HanseGrid(Grid):
         """
         self._driver = driver
         self._progress = progress
+        self._history = history
         self._run = run
-        self._prefix = prefix
         self._judged = judged
         self._on_arrays = on_arrays
         self._spool_directory = spool_directory
         self._tidy = tidy
         self._clock = clock
-        self._numbers = itertools.count(1)
+        self._sent: dict[str, driver_module.Push] = {}
         self._lock = threading.Lock()
         self._last_return: float | None = None
 
@@ -99,17 +117,21 @@ class HanseGrid(Grid):
 
     def get_node_ids(self) -> list[int]:
         """The ids of the nodes that take part now, ascending; stable while a batch is waited for."""
-        return self._driver.nodes()
+        return self._history.nodes()
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Send messages; their replies are fetched with `pull_messages`."""
-        ids, _ = self._push(messages, timeout=None, waits=False)
-        return ids
+        phase = self._phase(messages)
+        if phase is None:
+            return []
+        batch = self._begin(phase, waits=False)
+        self._push(phase, batch, timeout=None)
+        return list(phase.messages)
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """The replies that came since the last call, by node id; each reply comes once."""
-        collected = self._driver.collect(list(message_ids))
-        return sorted(collected, key=lambda reply: reply.metadata.src_node_id)
+        before, fetched = self._history.pull(message_ids)
+        return [self._recorded(outcome, self._sent.pop(outcome.message_id)) for outcome in before] or fetched
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Send messages and wait for their replies, at most `timeout` seconds.
@@ -119,60 +141,92 @@ class HanseGrid(Grid):
         Raises: TrainingOver when the training cannot go on, e.g. because its quorum is lost.
         """
         entered = self._clock()
-        _, batch = self._push(messages, timeout=timeout, waits=True)
-        if batch is None:
+        phase = self._phase(messages)
+        if phase is None:
             return []
-        kind, number, closed = batch
-        received = closed.result()
+        batch = self._begin(phase, waits=True)
+        if batch.outcomes is not None:  # before a restart
+            received = [
+                self._recorded(outcome, phase.messages[outcome.message_id]) for outcome in batch.outcomes
+            ]
+            self._keep_in_file(phase.carried.values())
+            self._progress.replayed(phase.number, phase.kind, self._history.examples(batch))
+        else:
+            closed = self._push(phase, batch, timeout=timeout)
+            self._keep_in_file(phase.carried.values())  # meanwhile the clients are at work
+            received = closed.result()
         if len(received) > FEW_REPLIES:
             self._tidy()
-        self._measure(kind, number, received, entered)
+        self._measure(phase.kind, phase.number, received, entered)
         return received
 
-    def _push(
-        self, messages: Iterable[Message], *, timeout: float | None, waits: bool
-    ) -> tuple[list[str], tuple[events.Kind, int | None, concurrent.futures.Future[list[Message]]] | None]:
-        pushes: list[driver_module.Push] = []
-        kinds: set[events.Kind] = set()
-        number: int | None = None
-        arrays: ArrayRecord | None = None
-        carried: dict[int, ArrayRecord] = {}
-        for message in messages:  # once: apps hand in generators too
-            message_id = self._next_id(message.metadata.dst_node_id)
-            replies.set_message_id(message, message_id)
-            kinds.add(kind_of(message.metadata.message_type))
-            number = round_of(message) if number is None else number
-            pushes.append(
-                driver_module.Push(
-                    message_id,
-                    message.metadata.dst_node_id,
-                    message.metadata.created_at + message.metadata.ttl,
-                    flower_messages.to_wire(message, message_id),
-                    replies.error_reply_to(message.metadata),
-                )
-            )
+    def _phase(self, messages: Iterable[Message]) -> _Phase | None:
+        """Take messages as the app hands them in, once: it may be a generator."""
+        phase = _Phase()
+        for message in messages:
+            phase.kinds.add(kind_of(message.metadata.message_type))
+            phase.number = round_of(message) if phase.number is None else phase.number
+            phase.sent.append((message, flower_messages.to_wire(message, "")))
             if message.has_content():
-                carried.update((id(record), record) for record in message.content.array_records.values())
-                arrays = next(
-                    (record for record in message.content.array_records.values() if len(record)), arrays
-                )
-        if not pushes:
-            return [], None
-        if arrays is not None:
-            self._on_arrays(arrays)
-        kind = min(kinds, key=list(events.Kind).index)
-        future = self._driver.push(
-            f"{self._prefix}-batch-{next(self._numbers)}",
-            kind,
-            pushes,
-            timeout_seconds=timeout,
-            waits=waits,
-            # One message at a time is an app that addresses clients one by one: it judges for itself.
-            judged=len(pushes) > 1 and self._judged(),
-            round_number=number,
-        )
-        self._keep_in_file(carried.values())  # meanwhile the clients are at work
-        return [push.message_id for push in pushes], (kind, number, future)
+                records = message.content.array_records.values()
+                phase.carried.update((id(record), record) for record in records)
+                phase.arrays = next((record for record in records if len(record)), phase.arrays)
+        return phase if phase.sent else None
+
+    def _begin(self, phase: _Phase, *, waits: bool) -> history_module.Batch:
+        """Number the messages."""
+        if phase.arrays is not None:
+            self._on_arrays(phase.arrays)
+        said = [
+            history_module.Sent(message.metadata.dst_node_id, history_module.fingerprint(outgoing.header))
+            for message, outgoing in phase.sent
+        ]
+        batch = self._history.batch(phase.kind, phase.number, said, waits=waits)
+        for (message, outgoing), numbered in zip(phase.sent, batch.pushed.messages, strict=True):
+            message_id = numbered.message_id
+            replies.set_message_id(message, message_id)
+            outgoing.header.message_id = message_id
+            phase.messages[message_id] = driver_module.Push(
+                message_id,
+                message.metadata.dst_node_id,
+                message.metadata.created_at + message.metadata.ttl,
+                outgoing,
+                replies.error_reply_to(message.metadata),
+            )
+        return batch
+
+    def _push(
+        self, phase: _Phase, batch: history_module.Batch, *, timeout: float | None
+    ) -> concurrent.futures.Future[list[Message]]:
+        closed: concurrent.futures.Future[list[Message]] = concurrent.futures.Future()
+
+        def push(message_ids: Collection[str], came: Mapping[str, entries.Received]) -> None:
+            self._driver.push(
+                batch.pushed.batch_id,
+                phase.kind,
+                [push for push in phase.messages.values() if push.message_id in message_ids],
+                closed=closed,
+                timeout_seconds=timeout,
+                waits=batch.pushed.waits,
+                # One message at a time is an app that addresses clients one by one: it judges for itself.
+                judged=len(phase.messages) > 1 and self._judged(),
+                round_number=phase.number,
+                arrived=[
+                    self._history.received(reply, phase.messages[message_id].outgoing.header)
+                    for message_id, reply in came.items()
+                    if message_id in message_ids
+                ],
+            )
+
+        if not batch.new and not batch.pushed.waits:
+            self._sent.update(phase.messages)
+        self._history.push(batch, push)
+        return closed
+
+    def _recorded(self, outcome: entries.Outcome, push: driver_module.Push) -> Message:
+        """What the app was given before a restart."""
+        reply = self._history.reply(outcome, push.outgoing.header)
+        return push.error(outcome.code, outcome.reason) if reply is None else reply
 
     def _keep_in_file(self, records: Iterable[ArrayRecord]) -> None:
         """Move what was sent into a file: an app's own variables hold on to every model that it ever saw."""
@@ -186,10 +240,6 @@ class HanseGrid(Grid):
                     flower_arrays.move_to_file(array, file, flower_messages.digest_of(array))
         except OSError as error:
             log.warning("model stays in memory", detail=str(error))
-
-    def _next_id(self, node: int) -> str:
-        with self._lock:
-            return f"{self._prefix}-{next(self._numbers)}-{node:x}"
 
     def _measure(
         self, kind: events.Kind, number: int | None, received: list[Message], entered: float

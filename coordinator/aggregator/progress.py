@@ -12,7 +12,7 @@ import math
 import threading
 from collections.abc import Iterable, Mapping
 
-from coordinator.aggregation import instructions
+from coordinator.aggregation import events, instructions
 from federation.api import reasons
 from federation.wire import hanse_pb2 as pb
 
@@ -106,6 +106,19 @@ class Progress:
             if report.round != self._round:
                 self._round, self._round_started_at = report.round, now
             self._phase, self._message = report.phase, report.message
+
+    def resumed(self, number: int) -> None:
+        """An earlier process had begun this round."""
+        with self._lock:
+            self._round = number
+
+    def replayed(self, number: int | None, kind: events.Kind, examples: Mapping[str, int]) -> None:
+        """A phase that an earlier process saw to its end, with the examples that clusters counted."""
+        with self._lock:
+            self._round = max(number or 0, self._round)
+            if kind is events.Kind.TRAIN:
+                for cluster, count in examples.items():
+                    self._clusters.setdefault(cluster, _Cluster()).examples = count
 
     def transferred(self, cluster: str, *, sent: int = 0, received: int = 0) -> None:
         """Bytes that went to a cluster's client, or came from it."""

@@ -1,4 +1,4 @@
-"""A reply on its way in: its arrays go to an unnamed file, the small ones stay in memory.
+"""A reply on its way in: its arrays go to a file of the journal's, the small ones stay in memory.
 
 Why it exists: the aggregator's memory must not grow with the number of clients. What a reply means, and
 whether it is acceptable, is not known here.
@@ -6,10 +6,10 @@ whether it is acceptable, is not known here.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from flwr.app import Array
 
+from coordinator.aggregation import events
+from coordinator.journal import entries, segments
 from federation.flower import arrays as flower_arrays
 from federation.wire import codec
 from federation.wire import hanse_pb2 as pb
@@ -24,11 +24,10 @@ IN_MEMORY_TOTAL_BYTES = 1024 * 1024
 class Reply:
     """The arrays of one reply, by digest."""
 
-    def __init__(self, spool_directory: Path) -> None:
-        """Start without arrays; the file is made with the first large one."""
-        self._directory = spool_directory
-        self._spool: flower_arrays.SpoolFile | None = None
-        self._regions: dict[bytes, flower_arrays.SpoolRegion] = {}
+    def __init__(self, files: segments.Segments) -> None:
+        """Start without arrays."""
+        self._files = files
+        self._regions: dict[bytes, segments.Region] = {}
         self._small: dict[bytes, bytearray] = {}
         self._small_bytes = 0
         self.refused = False
@@ -36,7 +35,6 @@ class Reply:
     def refuse(self) -> None:
         """Drop what came, and whatever still comes."""
         self.refused = True
-        self._spool = None
         self._regions.clear()
         self._small.clear()
 
@@ -52,9 +50,7 @@ class Reply:
                     small.extend(data)
 
             return keep
-        if self._spool is None:
-            self._spool = flower_arrays.SpoolFile(self._directory)
-        region = self._regions.setdefault(entry.digest, self._spool.allocate(entry.length_bytes))
+        region = self._regions.setdefault(entry.digest, self._files.allocate(entry.length_bytes))
         position = 0
 
         def write(data: memoryview) -> None:
@@ -73,7 +69,33 @@ class Reply:
             return Array(entry.dtype, shape, entry.serialization, bytes(self._small.get(entry.digest, b"")))
         return flower_arrays.SpooledArray(entry.dtype, shape, entry.serialization, region, entry.digest)
 
+    def written(
+        self, message_id: str, node: int, verdict: events.Verdict, header: pb.MessageHeader
+    ) -> tuple[entries.Received, bytes]:
+        """The reply as the journal has it: an entry, and what is attached to it."""
+        head = header.SerializeToString()
+        offset, stored, parts = len(head), [], [head]
+        if not self.refused:
+            for digest, region in self._regions.items():
+                stored.append(_stored(digest, region.number, region.offset, len(region)))
+            for digest, small in self._small.items():
+                stored.append(_stored(digest, 0, offset, len(small)))
+                parts.append(bytes(small))
+                offset += len(small)
+        written = entries.Received(
+            message_id=message_id,
+            node=node,
+            verdict=entries.verdict_of(verdict),
+            header_bytes=len(head),
+            arrays=tuple(stored),
+        )
+        return written, b"".join(parts)
+
     def source_of(self, digest: bytes) -> codec.ByteSource | bytes:
         """The serialised bytes of an array, to be read piece by piece."""
         region = self._regions.get(digest)
         return bytes(self._small.get(digest, b"")) if region is None else region
+
+
+def _stored(digest: bytes, segment: int, offset: int, length: int) -> entries.StoredArray:
+    return entries.StoredArray(digest=digest.hex(), segment=segment, offset=offset, length=length)

@@ -16,19 +16,19 @@ import random
 import socket
 import threading
 import time
-from pathlib import Path
 
 from coordinator.aggregation import events, rounds
 from coordinator.aggregator import config as aggregator_config
 from coordinator.aggregator import driver as driver_module
 from coordinator.aggregator import exchange, hub_link, terms, verification
 from coordinator.aggregator import progress as progress_module
+from coordinator.journal import book as journal
 from federation.api import reasons, training
 from federation.flower import node_ids
 from federation.telemetry import logs
 from federation.trust import authorisation, credentials, interceptors, rotation, tls
 from federation.trust import identity as identities
-from federation.wire import denials
+from federation.wire import addresses, denials
 from federation.wire import hanse_pb2 as pb
 from federation.wire import limits as wire_limits
 
@@ -109,13 +109,13 @@ class Service:
         config: aggregator_config.AggregatorConfig,
         spec: training.FederatedTrainingSpec,
         progress: progress_module.Progress,
-        spool: Path,
+        book: journal.Book,
     ) -> None:
         """Take what to serve; nothing is opened yet."""
         self._config = config
         self._spec = spec
         self._progress = progress
-        self._spool = spool
+        self._book = book
         self._run_id = node_ids.run_id(config.namespace, config.name)
         self._credentials = credentials.CredentialDirectory(config.credential_directory)
         self._loop = asyncio.new_event_loop()
@@ -167,6 +167,7 @@ class Service:
         self.driver = driver_module.Driver(
             machine,
             self._progress,
+            self._book,
             loop=self._loop,
             on_change=self._tell_hub,
             one_refusal_ends=spec.update_checks.on_violation is training.OnViolation.FAIL_TRAINING,
@@ -177,7 +178,7 @@ class Service:
             verification.Verifier(terms.limits_of(spec)),
             node_of=self._node_of,
             run_id=self._run_id,
-            spool_directory=self._spool,
+            files=self._book.segments,
             message_limits=wire_limits.MessageLimits(message_bytes=spec.communication.maximum_message_bytes),
             chunk_bytes=chunk_bytes(config.expected_clusters),
         )
@@ -187,7 +188,7 @@ class Service:
             interceptors=[self._guard], options=server_options(config.expected_clusters)
         )
         self._exchange.add_to_server(self._server)
-        port = self._server.add_secure_port(config.listen_address, self._credentials.server_credentials())
+        port = self._bind()
         await self._server.start()
         host = config.advertised_host or config.listen_address.rpartition(":")[0]
         if host in EVERYWHERE:
@@ -205,6 +206,19 @@ class Service:
         )
         self._hub_task = self._loop.create_task(self._converse())
         self._renewal_task = self._loop.create_task(self._renew())
+
+    def _bind(self) -> int:
+        """Listen where an earlier process did, if the port was free to choose: clients dial that again."""
+        host, asked = addresses.split(self._config.listen_address)
+        remembered = self._config.work_directory / "port"
+        credentials = self._credentials.server_credentials()
+        if not asked and remembered.exists():
+            with contextlib.suppress(RuntimeError, ValueError):
+                port = int(remembered.read_text())
+                return int(self._server.add_secure_port(addresses.join(host, port), credentials))
+        port = int(self._server.add_secure_port(self._config.listen_address, credentials))
+        remembered.write_text(str(port))
+        return port
 
     async def _converse(self) -> None:
         try:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import collections
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from coordinator.aggregator import progress as progress_module
 from coordinator.aggregator import received
+from coordinator.journal import segments
 from federation.runtime import tasks
 from federation.wire import codec, frames, outbox, transfers
 from federation.wire import hanse_pb2 as pb
@@ -32,7 +32,7 @@ class Client:
         cluster: str,
         node: int,
         limits: wire_limits.MessageLimits,
-        spool_directory: Path,
+        files: segments.Segments,
         progress: progress_module.Progress,
         chunk_bytes: int,
     ) -> None:
@@ -45,13 +45,13 @@ class Client:
         self.transfer_id = ""
         self.refused_transfer = ""
         self.checking: set[asyncio.Task[None]] = set()
-        self._spool_directory = spool_directory
+        self._files = files
         self._session: Session | None = None
         self.incoming = transfers.Incoming(limits, sink_factory=self._sink)
 
     def _sink(self, entry: pb.ArrayEntry) -> codec.Sink:
         if self.reply is None:
-            self.reply = received.Reply(self._spool_directory)
+            self.reply = received.Reply(self._files)
         return self.reply.sink(entry)
 
     def replace(self, session: Session, hello: pb.ClientHello) -> None:

@@ -54,7 +54,9 @@ def simulate(
     drills: Annotated[
         list[str] | None,
         typer.Option(
-            "--drill", metavar="EDGE@ROUND", help="Kill this edge once this round is seen to have begun."
+            "--drill",
+            metavar="EDGE@ROUND",
+            help="Kill this edge, or `aggregator`, once this round is seen to have begun.",
         ),
     ] = None,
     port: Annotated[

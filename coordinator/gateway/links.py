@@ -180,6 +180,19 @@ class AggregatorLinks:
         """
         self._known[namespace, name] = _Aggregator(uid, expected_at=self._now() if since is None else since)
 
+    def expect_again(self, uid: str) -> None:
+        """The aggregator died and is started again: what it said holds until it says more."""
+        for key, entry in self._known.items():
+            if entry.uid == uid:
+                again = dataclasses.replace(entry, expected_at=self._now(), link=None, closed=asyncio.Event())
+                self._known[key] = again
+                if entry.link is not None:
+                    entry.link.end(denials.denial(denials.Reason.SESSION_REPLACED, identity="the aggregator"))
+
+    def connected(self, uid: str) -> bool:
+        """Whether the aggregator of a training has a session."""
+        return any(entry.uid == uid and entry.link is not None for entry in self._known.values())
+
     def forget(self, uid: str) -> None:
         """No aggregator of this training is expected any more."""
         for key in [key for key, entry in self._known.items() if entry.uid == uid]:

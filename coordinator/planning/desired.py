@@ -358,7 +358,7 @@ def _stop(snap: snapshot.Snapshot, stage: Stage) -> Stop | None:
 def _recheck_at(
     snap: snapshot.Snapshot, members: tuple[selection.Membership, ...], grace_ends: float | None
 ) -> float | None:
-    moments = [] if grace_ends is None else [grace_ends]
+    moments = [moment for moment in (grace_ends, snap.aggregator.restart_at) if moment is not None]
     lost_since = {cluster.name: cluster.disconnected_at for cluster in snap.clusters}
     for member in members:
         since = lost_since[member.cluster]

@@ -194,12 +194,14 @@ class Aggregator:
     """The training's aggregator: its process, its link and what it said.
 
     ``address`` is empty until it reported where clients reach it. ``waiting`` says why its process cannot run
-    yet.
+    yet, ``recovering`` that it died and what is done about it, ``restart_at`` when.
     """
 
     started: bool = False
     exit: Exit | None = None
     waiting: Problem | None = None
+    recovering: Problem | None = None
+    restart_at: float | None = None
     address: str = ""
     server_name: str = ""
     progress: Progress = Progress()

@@ -239,6 +239,9 @@ _STOPPED = (
 def _running(snap: snapshot.Snapshot, plan: desired.Plan) -> dict[str, Any]:
     current = snap.aggregator.progress
     match plan.stage:
+        case desired.Stage.RUNNING | desired.Stage.STARTING if lost := snap.aggregator.recovering:
+            running = plan.stage is desired.Stage.RUNNING
+            return conditions.condition(Condition.RUNNING, running, lost.reason, lost.message)
         case desired.Stage.RUNNING:
             return conditions.condition(
                 Condition.RUNNING, True, Reason.ROUND_IN_PROGRESS, current.message or _round_sentence(current)

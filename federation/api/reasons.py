@@ -105,6 +105,11 @@ class TrainingReason(Documented):
         "AggregateNotFinite",
         "The aggregate has NaN or an infinity, although no update had.",
     )
+    RESUME_DIVERGED = (
+        "ResumeDiverged",
+        "Run again, the ServerApp did something else than before; the message names the first such call.",
+    )
+    JOURNAL_DAMAGED = "JournalDamaged", "The journal lacks what it should have; the message says what."
     STORAGE_FULL = "StorageFull", "The disk or store for journal or model has no room."
     STORAGE_UNAVAILABLE = (
         "StorageUnavailable",

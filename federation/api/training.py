@@ -40,6 +40,13 @@ class OnViolation(StrEnum):
     FAIL_TRAINING = "FailTraining"
 
 
+class OnDivergence(StrEnum):
+    """What happens when a ServerApp that is run again after a crash does something else than before."""
+
+    FAIL_TRAINING = "FailTraining"
+    RESTART_ROUND = "RestartRound"
+
+
 class MetricPhase(StrEnum):
     """Where in a round metrics come from."""
 
@@ -213,6 +220,24 @@ class Server(Model):
     """The training's aggregator."""
 
     resources: Annotated[Resources, Doc("are the aggregator's, on the hub.", Change.NEXT_START)] = Resources()
+    maximum_restarts: Annotated[
+        int,
+        Field(ge=0, le=1000),
+        Doc(
+            "is how often in one round an aggregator that died is started again before the training fails; "
+            "it goes on where it was.",
+            Change.NEXT_START,
+        ),
+    ] = 3
+    on_divergence: Annotated[
+        OnDivergence,
+        Doc(
+            "says what happens when the ServerApp, run again after a crash, does something else than before "
+            "the crash: the training fails and says where, or what was done from there on is forgotten and "
+            "that phase of the round is done anew.",
+            Change.NEXT_START,
+        ),
+    ] = OnDivergence.FAIL_TRAINING
 
 
 class SecretReference(Model):

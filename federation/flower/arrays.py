@@ -75,19 +75,45 @@ closer = _Closer()
 
 
 class SpoolFile:
-    """A temporary file without a name: nothing of it is left when its process is gone, however it went.
+    """A file of regions; one that is made without a name is gone with its process, however that went.
 
     Regions of it may be written and read by several threads at once. The file is closed when the last
     region and array that lies in it is gone, on a thread of its own.
     """
 
     def __init__(self, directory: pathlib.Path) -> None:
-        """Make the file in `directory`; raises OSError."""
-        self._fd = _unnamed_file(directory)
+        """Make a file without a name in `directory`; raises OSError."""
+        self._take(_unnamed_file(directory))
+
+    def _take(self, fd: int) -> None:
+        self._fd = fd
         self._lock = threading.Lock()
-        self._end = 0
+        self._end = os.fstat(fd).st_size
         closer.start()
         self._finalizer = weakref.finalize(self, closer.close, self._fd)
+
+    @classmethod
+    def create(cls, path: pathlib.Path) -> SpoolFile:
+        """Make a file that outlives its process; raises OSError, also if it is there."""
+        made = cls.__new__(cls)
+        made._take(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        return made
+
+    @classmethod
+    def open(cls, path: pathlib.Path) -> SpoolFile:
+        """Open such a file to read it; raises OSError."""
+        opened = cls.__new__(cls)
+        opened._take(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        return opened
+
+    @property
+    def size(self) -> int:
+        """How many bytes are set aside."""
+        return self._end
+
+    def sync(self) -> None:
+        """Return when what was written outlives the machine's power; raises OSError."""
+        os.fdatasync(self._fileno())
 
     @property
     def closed(self) -> bool:
@@ -154,6 +180,11 @@ class SpoolRegion:
     def __len__(self) -> int:
         """Return how many bytes the region has."""
         return self._length
+
+    @property
+    def offset(self) -> int:
+        """Where in its file the region begins."""
+        return self._offset
 
     def write(self, position: int, data: codec.Buffer) -> None:
         """Write `data` at `position`; raises ValueError if it does not fit, OSError if the disk is full."""

@@ -13,9 +13,12 @@ import dataclasses
 import logging
 import os
 import pathlib
+import random
+import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
+import numpy as np
 from flwr.app import Context, RecordDict
 from flwr.app.exception import AppExitException
 from flwr.clientapp import ClientApp
@@ -95,6 +98,17 @@ def prepare_process(run_id: int, node_id: int, task_id: int = 1, home: pathlib.P
     TaskIdentity.run_id = run_id
     TaskIdentity.node_id = node_id
     TaskIdentity.task_id = task_id
+
+
+def seed(number: int) -> None:
+    """Seed the process's random generators, so that an app which runs again draws what it drew before.
+
+    An app that seeds them itself, or has generators of its own, is not affected.
+    """
+    random.seed(number)
+    np.random.seed(number % 2**32)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(number)
 
 
 def load_server_app(reference: str, directory: pathlib.Path | None) -> ServerApp:

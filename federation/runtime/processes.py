@@ -17,7 +17,7 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
 
-from federation.runtime import port
+from federation.runtime import failpoints, port
 
 INHERITED_ENVIRONMENT = (
     "PATH",
@@ -34,6 +34,7 @@ INHERITED_ENVIRONMENT = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
+    failpoints.VARIABLE,
 )
 """What a program needs to start and to compute as its parent would. Tokens and cloud keys stay out."""
 

@@ -34,6 +34,8 @@ CATALOGUE: Mapping[str, str] = MappingProxyType(
         CLUSTER: "name of an EdgeCluster",
         DATASET: "name of a data set, as edges offer it",
         ROUND: "number of the round, from 1",
+        "calls": "number of a ServerApp's calls that its journal answered",
+        "kept": "number of a journal's entries that hold",
         "rounds": "number of rounds that the training has in all",
         "phase": "phase of the round: Train, Evaluate, Query, Aggregate",
         "uid": "unique id of the training, which survives no deletion",

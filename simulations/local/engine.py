@@ -12,7 +12,9 @@ import contextlib
 import dataclasses
 import datetime as dt
 import json
+import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -35,9 +37,13 @@ LINK_GRACE_SECONDS = 5.0
 MEMORY_INTERVAL_SECONDS = 0.25
 
 
+AGGREGATOR = "aggregator"
+"""What the aggregator's process calls itself, and what a drill calls it; an edge of this name goes first."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Drill:
-    """Kill one edge (its agent, its client) as soon as a round is reached."""
+    """Kill one edge (its agent, its client), or the aggregator, as soon as a round is reached."""
 
     edge: str
     round: int
@@ -93,7 +99,7 @@ class Simulation:
         on.
         """
         for drill in self._options.drills:
-            if drill.edge not in {edge.name for edge in self._plan.edges}:
+            if drill.edge not in {AGGREGATOR, *(edge.name for edge in self._plan.edges)}:
                 raise SimulationError(f"--drill {drill.edge}@{drill.round}: there is no edge {drill.edge}")
         state = (
             self._options.results / "state" if self._options.keep else Path(tempfile.mkdtemp(prefix="hanse-"))
@@ -208,7 +214,10 @@ class Simulation:
         for drill in self._options.drills:
             if round_number >= drill.round and drill not in self._drilled:
                 self._drilled.add(drill)
-                self._agents[drill.edge].kill_group()
+                if drill.edge in self._agents:
+                    self._agents[drill.edge].kill_group()
+                else:
+                    _kill(drill.edge)
 
     def _add_late_drills(self, outcome: results.Outcome) -> None:
         for drill in self._options.drills:
@@ -251,3 +260,11 @@ def _write_private(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.touch(mode=0o600)
     path.write_text(text, encoding="utf-8")
+
+
+def _kill(name: str) -> None:
+    """End a process below this one at once, by what it calls itself."""
+    for pid in list(memory.descendants(os.getpid())):
+        if memory.process_name(pid) == name:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)

@@ -19,6 +19,7 @@ import contextlib
 import itertools
 import queue
 import random
+import tempfile
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -32,8 +33,9 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from coordinator.aggregation import checks, events, rounds
 from coordinator.aggregator import driver as driver_module
-from coordinator.aggregator import exchange, grid, verification
+from coordinator.aggregator import exchange, grid, history, verification
 from coordinator.aggregator import progress as progress_module
+from coordinator.journal import book as journal
 from edge_agent.client import answering, keeping, link, worker
 from federation.flower import messages as flower_messages
 from federation.trust import identity as identities
@@ -148,6 +150,33 @@ class Client:
             self._desk.take(message)
 
 
+@contextlib.contextmanager
+def a_journal(directory: Path | None) -> Iterator[journal.Book]:
+    """An empty journal: in this directory, or in one that goes with it."""
+    with contextlib.ExitStack() as stack:
+        place = directory or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        book = journal.Book(place / "journal", {"training": f"{NAMESPACE}/{NAME}"})
+        try:
+            yield book
+        finally:
+            book.close()
+
+
+def a_grid(
+    driver: driver_module.Driver,
+    progress: progress_module.Progress,
+    book: journal.Book,
+    prefix: str = "t",
+    **options: Any,
+) -> grid.HanseGrid:
+    """The Grid of an app that is called by this thread; message ids begin with `prefix`."""
+    book.fact("prefix", lambda: prefix)
+    book.replace_fact("prefix", prefix)
+    past = history.History(book)
+    past.attach(driver)
+    return grid.HanseGrid(driver, progress, past, run=host.make_run(RUN_ID), **options)
+
+
 class Federation:
     """A training's aggregator without a hub, and its clients."""
 
@@ -177,9 +206,7 @@ class Federation:
         self._stack.enter_context(server_process())
         self._thread.start()
         self.call(self._open())
-        self.grid = grid.HanseGrid(
-            self.driver, self.progress, run=host.make_run(RUN_ID), prefix="t", spool_directory=self.directory
-        )
+        self.grid = a_grid(self.driver, self.progress, self.book, spool_directory=self.directory)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -188,6 +215,7 @@ class Federation:
             for client in self.clients:
                 client.join()
         finally:
+            self.book.close()
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
@@ -201,8 +229,9 @@ class Federation:
 
     async def _open(self) -> None:
         machine = rounds.RoundMachine(f"{NAMESPACE}/{NAME}", self._rules, self._loop.time())
+        self.book = self._stack.enter_context(a_journal(self.directory))
         self.driver = driver_module.Driver(
-            machine, self.progress, loop=self._loop, clock=self._loop.time, on_change=self._notify
+            machine, self.progress, self.book, loop=self._loop, clock=self._loop.time, on_change=self._notify
         )
         self.exchange = exchange.Exchange(
             self.driver,
@@ -210,7 +239,7 @@ class Federation:
             verification.Verifier(self._limits),
             node_of=node,
             run_id=RUN_ID,
-            spool_directory=self.directory,
+            files=self.book.segments,
             message_limits=self._message_limits,
             chunk_bytes=self._chunk_bytes,
         )
@@ -330,14 +359,21 @@ class Driving:
     """A driver on an event loop of its own, with sessions that are lists: no channel, no frames."""
 
     def __init__(self, rules: events.RoundRules = RULES) -> None:
+        self._stack = contextlib.ExitStack()
+        self.book = self._stack.enter_context(a_journal(None))
         self.progress = progress_module.Progress()
         self._loop = asyncio.new_event_loop()
         machine = rounds.RoundMachine(f"{NAMESPACE}/{NAME}", rules, 0.0)
         self.clock = 0.0
         self.driver = driver_module.Driver(
-            machine, self.progress, loop=self._loop, clock=lambda: self.clock, wall_clock=lambda: 0.0
+            machine,
+            self.progress,
+            self.book,
+            loop=self._loop,
+            clock=lambda: self.clock,
+            wall_clock=lambda: 0.0,
         )
-        self.grid = grid.HanseGrid(self.driver, self.progress, run=host.make_run(RUN_ID), prefix="t")
+        self.grid = a_grid(self.driver, self.progress, self.book)
         self.sessions: dict[str, Session] = {}
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._identity = server_process()
@@ -351,6 +387,7 @@ class Driving:
         self.on_loop(lambda: self.driver.close("TrainingEnded", "the test is over"))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._stack.close()
         self._loop.close()
         self._identity.__exit__(None, None, None)
 
@@ -401,6 +438,7 @@ class Session:
         self.goodbyes: list[tuple[str, str]] = []
         self.holds_back = False
         self.arrived = threading.Event()
+        self.safe = threading.Event()
 
     def send(self, message_id: str, message: codec.OutgoingMessage) -> None:
         self.sent.append(message_id)
@@ -410,6 +448,7 @@ class Session:
 
     def confirm(self, message_id: str) -> None:
         self.confirmed.append(message_id)
+        self.safe.set()
 
     def goodbye(self, reason: str, message: str) -> None:
         self.goodbyes.append((reason, message))

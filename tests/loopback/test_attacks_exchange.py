@@ -20,8 +20,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from coordinator.aggregation import checks, events, instructions, rounds
 from coordinator.aggregator import driver as drivers
-from coordinator.aggregator import exchange, grid, verification
+from coordinator.aggregator import exchange, grid, history, verification
 from coordinator.aggregator import progress as progresses
+from coordinator.journal import book as journal
 from federation.flower import host, messages
 from federation.trust import authorisation, interceptors
 from federation.trust import identity as identities
@@ -70,14 +71,15 @@ class Rig:
             start_deadline_seconds=60.0,  # a slow machine takes longer to connect than a round may
         )  # fmt: skip
         machine = rounds.RoundMachine(f"{NAMESPACE}/{NAME}", rules, time.monotonic())
-        self.driver = drivers.Driver(machine, self.progress, loop=asyncio.get_running_loop())
+        self.book = journal.Book(self.path / "journal", {"training": f"{NAMESPACE}/{NAME}"})
+        self.driver = drivers.Driver(machine, self.progress, self.book, loop=asyncio.get_running_loop())
         self.exchange = exchange.Exchange(
             self.driver,
             self.progress,
             self.verifier,
             node_of=NODES.__getitem__,
             run_id=RUN_ID,
-            spool_directory=self.path,
+            files=self.book.segments,
             message_limits=wire_limits.MessageLimits(),
         )
         scope = authorisation.exchange_scope(TD, NAMESPACE, NAME)
@@ -91,8 +93,10 @@ class Rig:
         members = tuple(events.Member(node, cluster) for cluster, node in NODES.items())
         self.driver.handle(events.RosterChanged(members, self.driver.now()))
         host.prepare_process(RUN_ID, host.SERVER_NODE_ID)
+        past = history.History(self.book)
+        past.attach(self.driver)
         self.grid = grid.HanseGrid(
-            self.driver, self.progress, run=host.make_run(RUN_ID), prefix="t", judged=lambda: False
+            self.driver, self.progress, past, run=host.make_run(RUN_ID), judged=lambda: False
         )
         self.peers: list[Peer] = []
         return self
@@ -103,6 +107,7 @@ class Rig:
         self.driver.handle(events.StopAsked("TrainingEnded", "the test is over"))  # lets waiting threads go
         self.driver.close("TrainingEnded", "the test is over")
         await self.server.stop(0)
+        self.book.close()
 
     def channel(self, cluster: str) -> grpc.aio.Channel:
         who = identities.ClientIdentity(TD, cluster, NAMESPACE, NAME, "heart")

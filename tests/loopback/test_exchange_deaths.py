@@ -16,7 +16,6 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from coordinator.aggregation import events
 from coordinator.aggregator import grid as grids
 from edge_agent.client import keeping
-from federation.flower import host
 from federation.wire import outbox
 from tests.fakes import exchange as fakes
 from tests.fakes import proxy as proxies
@@ -205,9 +204,7 @@ def test_a_training_that_begins_anew_meets_an_app_that_does(federation: fakes.Fe
         federation.grid.send_and_receive([ask(1)])
 
     def anew(prefix: str) -> grids.HanseGrid:
-        return grids.HanseGrid(
-            federation.driver, federation.progress, run=host.make_run(fakes.RUN_ID), prefix=prefix
-        )
+        return fakes.a_grid(federation.driver, federation.progress, federation.book, prefix)
 
     second = anew("u")
     assert [calls(second.send_and_receive([ask(1)])[0]) for _ in range(2)] == [0, 1]  # type: ignore[index]
@@ -225,8 +222,6 @@ def test_another_prefix_of_the_same_history_meets_the_same_state(
     federation.started()
     (first,) = federation.grid.send_and_receive([ask(1)])
     prefix = outbox.another_prefix("t", "5f")
-    other = grids.HanseGrid(
-        federation.driver, federation.progress, run=host.make_run(fakes.RUN_ID), prefix=prefix
-    )
+    other = fakes.a_grid(federation.driver, federation.progress, federation.book, prefix)
     (second,) = other.send_and_receive([ask(1)])
     assert [calls(first), calls(second)] == [0, 1]

@@ -90,7 +90,7 @@ class Hub:
             "apiVersion: hanse.dev/v1alpha1\nkind: FederatedTraining\n"
             "metadata: {name: hospitals, namespace: cardiology}\n"
             "spec:\n  app: {source: {path: app}}\n  dataset: heart\n"
-            f"  clusters: {{minimum: {minimum}}}\n"
+            f"  clusters: {{minimum: {minimum}}}\n  server: {{maximumRestarts: 1}}\n"
         )
         self.tokens: list[tokens.Token] = []
         records = []
@@ -327,14 +327,15 @@ async def test_a_training_from_join_to_model(hub: Hub) -> None:
         assert member["datasets"] == [{"name": "heart", "examples": 7}]
 
 
-async def test_an_aggregator_that_dies_fails_the_training(hub: Hub) -> None:
-    """Without a finish report the exit ends the training, with the log's last lines in the condition."""
+async def test_an_aggregator_that_keeps_dying_fails_the_training(hub: Hub) -> None:
+    """Without a finish report the last exit ends the training, with the log's last lines in the condition."""
     async with hub.channel(await hub.join("zurich")) as channel:
         agent = Agent(channel)
         await agent.hello()
         await agent.offer("heart")
-        workload = await hub.aggregator()
-        hub.runtime.end(workload.name, 1, "ValueError: no")
+        for _ in range(2):
+            workload = await hub.aggregator()
+            hub.runtime.end(workload.name, 1, "ValueError: no")
         status = await hub.until(lambda seen: seen["phase"] == "Failed")
         failed = next(entry for entry in status["conditions"] if entry["type"] == "Failed")
         assert failed["reason"] == "ServerAppExited"

@@ -1,7 +1,6 @@
 """Clients that are killed with SIGKILL: finished work is delivered and not redone, the model is the same.
 
-The app counts its calls in context.state, and the count is in the model: a state that was lost, or counted
-twice, gives another model. When to kill is told by files, never by time.
+The app is that of tests/process/counting.py. When to kill is told by files, never by time.
 """
 
 from __future__ import annotations
@@ -16,64 +15,10 @@ from typing import Any
 
 import pytest
 
-from tests.process import federations, running
+from tests.process import counting, running
+from tests.process.counting import ROUNDS, UNDISTURBED, VICTIM, calls, ended_as, scenario
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
-
-ROUNDS = 4
-VICTIM = "edge-1"
-
-CLIENT_APP = '''
-"""Adds what its state has counted to the model; says when it works, and waits where it is asked to."""
-
-import os
-import pathlib
-import time
-
-import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
-
-app = ClientApp()
-
-
-def worked(context, what):
-    """Write down each call with the state that it met, before anything is done."""
-    state = context.state.setdefault("count", ConfigRecord({"calls": 0, "of": []}))
-    folder = pathlib.Path(context.run_config["signals"])
-    with (folder / f"{context.node_config['name']}.calls").open("a") as file:
-        file.write(f"{what} {state['calls']}\\n")
-    state["calls"] += 1
-    state["of"] = [*state["of"], what]
-    context.state["noise"] = ArrayRecord({"n": Array(np.full(1000, state["calls"], np.float64))})
-    gate = folder / f"{context.node_config['name']}.{what}"
-    if gate.exists():
-        (folder / "at-work").write_text(str(os.getpid()))
-        while gate.exists():
-            time.sleep(0.01)
-    return state["calls"]
-
-
-@app.train()
-def train(message, context):
-    calls = worked(context, f"train-{message.content['config']['server-round']}")
-    values = {name: array.numpy() * np.float32(1.1) + np.float32(calls / 7)
-              for name, array in message.content["arrays"].items()}
-    return Message(
-        RecordDict({
-            "arrays": ArrayRecord({name: Array(value) for name, value in values.items()}),
-            "metrics": MetricRecord({"num-examples": 10}),
-        }),
-        reply_to=message,
-    )
-
-
-@app.evaluate()
-def evaluate(message, context):
-    calls = worked(context, f"evaluate-{message.content['config']['server-round']}")
-    metrics = MetricRecord({"calls": calls, "num-examples": 4})
-    return Message(RecordDict({"metrics": metrics}), reply_to=message)
-'''
 
 
 @pytest.fixture
@@ -83,35 +28,10 @@ def signals(tmp_path: Path) -> Path:
     return path
 
 
-def scenario(tmp_path: Path, signals: Path) -> Path:
-    config = {"rounds": ROUNDS, "signals": str(signals)}
-    spec = {"app": {"source": {"path": "app"}, "runConfig": config}, "clusters": {"minimum": 2}}
-    written = federations.Federation(federations.honest(2), spec, client_app=CLIENT_APP)
-    return written.write(tmp_path / "scenario")
-
-
-def calls(signals: Path, edge: str) -> list[tuple[str, int]]:
-    """What the app was asked, in order, and how many calls its state had counted before."""
-    lines = (signals / f"{edge}.calls").read_text().splitlines()
-    return [(what, int(count)) for what, count in (line.split() for line in lines)]
-
-
-UNDISTURBED = [
-    (f"{what}-{number}", 2 * (number - 1) + (what == "evaluate"))
-    for number in range(1, ROUNDS + 1)
-    for what in ("train", "evaluate")
-]
-
-
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The report of a run that nobody disturbed."""
-    place = tmp_path_factory.mktemp("reference")
-    (place / "signals").mkdir()
-    run = running.simulate(place, scenario(place, place / "signals"))
-    assert run.process.returncode == 0, run.told()
-    assert calls(place / "signals", VICTIM) == UNDISTURBED
-    return run.report
+    return counting.undisturbed(tmp_path_factory.mktemp("reference"))
 
 
 def client(run: running.Run) -> tuple[int, Path]:
@@ -152,14 +72,6 @@ def at_work(run: running.Run, signals: Path) -> tuple[int, Path]:
 
 def newest(kept: Path) -> int:
     return max(int(path.name.partition("-")[2]) for path in kept.glob("commit-*"))
-
-
-def ended_as(run: running.Run, reference: dict[str, Any]) -> None:
-    assert run.wait() == 0, run.told()
-    assert run.report["state"] == "Completed"
-    assert run.report["model"]["sha256"] == reference["model"]["sha256"], run.told()
-    assert run.report["metrics"] == reference["metrics"]
-    run.assert_nothing_left()
 
 
 @pytest.mark.parametrize("what", ["train-1", "evaluate-2", f"evaluate-{ROUNDS}"])

@@ -111,6 +111,23 @@ def test_drill_that_breaks_the_quorum(tmp_path: Path) -> None:
     run.assert_nothing_left()
 
 
+def test_drill_that_kills_the_aggregator(tmp_path: Path) -> None:
+    """Another goes on: all rounds are done, with the model of a run without a drill."""
+    scenario = federations.Federation(dict.fromkeys(federations.honest(2), PAUSING), _spec(rounds=4)).write(
+        tmp_path / "scenario"
+    )
+    reports = []
+    for number, drill in enumerate(((), ("--drill", "aggregator@2"))):
+        place = tmp_path / str(number)
+        place.mkdir()
+        run = running.simulate(place, scenario, *drill)
+        assert run.process.returncode == 0, run.told()
+        assert "too late" not in run.report["message"]
+        run.assert_nothing_left()
+        reports.append(run.report)
+    assert reports[0]["model"]["sha256"] == reports[1]["model"]["sha256"]
+
+
 def test_drill_that_comes_too_late(tmp_path: Path) -> None:
     """A drill that was not carried out is not passed over in silence."""
     federations.Federation(federations.honest(2), _spec(rounds=2)).write(tmp_path / "scenario")

@@ -68,6 +68,7 @@ class Edges:
         self.said: dict[str, snapshot.Report] = {}
         self.wanted: dict[str, tuple[desired.Assignment, ...]] = {}
         self.pushes = 0
+        self.expected_again = 0
         self.aggregator = snapshot.Aggregator()
         self.stop: desired.Stop | None = None
         self.roster: tuple[desired.RosterMember, ...] = ()
@@ -92,6 +93,9 @@ class Edges:
 
     def expect(self, uid: str, namespace: str, name: str, since: float | None = None) -> None:
         self.aggregator = snapshot.Aggregator()
+
+    def expect_again(self, uid: str) -> None:
+        self.expected_again += 1
 
     def forget(self, uid: str) -> None:
         self.aggregator = snapshot.Aggregator()
@@ -197,6 +201,13 @@ class Scene:
             before = self.controller.reconciled
             await asyncio.sleep(0.5)
 
+    async def died(self, workload: str, *tail: str) -> None:
+        """A process ends by itself, and a minute passes."""
+        self.runtime.end(workload, 1, *tail)
+        await asyncio.sleep(1.0)  # it is noticed
+        self.now += 60.0
+        await self.settle()
+
     def events(self) -> list[str]:
         return [line["object"]["reason"] for line in self.lines if line["type"] == "EVENT"]
 
@@ -301,8 +312,8 @@ async def test_the_end_is_written_before_the_edges_are_told(scene: Scene) -> Non
 
 
 async def test_an_exit_without_a_result_fails_the_training(scene: Scene) -> None:
-    """It stays failed and is not started again."""
-    await scene.training()
+    """If it may not be started again, it stays failed."""
+    await scene.training(server={"maximumRestarts": 0})
     await scene.settle()
     scene.runtime.end("aggregator-uid-3", 1, "ValueError: no")
     await scene.settle()
@@ -310,6 +321,37 @@ async def test_an_exit_without_a_result_fails_the_training(scene: Scene) -> None
     assert status["phase"] == "Failed"
     assert scene.events()[-1] == "ServerAppExited"
     assert scene.runtime.starts == 1
+
+
+async def test_an_aggregator_that_died_is_started_again(scene: Scene) -> None:
+    """What it had said holds, and so does what the edges were asked to do."""
+    await scene.training()
+    await scene.settle()
+    scene.edges.aggregator = snapshot.Aggregator(address="10.0.0.1:7443", progress=snapshot.Progress(round=7))
+    await scene.settle()
+    asked = scene.edges.wanted
+    await scene.died("aggregator-uid-3")
+    assert (scene.runtime.starts, scene.edges.expected_again) == (2, 1)
+    assert scene.edges.wanted == asked
+    status = await scene.status()
+    assert (status["phase"], status["summary"]["round"]) == ("Running", "7")
+
+
+async def test_an_aggregator_that_dies_again_and_again_fails_the_training(
+    scene: Scene,
+) -> None:
+    """Each round has as many starts; the message says how the last one ended."""
+    await scene.training(server={"maximumRestarts": 2})
+    await scene.settle()
+    for number in (1, 1, 2, 2, 2):
+        scene.edges.aggregator = snapshot.Aggregator(progress=snapshot.Progress(round=number))
+        await scene.died("aggregator-uid-3", "MemoryError")
+    assert scene.runtime.starts == 5
+    status = await scene.status()
+    assert status["phase"] == "Failed"
+    failed = next(entry for entry in status["conditions"] if entry["type"] == "Failed")
+    assert "exit status 1" in failed["message"]
+    assert "MemoryError" in failed["message"]
 
 
 async def test_an_aggregator_that_cannot_start_fails_the_training(scene: Scene) -> None:

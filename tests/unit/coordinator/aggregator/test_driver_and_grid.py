@@ -50,13 +50,7 @@ def test_memory_is_given_back_before_many_replies_are_averaged(
     """Once, when the replies are there; after few of them there is nothing worth the time."""
     driving.join(A)
     happened: list[int] = []
-    made = grid.HanseGrid(
-        driving.driver,
-        driving.progress,
-        run=host.make_run(fakes.RUN_ID),
-        prefix="u",
-        tidy=lambda: happened.append(1),
-    )
+    made = fakes.a_grid(driving.driver, driving.progress, driving.book, tidy=lambda: happened.append(1))
     assert len(made.send_and_receive([ask(A, n=index) for index in range(number)])) == number
     assert len(happened) == tidied
 
@@ -118,6 +112,7 @@ def test_a_missed_message_is_still_known_to_its_check(driving: fakes.Driving) ->
     assert driving.driver.outgoing(message_id, NODES[0]) is not None
     driving.on_loop(lambda: driving.reply(A, message_id))
     assert driving.driver.outgoing(message_id, NODES[0]) is None
+    assert driving.sessions[A].safe.wait(fakes.LIMIT_SECONDS)  # it is confirmed when the journal has it
     assert driving.sessions[A].confirmed == [message_id]
 
 

@@ -15,6 +15,7 @@ from flwr.common import ndarrays_to_parameters
 
 from coordinator.aggregation import checks, events
 from coordinator.aggregator import received, verification
+from coordinator.journal import segments
 from federation.flower import messages, secagg
 from federation.wire import codec
 from federation.wire import hanse_pb2 as pb
@@ -45,7 +46,7 @@ def checked(tmp_path: Path) -> Callable[..., Any]:
         refused = verifier.header(outgoing.header, answer.header)
         if refused is not None:
             return refused
-        spool = received.Reply(tmp_path)
+        spool = received.Reply(segments.Segments(tmp_path))
         decoder = codec.MessageDecoder(sink_factory=spool.sink)
         for chunk in answer.chunks(chunk_bytes=100_000):
             decoder.feed(chunk)

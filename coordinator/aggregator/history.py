@@ -1,0 +1,311 @@
+"""The journal as the Grid uses it: what each call was answered before a restart, and what is written since.
+
+Why it exists: a ServerApp that runs again from its top must not notice. Until it comes to a call that the
+journal does not have, nothing is sent and no client is heard; then the driver goes on with what was open, and
+the clients with it. How a batch is carried out is not known here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import secrets
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import NoReturn, TypeVar
+
+from flwr.app import Array, Message
+
+from coordinator.aggregation import events
+from coordinator.aggregator import driver as driver_module
+from coordinator.journal import book as journal
+from coordinator.journal import entries, replay
+from federation.api import reasons
+from federation.flower import arrays as flower_arrays
+from federation.flower import messages as flower_messages
+from federation.flower import replies
+from federation.runtime import failpoints
+from federation.telemetry import logs
+from federation.wire import digests, outbox
+from federation.wire import hanse_pb2 as pb
+
+log = logs.get_logger(__name__)
+
+ADVICE = (
+    "The app does not do the same when it is run again: it may read the clock, or draw random numbers from a "
+    "generator of its own. Seed it, or set spec.server.onDivergence to RestartRound."
+)
+
+
+class History:
+    """One training's journal, from the side of its ServerApp. Any of the app's threads may call."""
+
+    def __init__(self, book: journal.Book, *, restarts_round: bool = False) -> None:
+        """Take the journal; `attach` follows.
+
+        restarts_round: what the app does otherwise than before is taken as it is, and the rest of the journal
+            is forgotten; if False, the training ends there.
+        """
+        self._book = book
+        self._restarts_round = restarts_round
+        found = book.found
+        self._replay = replay.Replay(entry for entry, _ in found)
+        self._attachments = {
+            entry.message_id: attachment for entry, attachment in found if isinstance(entry, entries.Received)
+        }
+        self.resumes = not self._replay.empty
+        """Whether an earlier process had begun."""
+        self._prefix = book.fact("prefix", lambda: secrets.token_hex(4))
+        if book.was_cut:  # numbers may be used again, for other messages
+            self._rename()
+        self._numbers = itertools.count(1 + self._replay.messages)
+        self._lock = threading.RLock()
+        self._main = threading.get_ident()
+        self._live = not self.resumes
+        self._admitted = not self.resumes
+        self._open: list[Callable[[], object]] = []
+        self._told: tuple[entries.Node, ...] | None = None
+
+    @property
+    def round(self) -> int:
+        """The last round that an earlier process began; 0 if none did."""
+        return self._replay.round
+
+    def attach(self, driver: driver_module.Driver) -> None:
+        """Take the driver; clients may speak at once if nothing is to be replayed."""
+        self._driver = driver
+        if self._admitted:
+            driver.admit()
+
+    # -- the app's calls -------------------------------------------------------------------------
+
+    def nodes(self) -> list[int]:
+        """The nodes that the app may address, ascending."""
+        main = self._on_main()
+        with self._lock:
+            given = self._recorded(lambda: self._replay.nodes(main=main))
+            if given is None:
+                self._go_live()
+        if given is None:
+            given = tuple(entries.Node(node=node, cluster=name) for node, name in self._driver.nodes())
+            self._write_nodes(given, main)
+            self._admit()
+        return [node.node for node in given]
+
+    def batch(self, kind: events.Kind, number: int | None, sent: Sequence[Sent], *, waits: bool) -> Batch:
+        """Number a batch, as before if it was pushed before; nothing of it is sent yet."""
+        main = self._on_main()
+        calls = [replay.Call(one.node, one.fingerprint) for one in sent]
+        with self._lock:
+            before = self._recorded(lambda: self._replay.push(calls, main=main))
+            if before is not None:
+                return Batch(before.pushed, before.outcomes)
+            batch_id = f"{self._prefix}-batch-{next(self._numbers)}"
+            messages = tuple(
+                entries.SentMessage(
+                    message_id=f"{self._prefix}-{next(self._numbers)}-{one.node:x}",
+                    node=one.node,
+                    fingerprint=one.fingerprint,
+                )
+                for one in sent
+            )
+        pushed = entries.Pushed(
+            batch_id=batch_id, kind=kind, round=number, waits=waits, main=main, messages=messages
+        )
+        return Batch(pushed, None, new=True)
+
+    def push(self, batch: Batch, push: Push) -> None:
+        """Have a batch carried out that is not over: now, or when the app has come to where it was."""
+        ids = {message.message_id for message in batch.pushed.messages}
+        with self._lock:
+            if not batch.new and not batch.pushed.waits:
+                ids = {message.message_id for message in self._replay.unfetched(batch.pushed)}
+                if not ids:
+                    return
+                if not self._live:
+                    self._open.append(lambda: push(ids, self._arrived(batch.pushed)))
+                    return
+            self._go_live()
+            if batch.new:
+                self._book.append(batch.pushed)
+        try:
+            # What was decided before is a fact once somebody acts on these messages.
+            self._book.commit()
+        except journal.JournalUnusable as error:
+            self._driver.end(reasons.TrainingReason.STORAGE_FULL, str(error))
+        failpoints.reach("aggregator.batch-written")
+        push(ids, self._arrived(batch.pushed))
+        failpoints.reach("aggregator.batch-sent")
+        self._admit()
+
+    def pull(self, message_ids: Iterable[str]) -> tuple[list[entries.Outcome], list[Message]]:
+        """Replies that came since the last call: of those fetched before a restart the outcomes, else
+        messages.
+        """
+        wanted, main = list(message_ids), self._on_main()
+        with self._lock:
+            given = self._recorded(lambda: self._replay.pull(wanted, main=main))
+            if given is not None:
+                return list(given), []
+            self._go_live()
+        self._admit()
+        fetched = self._driver.collect(wanted)
+        if fetched:
+            fetched.sort(key=lambda one: one.message.metadata.src_node_id)
+            self._book.append(entries.Pulled(outcomes=tuple(one.outcome for one in fetched), main=main))
+        return [], [one.message for one in fetched]
+
+    def finish(self) -> None:
+        """The app returned, maybe before it asked for anything that the journal does not have."""
+        with self._lock:
+            self._go_live()
+        self._admit()
+
+    def reply(self, outcome: entries.Outcome, sent: pb.MessageHeader) -> Message | None:
+        """The reply that an outcome names, as an answer to the message that was sent; None: an error."""
+        if not outcome.reply:
+            return None
+        found = self._replay.received(outcome.reply)
+        if found is None:
+            self._damaged(f"the reply to {outcome.reply} is missing")
+        return self._built(found, sent, outcome.message_id)
+
+    def examples(self, batch: Batch) -> dict[str, int]:
+        """How many examples each cluster's accepted reply to a batch counted, by cluster."""
+        names = {node.node: node.cluster for node in self._replay.known_nodes}
+        return {
+            names[found.node]: found.verdict.examples
+            for found in self._arrived(batch.pushed).values()
+            if isinstance(found.verdict, entries.AcceptedReply)
+            and found.verdict.examples
+            and found.node in names
+        }
+
+    # -- the rest --------------------------------------------------------------------------------
+
+    def _on_main(self) -> bool:
+        return threading.get_ident() == self._main
+
+    def _recorded(self, ask: Callable[[], _Answer | None]) -> _Answer | None:
+        try:
+            return ask()
+        except replay.Diverged as error:
+            if not self._restarts_round:
+                self._driver.end(
+                    reasons.TrainingReason.RESUME_DIVERGED, f"After a restart, {error}. {ADVICE}"
+                )
+            log.warning("app diverged", detail=str(error))
+            self._book.cut(error.position)
+            self._rename()
+            known, number = self._replay.known_nodes, self._replay.round
+            self._replay = replay.Replay(())
+            self._replay.remember(known, number)
+            return None
+
+    def _rename(self) -> None:
+        """Begin message ids otherwise: numbers are used again, and clients know what they answered."""
+        prefix = outbox.another_prefix(self._prefix, secrets.token_hex(4))
+        self._prefix = self._book.replace_fact("prefix", prefix)
+
+    def _go_live(self) -> None:
+        if self._live:
+            return
+        self._live = True
+        log.info("resumed", calls=self._replay.calls, round=self._replay.round)
+        members = [events.Member(node.node, node.cluster) for node in self._replay.known_nodes]
+        self._book.append(entries.Resumed(at_unix=time.time()))
+        self._driver.resume(members, self._replay.round)
+        for push in self._open:
+            push()
+        self._open.clear()
+        failpoints.reach("aggregator.resumed")
+
+    def _admit(self) -> None:
+        """Let clients speak once every open batch is known again."""
+        if not self._admitted and self._replay.over:
+            self._admitted = True
+            self._driver.admit()
+
+    def _write_nodes(self, nodes: tuple[entries.Node, ...], main: bool) -> None:
+        if main or nodes != self._told:
+            self._told = nodes
+            self._book.append(entries.NodesGiven(nodes=nodes, main=main))
+
+    def _arrived(self, pushed: entries.Pushed) -> dict[str, entries.Received]:
+        came = (self._replay.received(message.message_id) for message in pushed.messages)
+        return {reply.message_id: reply for reply in came if reply is not None}
+
+    def received(
+        self, found: entries.Received, sent: pb.MessageHeader
+    ) -> tuple[int, driver_module.ReceivedReply]:
+        """A reply that came before a restart, for the driver, with its node."""
+        verdict = entries.event_of(found.verdict)
+        return found.node, driver_module.ReceivedReply(
+            found.message_id, verdict, lambda answered: self._built(found, sent, answered)
+        )
+
+    def _built(self, found: entries.Received, sent: pb.MessageHeader, answered: str) -> Message:
+        attachment = self._attachments.get(found.message_id, b"")
+        header = pb.MessageHeader.FromString(attachment[: found.header_bytes])
+        header.message_type, header.group_id = sent.message_type, sent.group_id
+        stored = {bytes.fromhex(array.digest): array for array in found.arrays}
+        message = flower_messages.to_flower(header, lambda entry: self._array(entry, stored, attachment))
+        replies.set_answered(message, answered)
+        return message
+
+    def _array(
+        self, entry: pb.ArrayEntry, stored: Mapping[bytes, entries.StoredArray], attachment: bytes
+    ) -> Array:
+        shape = tuple(entry.shape)
+        place = stored.get(entry.digest)
+        if place is None:
+            self._damaged(f"array {entry.name} is missing")
+        if not place.segment:
+            data = attachment[place.offset : place.offset + place.length]
+            return Array(entry.dtype, shape, entry.serialization, data)
+        try:
+            region = self._book.segments.find(place.segment, place.offset, place.length)
+        except (OSError, EOFError) as error:
+            self._damaged(str(error))
+        return flower_arrays.SpooledArray(entry.dtype, shape, entry.serialization, region, entry.digest)
+
+    def _damaged(self, why: str) -> NoReturn:
+        self._driver.end(reasons.TrainingReason.JOURNAL_DAMAGED, f"The journal is damaged: {why}.")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sent:
+    """A message that the app wants to send."""
+
+    node: int
+    fingerprint: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch with its ids. outcomes: those of one that was over before a restart."""
+
+    pushed: entries.Pushed
+    outcomes: tuple[entries.Outcome, ...] | None
+    new: bool = False
+
+
+_Answer = TypeVar("_Answer")
+
+Push = Callable[[Collection[str], Mapping[str, entries.Received]], object]
+"""Hands the messages with these ids to the driver, with the replies that came before a restart."""
+
+
+def fingerprint(header: pb.MessageHeader) -> str:
+    """Return the digest of what a message says: its type, its values, the digests of its arrays.
+
+    Its id, times and group are not part of it: the app or Flower makes them anew each time.
+    """
+    said = pb.MessageHeader(
+        destination_node_id=header.destination_node_id,
+        message_type=header.message_type,
+        records=header.records,
+        has_content=header.has_content,
+    )
+    return digests.digest(said.SerializeToString(deterministic=True)).hex()

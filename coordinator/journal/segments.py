@@ -1,0 +1,111 @@
+"""The bytes of large arrays, in files beside the journal's index.
+
+Why it exists: a reply's arrays go to disk as they come, many replies into one file, since making a file and
+making it durable cost the same for one megabyte as for sixty. Which reply a region belongs to stands in the
+index alone: bytes that no entry names are of a reply that never became whole, and go with their file.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Collection
+from pathlib import Path
+
+from federation.flower import arrays as flower_arrays
+from federation.telemetry import logs
+
+log = logs.get_logger(__name__)
+
+SEGMENT_BYTES = 64 * 1024 * 1024
+"""A file that has so many bytes takes no more regions; one reply may make it larger."""
+
+KEPT_BYTES = 8 * 1024 * 1024 * 1024
+"""Of all files. Beyond that the oldest go, and the training cannot be resumed any more."""
+
+_NAME = re.compile(r"segment-(\d{8})")
+
+
+class Region(flower_arrays.SpoolRegion):
+    """A run of bytes that can be found again: in which segment, and where."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, file: flower_arrays.SpoolFile, offset: int, length: int, number: int) -> None:
+        """Use Segments.allocate."""
+        super().__init__(file, offset, length)
+        self.number = number
+
+
+class Segments:
+    """The files of one journal. Any thread may allocate; regions are written and read by whoever has them."""
+
+    def __init__(self, directory: Path, kept_bytes: int = KEPT_BYTES) -> None:
+        """Go on after the files that are there; keep as many bytes. Raises: OSError."""
+        self._kept_bytes = kept_bytes
+        self._directory = directory
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = threading.Lock()
+        self._files: dict[int, flower_arrays.SpoolFile] = {}
+        self._newest = max(self.numbers(), default=0)
+        self._current: flower_arrays.SpoolFile | None = None
+
+    def allocate(self, length: int) -> Region:
+        """Set bytes aside for one array. Raises: OSError."""
+        with self._lock:
+            if self._current is None or self._current.size >= SEGMENT_BYTES:
+                self._make_room()
+                self._newest += 1
+                self._current = flower_arrays.SpoolFile.create(self._path(self._newest))
+                self._files[self._newest] = self._current
+            return Region(self._current, self._current.allocate(length).offset, length, self._newest)
+
+    def find(self, number: int, offset: int, length: int) -> Region:
+        """Return a region that an earlier process wrote. Raises: OSError if its file is gone or too short."""
+        with self._lock:
+            file = self._files.get(number)
+            if file is None or file.closed:
+                file = self._files[number] = flower_arrays.SpoolFile.open(self._path(number))
+        if offset + length > file.size:
+            raise EOFError(
+                f"{self._path(number).name} has {file.size} bytes, {offset + length} are looked for"
+            )
+        return Region(file, offset, length, number)
+
+    def sync(self, numbers: Collection[int]) -> None:
+        """Make what was written to these segments outlive the machine's power. Raises: OSError."""
+        for number in sorted(numbers):
+            with self._lock:
+                file = self._files.get(number)
+            if file is not None:
+                file.sync()
+
+    def _make_room(self) -> None:
+        """Remove the oldest files if all together have too many bytes. With the lock held."""
+        sizes = {number: self._path(number).stat().st_size for number in self.numbers()}
+        for number in list(sizes)[:-1]:
+            if sum(sizes.values()) <= self._kept_bytes:
+                return
+            del sizes[number]
+            self._remove(number)
+            log.warning("oldest replies dropped, the training cannot be resumed")
+
+    def _remove(self, number: int) -> None:
+        self._files.pop(number, None)
+        self._path(number).unlink(missing_ok=True)
+
+    def numbers(self) -> list[int]:
+        """The segments that there are, ascending."""
+        found = (_NAME.fullmatch(path.name) for path in self._directory.iterdir())
+        return sorted(int(match[1]) for match in found if match)
+
+    def drop(self, numbers: Collection[int]) -> None:
+        """Remove segments; whoever still reads one keeps it until then."""
+        with self._lock:
+            for number in numbers:
+                self._remove(number)
+                if number == self._newest:
+                    self._current = None
+
+    def _path(self, number: int) -> Path:
+        return self._directory / f"segment-{number:08d}"

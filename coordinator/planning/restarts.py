@@ -1,0 +1,58 @@
+"""Whether an aggregator that died is started again, and when.
+
+A training goes on where its journal ends, so a death costs seconds and is no failure. One that dies again and
+again in the same round will not be saved by another start: after `spec.server.maximumRestarts` of them the
+training fails and says how it ended. This module is pure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from coordinator.planning import snapshot
+from federation.api import reasons
+
+FIRST_DELAY_SECONDS = 0.5
+LONGEST_DELAY_SECONDS = 60.0
+
+DEFAULT_MAXIMUM_RESTARTS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Deaths:
+    """How often an aggregator has died in the same round, and when it did last, in unix seconds."""
+
+    count: int = 0
+    round: int = 0
+    at: float = 0.0
+
+    def another(self, round_number: int, now: float) -> Deaths:
+        """Return the count after one more, in this round."""
+        same = self.count and round_number <= self.round
+        return Deaths(self.count + 1 if same else 1, round_number, now)
+
+
+def restart_at(training: snapshot.Training, died: snapshot.Exit, deaths: Deaths) -> float | None:
+    """Return from when on it may be started again, unix seconds; None if it may not.
+
+    died: how it ended; one that left word of the training's end has not died.
+    """
+    maximum = int((training.spec.get("server") or {}).get("maximumRestarts", DEFAULT_MAXIMUM_RESTARTS))
+    if died.finished is not None or training.suspended or training.stop or deaths.count > maximum:
+        return None
+    delay: float = FIRST_DELAY_SECONDS * 2 ** (deaths.count - 1)
+    return deaths.at + min(delay, LONGEST_DELAY_SECONDS)
+
+
+def lost(died: snapshot.Exit, deaths: Deaths) -> snapshot.Problem:
+    """Return what status says until it is started again."""
+    how = died.description.rstrip(".")
+    return snapshot.Problem(
+        reasons.TrainingReason.AGGREGATOR_LOST,
+        f"The aggregator ended in round {deaths.round} ({how}). It is started again and goes on from there.",
+    )
+
+
+RESUMING = snapshot.Problem(
+    reasons.TrainingReason.RESUMING, "The aggregator was started again and reads its journal."
+)

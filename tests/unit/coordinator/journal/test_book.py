@@ -1,0 +1,189 @@
+"""What a journal says after a crash is what was written, up to the first byte that is not."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator.journal import book, entries
+from federation.wire import digests
+from tests.unit.coordinator.journal.conftest import closed, nodes, pushed, received
+
+FACTS = {"training": "cardiology/hospitals", "uid": "uid-3"}
+
+
+def again(directory: Path) -> list[entries.Any]:
+    """What the next process finds."""
+    opened = book.Book(directory, FACTS)
+    opened.close()
+    return [entry for entry, _ in opened.found]
+
+
+def with_array(journal: book.Book, message_id: str, data: bytes) -> entries.Received:
+    """A reply with one large array."""
+    region = journal.segments.allocate(len(data))
+    region.write(0, data)
+    stored = entries.StoredArray(
+        digest=digests.digest(data).hex(), segment=region.number, offset=region.offset, length=len(data)
+    )
+    return received(message_id).model_copy(update={"arrays": (stored,)})
+
+
+def test_what_was_written_is_found_in_order(tmp_path: Path) -> None:
+    """Entries, and what is attached to them."""
+    batch = pushed("b1", "a")
+    written = [nodes(), batch, received("b1-7"), closed(batch)]
+    opened = book.Book(tmp_path, FACTS)
+    for entry in written:
+        opened.append(entry, b"attached" if isinstance(entry, entries.Received) else b"")
+    opened.commit()
+    opened.close()
+    later = book.Book(tmp_path, FACTS)
+    assert [entry for entry, _ in later.found] == written
+    assert [attachment for _, attachment in later.found] == [b"", b"", b"attached", b""]
+    later.append(nodes())
+    later.close()
+    assert again(tmp_path) == [*written, nodes()]
+
+
+def test_what_is_committed_outlives_the_process(tmp_path: Path) -> None:
+    """Another process sees it at once, without the first being closed."""
+    opened = book.Book(tmp_path, FACTS)
+    opened.append(nodes())
+    opened.commit()
+    assert again(tmp_path) == [nodes()]
+    opened.close()
+
+
+def test_those_who_wait_are_called_when_it_is_durable(tmp_path: Path) -> None:
+    """At once if nothing is left to write, else after it was; each is called once."""
+    opened = book.Book(tmp_path, FACTS)
+    called: list[int] = []
+    opened.when_durable(lambda: called.append(1))
+    assert called == [1]
+    opened.append(nodes())
+    written = threading.Event()
+    opened.when_durable(written.set)
+    assert written.wait(10)
+    assert again(tmp_path) == [nodes()]
+    opened.close()
+    opened.when_durable(lambda: called.append(2))
+    assert called == [1]
+
+
+def test_a_journal_of_something_else_is_refused(tmp_path: Path) -> None:
+    """The sentence says what it is of."""
+    book.Book(tmp_path, FACTS).close()
+    with pytest.raises(book.JournalUnusable, match="uid is uid-3, and this aggregator's is uid-4"):
+        book.Book(tmp_path, FACTS | {"uid": "uid-4"})
+
+
+def test_a_file_that_is_no_journal_is_refused(tmp_path: Path) -> None:
+    """By a sentence, not by a crash."""
+    (tmp_path / book.INDEX).write_bytes(b"no database at all" * 1000)
+    with pytest.raises(book.JournalUnusable, match="not a database"):
+        book.Book(tmp_path, FACTS)
+
+
+@given(number=st.integers(1, 6))
+def test_an_entry_that_rotted_goes_with_all_after_it(
+    number: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """What stands before it holds."""
+    directory = tmp_path_factory.mktemp("journal")
+    opened = book.Book(directory, FACTS)
+    written = [pushed(f"b{index}", "a") for index in range(6)]
+    for entry in written:
+        opened.append(entry)
+    opened.close()
+    with sqlite3.connect(directory / book.INDEX) as connection:
+        connection.execute(
+            "update entries set line = replace(line, '\"a\"', '\"b\"') where number = ?", (number,)
+        )
+    connection.close()
+    later = book.Book(directory, FACTS)
+    assert [entry for entry, _ in later.found] == written[: number - 1]
+    assert later.was_cut
+    later.append(nodes())
+    later.close()
+    assert again(directory) == [*written[: number - 1], nodes()]
+
+
+def test_a_reply_whose_bytes_rotted_goes_with_all_after_it(tmp_path: Path) -> None:
+    """Its digest tells."""
+    opened = book.Book(tmp_path, FACTS)
+    good, bad = with_array(opened, "m1", b"g" * 100_000), with_array(opened, "m2", b"b" * 100_000)
+    for entry in (good, bad, nodes()):
+        opened.append(entry)
+    opened.close()
+    (segment,) = (tmp_path / book.ARRAYS).iterdir()
+    content = bytearray(segment.read_bytes())
+    content[150_000] ^= 1
+    segment.write_bytes(content)
+    assert again(tmp_path) == [good]
+
+
+def test_a_torn_segment_is_a_reply_that_never_came(tmp_path: Path) -> None:
+    """A file that ends too early."""
+    opened = book.Book(tmp_path, FACTS)
+    opened.append(with_array(opened, "m1", b"g" * 100_000))
+    opened.close()
+    (segment,) = (tmp_path / book.ARRAYS).iterdir()
+    segment.write_bytes(segment.read_bytes()[:-1])
+    assert again(tmp_path) == []
+
+
+def test_a_journal_whose_first_replies_were_dropped_says_so(tmp_path: Path) -> None:
+    """Room is bounded; who has no room for all rounds cannot go back to the first."""
+    opened = book.Book(tmp_path, FACTS)
+    opened.append(with_array(opened, "m1", b"g" * 100_000))
+    opened.close()
+    opened.segments.drop(opened.segments.numbers())
+    with pytest.raises(book.JournalUnusable, match="too much room"):
+        book.Book(tmp_path, FACTS)
+
+
+def test_after_a_cut_the_rest_is_forgotten(tmp_path: Path) -> None:
+    """As if it had never been."""
+    opened = book.Book(tmp_path, FACTS)
+    for index in range(4):
+        opened.append(pushed(f"b{index}", "a"))
+    opened.close()
+    later = book.Book(tmp_path, FACTS)
+    later.cut(1)
+    later.append(nodes())
+    later.close()
+    assert again(tmp_path) == [pushed("b0", "a"), nodes()]
+
+
+def test_values_are_made_once(tmp_path: Path) -> None:
+    """Such as the prefix of message ids, until somebody replaces it."""
+    opened = book.Book(tmp_path, FACTS)
+    assert opened.fact("prefix", lambda: "one") == "one"
+    opened.close()
+    later = book.Book(tmp_path, FACTS)
+    assert later.fact("prefix", lambda: "two") == "one"
+    assert later.replace_fact("prefix", "three") == "three"
+    later.close()
+    last = book.Book(tmp_path, FACTS)
+    assert last.fact("prefix", lambda: "four") == "three"
+    last.close()
+
+
+def test_a_journal_that_cannot_be_written_says_so_from_then_on(tmp_path: Path) -> None:
+    """Nothing may follow from what is not on disk; nobody is told that it is."""
+    opened = book.Book(tmp_path, FACTS)
+    opened._connection.execute("pragma max_page_count = 1")  # SQLite's own way to have no room
+    opened.append(nodes(), b"x" * 1_000_000)
+    told: list[int] = []
+    opened.when_durable(lambda: told.append(1))
+    for _ in range(2):
+        with pytest.raises(book.JournalUnusable, match="cannot be written"):
+            opened.commit()
+    opened.close()
+    assert told == []
