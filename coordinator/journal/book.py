@@ -16,7 +16,6 @@ synced or not. What stands in an entry is not known here.
 
 from __future__ import annotations
 
-import collections
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable
@@ -60,9 +59,12 @@ class Book:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file = directory / INDEX
         self.segments = segments.Segments(directory / ARRAYS)
+        # Who appends never waits for the disk: the file has a lock of its own, taken before the other.
+        self._file_lock = threading.Lock()
         self._lock = threading.Lock()
+        self._writing = False
         self._unwritten: list[tuple[entries.Any, bytes]] = []
-        self._waiting: collections.deque[Callable[[], object]] = collections.deque()
+        self._waiting: list[Callable[[], object]] = []
         self._wake = threading.Event()
         self._closed = False
         self._broken: Exception | None = None
@@ -96,7 +98,7 @@ class Book:
         with self._lock:
             if self._closed:
                 return
-            if pending := bool(self._unwritten or self._waiting):
+            if pending := bool(self._unwritten or self._waiting or self._writing):
                 self._waiting.append(call)
         if pending:
             self._wake.set()
@@ -108,12 +110,12 @@ class Book:
 
         Raises: JournalUnusable, also if an earlier write has failed: nothing follows from what is not there.
         """
-        with self._lock:
+        with self._file_lock:
             self._flush()
 
     def fact(self, name: str, make: Callable[[], str]) -> str:
         """Return a value that was written once, or make and write it. Raises: JournalUnusable."""
-        with self._lock, self._failures():
+        with self._file_lock, self._failures():
             self._connection.execute(
                 "insert into facts (name, value) values (?, ?) on conflict do nothing", (name, make())
             )
@@ -122,13 +124,13 @@ class Book:
 
     def replace_fact(self, name: str, value: str) -> str:
         """Write such a value anew, and return it. Raises: JournalUnusable."""
-        with self._lock, self._failures():
+        with self._file_lock, self._failures():
             self._connection.execute("update facts set value = ? where name = ?", (value, name))
         return value
 
     def cut(self, entries_kept: int) -> None:
         """Forget every entry that was found after the first so many. Raises: JournalUnusable."""
-        with self._lock:
+        with self._file_lock:
             self._flush()
             last = self._found[entries_kept - 1][0] if entries_kept else 0
             with self._failures():
@@ -141,10 +143,11 @@ class Book:
 
     def close(self) -> None:
         """Write what is left, if that is possible, and close the file; nobody is called any more."""
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
+        with self._file_lock:
+            with self._lock:
+                if self._closed:
+                    return
+                self._closed = True
             try:
                 self._flush()
             except JournalUnusable as error:
@@ -225,12 +228,14 @@ class Book:
         return ""
 
     def _flush(self) -> None:
-        """Write and sync what was appended. With the lock held."""
+        """Write and sync what was appended. With the file's lock held."""
         if self._broken is not None:
             raise JournalUnusable(f"the journal cannot be written: {self._broken}") from self._broken
-        if not self._unwritten:
+        with self._lock:
+            batch, self._unwritten = self._unwritten, []
+            self._writing = bool(batch)
+        if not batch:
             return
-        batch, self._unwritten = self._unwritten, []
         with self._failures():
             # First the bytes, then the entry that names them.
             self.segments.sync(_segments_of(entry for entry, _ in batch))
@@ -244,6 +249,7 @@ class Book:
                 "insert into entries (number, line, attachment, checksum) values (?, ?, ?, ?)", rows
             )
             self._connection.execute("commit")
+        self._writing = False
 
     def _failures(self) -> _Failures:
         return _Failures(self)
@@ -260,10 +266,11 @@ class Book:
         while True:
             self._wake.wait()
             self._wake.clear()
-            with self._lock:
-                if self._closed:
-                    return
-                calls, self._waiting = list(self._waiting), collections.deque()
+            with self._file_lock:
+                with self._lock:
+                    if self._closed:
+                        return
+                    calls, self._waiting = self._waiting, []
                 try:
                     self._flush()
                 except JournalUnusable:
