@@ -81,8 +81,8 @@ class Aggregators(workloads.Sessions, Protocol):
         """What it said."""
         ...
 
-    def connected(self, uid: str) -> bool:
-        """Whether it has a session."""
+    def heard(self, uid: str) -> bool:
+        """Whether it was heard of since it was last started."""
         ...
 
     def direct(
@@ -370,18 +370,17 @@ class Controller:
         self, training: snapshot.Training, process: workloads.Process, aggregator: snapshot.Aggregator
     ) -> snapshot.Aggregator:
         """Return the picture of an aggregator that died and may be started again: that is no end yet."""
-        process.resuming = process.resuming and not self._aggregators.connected(training.uid)
-        if process.resuming and process.exit is None:
-            return dataclasses.replace(aggregator, recovering=restarts.RESUMING)
+        number = aggregator.progress.round
+        if process.exit is None:
+            silent = process.restarts.count and not self._aggregators.heard(training.uid)
+            return dataclasses.replace(aggregator, recovering=restarts.RESUMING if silent else None)
         if aggregator.exit is None or aggregator.progress.finished or process.winding_down or not process.ran:
             return aggregator
-        if aggregator.exit is not process.counted:
-            process.counted = aggregator.exit
-            process.deaths = process.deaths.another(aggregator.progress.round, self._now())
-        at = restarts.restart_at(training, aggregator.exit, process.deaths)
+        done = process.restarts.in_round(number)
+        at = restarts.restart_at(training, aggregator.exit, process.ended_at, done)
         if at is None:
             return aggregator
-        lost = restarts.lost(aggregator.exit, process.deaths)
+        lost = restarts.lost(aggregator.exit, number)
         return dataclasses.replace(aggregator, exit=None, recovering=lost, restart_at=at)
 
     async def _apply_process(
@@ -398,7 +397,8 @@ class Controller:
                 await self._workloads.start(training, clusters)
                 return True
             if restart_at is not None and restart_at <= self._now():
-                await self._workloads.restart(process, training, clusters)
+                number = self._aggregators.observed(training.uid).progress.round
+                await self._workloads.restart(process, training, clusters, number)
         elif process is not None:
             if process.winding_down is None:
                 process.suspended = plan.stage is desired.Stage.SUSPENDED

@@ -57,20 +57,17 @@ class Sessions(Protocol):
 class Process:
     """One aggregator, from the wish to start it until nothing is left of it.
 
-    waiting: why it does not run yet, if its runtime says so. deaths: how often it ended by itself.
-    adopted_at: when it was taken over from an earlier coordinator, unix seconds.
+    ended_at: when `exit` was noticed, unix seconds. waiting: why it does not run yet, if its runtime says so.
+    ran: whether it was ever started; what could not be will not be by another attempt. adopted_at: when it was
+    taken over from an earlier coordinator, unix seconds.
     """
 
     uid: str
     exit: snapshot.Exit | None = None
+    ended_at: float = 0.0
     waiting: snapshot.Problem | None = None
-    deaths: restarts.Deaths = dataclasses.field(default_factory=restarts.Deaths)
-    counted: snapshot.Exit | None = None
-    """The last end that `deaths` counts."""
+    restarts: restarts.Restarts = dataclasses.field(default_factory=restarts.Restarts)
     ran: bool = False
-    """It was started once; what could never be started will not be by another attempt."""
-    resuming: bool = False
-    """It was started again and has not been heard since."""
     winding_down: asyncio.Task[None] | None = None
     suspended: bool = False
     adopted_at: float | None = None
@@ -124,7 +121,7 @@ class Workloads:
                 await self._listed.wait()
             ended, process.exit = process.exit or self._exits.pop(name, None), None
             if ended is not None and _is_the_end(ended):
-                process.exit, process.ran = ended, True
+                process.exit, process.ended_at, process.ran = ended, self._now(), True
                 _log.info("aggregator had ended", training=title, reason=ended.description)
             elif await self._runs(name):
                 self._adopt(process, training)
@@ -143,22 +140,26 @@ class Workloads:
             _log.warning("aggregator not started", training=title, uid=training.uid, error=str(error))
         self._on_change()
 
-    async def restart(self, process: Process, training: snapshot.Training, clusters: int) -> None:
-        """Start an aggregator that died once more; it goes on where its journal ends.
+    async def restart(
+        self, process: Process, training: snapshot.Training, clusters: int, round_number: int
+    ) -> None:
+        """Start an aggregator that died in this round once more; it goes on where its journal ends.
 
         Raises: StoreError; it is tried again.
         """
-        died, process.exit, process.resuming = process.exit, None, True
+        died, process.exit = process.exit, None
+        before, process.restarts = process.restarts, process.restarts.another(round_number)
         try:
             await self._runtime.stop(workload_name(process.uid), 0.0)  # what is left of it
             self._sessions.expect_again(training.uid)
             await self._runtime.start(await self._launch(training, clusters))
             _log.info("aggregator started again", training=f"{training.namespace}/{training.name}")
         except stores.StoreError:
-            process.exit = died
+            process.exit, process.restarts = died, before
             raise
         except (runtimes.RuntimeFailure, OSError) as error:
             process.exit = snapshot.Exit(f"it could not be started again, {error}")
+            process.ended_at = self._now()
         self._on_change()
 
     def wind_down(self, process: Process, wait_seconds: float) -> None:
@@ -223,7 +224,7 @@ class Workloads:
                 self._sweeping.discard(event.name)
                 if process is not None:
                     await self._sessions.drained(process.uid, DRAIN_SECONDS)
-                    process.exit = exit_of(event)
+                    process.exit, process.ended_at = exit_of(event), self._now()
                     if process.adopted_at is not None and not _is_the_end(process.exit):
                         self.drop(process)  # it was to end for a pause that is over; the next one starts
                     _log.info("aggregator ended", uid=process.uid, reason=process.exit.description)

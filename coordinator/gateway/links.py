@@ -189,9 +189,12 @@ class AggregatorLinks:
                 if entry.link is not None:
                     entry.link.end(denials.denial(denials.Reason.SESSION_REPLACED, identity="the aggregator"))
 
-    def connected(self, uid: str) -> bool:
-        """Whether the aggregator of a training has a session."""
-        return any(entry.uid == uid and entry.link is not None for entry in self._known.values())
+    def heard(self, uid: str) -> bool:
+        """Whether the aggregator of a training has, or had, a session since it was expected."""
+        return any(
+            entry.uid == uid and (entry.link is not None or entry.closed.is_set())
+            for entry in self._known.values()
+        )
 
     def forget(self, uid: str) -> None:
         """No aggregator of this training is expected any more."""

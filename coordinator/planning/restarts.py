@@ -19,37 +19,42 @@ DEFAULT_MAXIMUM_RESTARTS = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class Deaths:
-    """How often an aggregator has died in the same round, and when it did last, in unix seconds."""
+class Restarts:
+    """How often an aggregator was started again in a round, the last one in which it was."""
 
     count: int = 0
     round: int = 0
-    at: float = 0.0
 
-    def another(self, round_number: int, now: float) -> Deaths:
+    def in_round(self, number: int) -> int:
+        """Return how often it was in this round."""
+        return self.count if number <= self.round else 0
+
+    def another(self, number: int) -> Restarts:
         """Return the count after one more, in this round."""
-        same = self.count and round_number <= self.round
-        return Deaths(self.count + 1 if same else 1, round_number, now)
+        return Restarts(self.in_round(number) + 1, number)
 
 
-def restart_at(training: snapshot.Training, died: snapshot.Exit, deaths: Deaths) -> float | None:
+def restart_at(
+    training: snapshot.Training, died: snapshot.Exit, died_at: float, restarts: int
+) -> float | None:
     """Return from when on it may be started again, unix seconds; None if it may not.
 
-    died: how it ended; one that left word of the training's end has not died.
+    died: how it ended; one that left word of the training's end has not died. died_at: when, unix seconds.
+    restarts: so many in its round.
     """
     maximum = int((training.spec.get("server") or {}).get("maximumRestarts", DEFAULT_MAXIMUM_RESTARTS))
-    if died.finished is not None or training.suspended or training.stop or deaths.count > maximum:
+    if died.finished is not None or training.suspended or training.stop or restarts >= maximum:
         return None
-    delay: float = FIRST_DELAY_SECONDS * 2 ** (deaths.count - 1)
-    return deaths.at + min(delay, LONGEST_DELAY_SECONDS)
+    delay: float = FIRST_DELAY_SECONDS * 2**restarts
+    return died_at + min(delay, LONGEST_DELAY_SECONDS)
 
 
-def lost(died: snapshot.Exit, deaths: Deaths) -> snapshot.Problem:
+def lost(died: snapshot.Exit, round_number: int) -> snapshot.Problem:
     """Return what status says until it is started again."""
     how = died.description.rstrip(".")
     return snapshot.Problem(
         reasons.TrainingReason.AGGREGATOR_LOST,
-        f"The aggregator ended in round {deaths.round} ({how}). It is started again and goes on from there.",
+        f"The aggregator ended in round {round_number} ({how}). It is started again and goes on from there.",
     )
 
 

@@ -94,6 +94,9 @@ class Edges:
     def expect(self, uid: str, namespace: str, name: str, since: float | None = None) -> None:
         self.aggregator = snapshot.Aggregator()
 
+    def heard(self, uid: str) -> bool:
+        return True
+
     def expect_again(self, uid: str) -> None:
         self.expected_again += 1
 
