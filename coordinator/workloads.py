@@ -58,8 +58,8 @@ class Process:
     """One aggregator, from the wish to start it until nothing is left of it.
 
     ended_at: when `exit` was noticed, unix seconds. waiting: why it does not run yet, if its runtime says so.
-    ran: whether it was ever started; what could not be will not be by another attempt. adopted_at: when it was
-    taken over from an earlier coordinator, unix seconds.
+    ran: whether it was ever started; what could not be will not be by another attempt. adopted_at: when it
+    was taken over from an earlier coordinator, unix seconds.
     """
 
     uid: str

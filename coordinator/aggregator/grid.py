@@ -23,7 +23,7 @@ from coordinator.aggregator import driver as driver_module
 from coordinator.aggregator import history as history_module
 from coordinator.aggregator import metrics
 from coordinator.aggregator import progress as progress_module
-from coordinator.journal import entries
+from coordinator.journal import entries, replay
 from federation.flower import arrays as flower_arrays
 from federation.flower import messages as flower_messages
 from federation.flower import replies
@@ -173,12 +173,12 @@ class HanseGrid(Grid):
                 phase.arrays = next((record for record in records if len(record)), phase.arrays)
         return phase if phase.sent else None
 
-    def _begin(self, phase: _Phase, *, waits: bool) -> history_module.Batch:
+    def _begin(self, phase: _Phase, *, waits: bool) -> replay.Batch:
         """Number the messages."""
         if phase.arrays is not None:
             self._on_arrays(phase.arrays)
         said = [
-            history_module.Sent(message.metadata.dst_node_id, history_module.fingerprint(outgoing.header))
+            replay.Call(message.metadata.dst_node_id, history_module.fingerprint(outgoing.header))
             for message, outgoing in phase.sent
         ]
         batch = self._history.batch(phase.kind, phase.number, said, waits=waits)
@@ -196,7 +196,7 @@ class HanseGrid(Grid):
         return batch
 
     def _push(
-        self, phase: _Phase, batch: history_module.Batch, *, timeout: float | None
+        self, phase: _Phase, batch: replay.Batch, *, timeout: float | None
     ) -> concurrent.futures.Future[list[Message]]:
         closed: concurrent.futures.Future[list[Message]] = concurrent.futures.Future()
 

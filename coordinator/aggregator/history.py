@@ -7,7 +7,6 @@ the clients with it. How a batch is carried out is not known here.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import secrets
 import threading
@@ -93,14 +92,15 @@ class History:
             self._admit()
         return [node.node for node in given]
 
-    def batch(self, kind: events.Kind, number: int | None, sent: Sequence[Sent], *, waits: bool) -> Batch:
+    def batch(
+        self, kind: events.Kind, number: int | None, calls: Sequence[replay.Call], *, waits: bool
+    ) -> replay.Batch:
         """Number a batch, as before if it was pushed before; nothing of it is sent yet."""
         main = self._on_main()
-        calls = [replay.Call(one.node, one.fingerprint) for one in sent]
         with self._lock:
             before = self._recorded(lambda: self._replay.push(calls, main=main))
             if before is not None:
-                return Batch(before.pushed, before.outcomes)
+                return before
             batch_id = f"{self._prefix}-batch-{next(self._numbers)}"
             messages = tuple(
                 entries.SentMessage(
@@ -108,14 +108,14 @@ class History:
                     node=one.node,
                     fingerprint=one.fingerprint,
                 )
-                for one in sent
+                for one in calls
             )
         pushed = entries.Pushed(
             batch_id=batch_id, kind=kind, round=number, waits=waits, main=main, messages=messages
         )
-        return Batch(pushed, None, new=True)
+        return replay.Batch(pushed, new=True)
 
-    def push(self, batch: Batch, push: Push) -> None:
+    def push(self, batch: replay.Batch, push: Push) -> None:
         """Have a batch carried out that is not over: now, or when the app has come to where it was."""
         ids = {message.message_id for message in batch.pushed.messages}
         with self._lock:
@@ -171,7 +171,7 @@ class History:
             self._damaged(f"the reply to {outcome.reply} is missing")
         return self._built(found, sent, outcome.message_id)
 
-    def examples(self, batch: Batch) -> dict[str, int]:
+    def examples(self, batch: replay.Batch) -> dict[str, int]:
         """How many examples each cluster's accepted reply to a batch counted, by cluster."""
         names = {node.node: node.cluster for node in self._replay.known_nodes}
         return {
@@ -272,23 +272,6 @@ class History:
 
     def _damaged(self, why: str) -> NoReturn:
         self._driver.end(reasons.TrainingReason.JOURNAL_DAMAGED, f"The journal is damaged: {why}.")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Sent:
-    """A message that the app wants to send."""
-
-    node: int
-    fingerprint: str
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Batch:
-    """A batch with its ids. outcomes: those of one that was over before a restart."""
-
-    pushed: entries.Pushed
-    outcomes: tuple[entries.Outcome, ...] | None
-    new: bool = False
 
 
 _Answer = TypeVar("_Answer")

@@ -21,7 +21,7 @@ from typing import IO, Any
 import fsspec
 import fsspec.core
 
-from federation import object_stores
+from federation import durable, object_stores
 
 CARD = "card.json"
 MODEL = "model.safetensors"
@@ -311,11 +311,7 @@ def _save_local(target: pathlib.Path, files: Mapping[str, bytes | pathlib.Path])
             old.rename(target)
         raise
     shutil.rmtree(old, ignore_errors=True)
-    descriptor = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    durable.sync(target.parent)
 
 
 def _copy(content: bytes | pathlib.Path | IO[bytes], target: Any) -> None:

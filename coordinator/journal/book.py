@@ -16,9 +16,10 @@ synced or not. What stands in an entry is not known here.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from coordinator.journal import entries, segments
@@ -80,10 +81,6 @@ class Book:
     def found(self) -> list[tuple[entries.Any, bytes]]:
         """The entries that earlier processes wrote, in order, with their attachments."""
         return [(entry, attachment) for _, entry, attachment in self._found]
-
-    def forget_found(self) -> None:
-        """Let go of the memory that they take."""
-        self._found = []
 
     def append(self, entry: entries.Any, attachment: bytes = b"") -> None:
         """Write an entry, some time before whatever is made durable next."""
@@ -251,14 +248,15 @@ class Book:
             self._connection.execute("commit")
         self._writing = False
 
-    def _failures(self) -> _Failures:
-        return _Failures(self)
-
-    def break_off(self, error: Exception) -> JournalUnusable:
-        """Note that nothing can be written any more, and return what to raise."""
-        self._broken = error
-        log.error("journal not written", error=str(error))
-        return JournalUnusable(f"the journal cannot be written: {error}")
+    @contextlib.contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Turn what SQLite and the disk say into JournalUnusable; nothing can be written any more then."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            self._broken = error
+            log.error("journal not written", error=str(error))
+            raise JournalUnusable(f"the journal cannot be written: {error}") from error
 
     # -- the thread ------------------------------------------------------------------------------
 
@@ -277,20 +275,6 @@ class Book:
                     continue
             for call in calls:
                 call()
-
-
-class _Failures:
-    """Turns what SQLite and the disk say into JournalUnusable."""
-
-    def __init__(self, book: Book) -> None:
-        self._book = book
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, sqlite3.Error | OSError):
-            raise self._book.break_off(error) from error
 
 
 def _segments_of(batch: Iterable[entries.Any]) -> set[int]:

@@ -148,7 +148,7 @@ _ADAPTER: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(Any)
 
 def write(entry: Any) -> str:
     """Return the entry as one line of JSON."""
-    return _ADAPTER.dump_json(entry, exclude_defaults=False).decode()
+    return _ADAPTER.dump_json(entry).decode()
 
 
 def read(line: str) -> Any:

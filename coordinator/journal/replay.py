@@ -52,10 +52,14 @@ class Call:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch as the journal has it. outcomes: None if it was not closed, and is to be sent again."""
+    """A batch with its ids. outcomes: those of one that was closed before a restart; None: it is to be sent.
+
+    new: it was not pushed before.
+    """
 
     pushed: entries.Pushed
-    outcomes: tuple[entries.Outcome, ...] | None
+    outcomes: tuple[entries.Outcome, ...] | None = None
+    new: bool = False
 
 
 class Replay:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Collection
 from pathlib import Path
 
+from federation import durable
 from federation.flower import arrays as flower_arrays
 from federation.telemetry import logs
 
@@ -57,6 +58,7 @@ class Segments:
                 self._make_room()
                 self._newest += 1
                 self._current = flower_arrays.SpoolFile.create(self._path(self._newest))
+                durable.sync(self._directory)  # its name; its bytes are made durable by `sync`
                 self._files[self._newest] = self._current
             return Region(self._current, self._current.allocate(length).offset, length, self._newest)
 

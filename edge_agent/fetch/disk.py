@@ -20,6 +20,7 @@ from typing import TextIO
 
 from edge_agent import buckets
 from edge_agent.fetch import storage
+from federation import durable
 from federation.runtime import processes
 from federation.telemetry import logs
 
@@ -81,12 +82,12 @@ def _bring(bucket: Callable[[], storage.Bucket], to: pathlib.Path, at_most_bytes
     with (to / WHOLE).open("a") as journal:
         _bring_all(opened, missing, incoming, _noting(journal))
     for directory in (incoming, *(place for place in incoming.rglob("*") if place.is_dir())):
-        _sync(directory)
+        durable.sync(directory)
     summary = Summary(len(wanted), total)
     processes.write_private_file(to / SUMMARY, summary.text().encode())
     (to / WHOLE).unlink()
     incoming.rename(objects_there)
-    _sync(to)
+    durable.sync(to)
     _log.info("fetched", count=summary.objects, bytes=summary.size)
     return summary
 
@@ -167,14 +168,6 @@ def _remove_others(incoming: pathlib.Path, kept: set[str]) -> None:
         for name in directories:
             with contextlib.suppress(OSError):  # not empty
                 (place / name).rmdir()
-
-
-def _sync(directory: pathlib.Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _full(needed: int | None, free: int) -> storage.NotFetched:

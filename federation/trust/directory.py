@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from federation import durable
 from federation.trust import certificates, keys
 
 KEY_NAME: Final = "tls.key"
@@ -85,7 +86,7 @@ def write(path: Path, material: Material) -> None:
         try:
             for name, content in material.files.items():
                 _write_private(fresh / name, content)
-            _sync(fresh)
+            durable.sync(fresh)
             fresh.rename(version)
         except OSError:
             shutil.rmtree(fresh, ignore_errors=True)  # a full disk must not be left fuller
@@ -95,7 +96,7 @@ def write(path: Path, material: Material) -> None:
     for name in (KEY_NAME, CHAIN_NAME, BUNDLE_NAME):
         if not (path / name).is_symlink():
             _link(path / name, f"{_LINK}/{name}")
-    _sync(path)
+    durable.sync(path)
     for left in path.glob("..*"):
         if left.is_dir() and not left.is_symlink() and left not in (version, before):
             shutil.rmtree(left, ignore_errors=True)
@@ -151,11 +152,3 @@ def _link(link: Path, target: str) -> None:
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)
     temporary.replace(link)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

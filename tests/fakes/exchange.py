@@ -43,6 +43,7 @@ from federation.wire import codec, frames
 from federation.wire import hanse_pb2 as pb
 from federation.wire import limits as wire_limits
 from tests.fakes import certificates
+from tests.fakes import proxy as proxies
 
 import grpc.aio  # isort: skip  # after federation.trust
 
@@ -459,3 +460,14 @@ def federation(tmp_path: Path) -> Iterator[Federation]:
     """A federation without clients yet."""
     with Federation(tmp_path) as made:
         yield made
+
+
+@pytest.fixture
+def proxy(federation: Federation) -> Iterator[proxies.Proxy]:
+    """A link to the federation's aggregator that a test can cut and freeze."""
+    made = federation.call(proxies.Proxy("127.0.0.1", federation.port).start())
+    yield made
+    federation.on_loop(made.thaw)
+    for client in federation.clients:
+        client.join()
+    federation.call(made.stop())

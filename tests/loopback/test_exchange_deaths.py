@@ -23,16 +23,7 @@ from tests.fakes import proxy as proxies
 KEY = bytes(32)
 
 federation = fakes.federation
-
-
-@pytest.fixture
-def proxy(federation: fakes.Federation) -> Iterator[proxies.Proxy]:
-    made = federation.call(proxies.Proxy("127.0.0.1", federation.port).start())
-    yield made
-    federation.on_loop(made.thaw)
-    for client in federation.clients:
-        client.join()
-    federation.call(made.stop())
+proxy = fakes.proxy
 
 
 class Edge:

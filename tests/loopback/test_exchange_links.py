@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Iterator
 
 import numpy as np
-import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from federation.trust import pinning
@@ -21,16 +19,7 @@ LARGE_BYTES = LARGE * 4
 
 
 federation = fakes.federation
-
-
-@pytest.fixture
-def proxy(federation: fakes.Federation) -> Iterator[proxies.Proxy]:
-    made = federation.call(proxies.Proxy("127.0.0.1", federation.port).start())
-    yield made
-    federation.on_loop(made.thaw)
-    for client in federation.clients:
-        client.join()
-    federation.call(made.stop())
+proxy = fakes.proxy
 
 
 def echo(message: Message, _: object) -> Message:

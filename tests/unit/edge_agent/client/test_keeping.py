@@ -308,17 +308,22 @@ def test_killed_at_any_step_the_answer_is_there_or_not(directory: Path, tmp_path
     assert found == [0, 0, 0, 1, 1, 1, 1, 2]  # the last picture of each was taken when its name was there
 
 
-def test_a_full_disk_costs_no_correctness_while_the_client_lives(directory: Path) -> None:
-    """A state that could not be kept is said to be lost, at each start, and no older one takes its place."""
+class Disk:
+    """Makes files durable as long as there is room."""
+
     full = False
 
-    def sync(descriptor: int) -> None:
-        if full:
+    def sync(self, descriptor: int) -> None:
+        if self.full:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    first = Opened(directory, sync=sync)
+
+def test_a_full_disk_costs_no_correctness_while_the_client_lives(directory: Path) -> None:
+    """A state that could not be kept is said to be lost, at each start, and no older one takes its place."""
+    disk = Disk()
+    first = Opened(directory, sync=disk.sync)
     first.keep.answered("t-1-5", counted(1), reply("t-1-5"))
-    full = True
+    disk.full = True
     first.keep.answered("t-2-5", counted(2), reply("t-2-5"))
     first.keep.answered("t-3-5", counted(3), reply("t-3-5"))
     first.close()
@@ -329,17 +334,12 @@ def test_a_full_disk_costs_no_correctness_while_the_client_lives(directory: Path
 
 def test_room_again_makes_up_for_a_full_disk(directory: Path) -> None:
     """The next answer is kept whole, and its successor knows nothing of the trouble."""
-    full = False
-
-    def sync(descriptor: int) -> None:
-        if full:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    first = Opened(directory, sync=sync)
+    disk = Disk()
+    first = Opened(directory, sync=disk.sync)
     first.keep.answered("t-1-5", counted(1), reply("t-1-5"))
-    full = True
+    disk.full = True
     first.keep.answered("t-2-5", counted(2), reply("t-2-5"))
-    full = False
+    disk.full = False
     first.keep.answered("t-3-5", counted(2), reply("t-3-5"))
     first.close()
     second = Opened(directory)

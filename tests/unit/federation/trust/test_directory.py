@@ -79,7 +79,7 @@ def test_readers_never_see_two_versions_mixed(tmp_path: Path, versions: list[dir
         writer.join()
 
 
-@pytest.mark.parametrize("step", ["_write_private", "_sync", "_link"])
+@pytest.mark.parametrize("step", ["_write_private", "durable.sync", "_link"])
 def test_a_failure_at_any_step_leaves_the_old_version(
     step: str, tmp_path: Path, versions: list[directory.Material], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,7 +90,7 @@ def test_a_failure_at_any_step_leaves_the_old_version(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(directory, step, fail)
+        patch.setattr(f"{directory.__name__}.{step}", fail)
         with pytest.raises(OSError, match="No space left"):
             directory.write(tmp_path, versions[1])
     assert directory.read(tmp_path) == versions[0]
