@@ -87,9 +87,14 @@ class Aggregator:
         logs.adopt("flwr")
         if config.initial_credentials is not None and not config.credential_directory.exists():
             trust.write(config.credential_directory, trust.read(config.initial_credentials))
-        self._book = self._open_journal()
         restarts_round = self._spec.server.on_divergence is training.OnDivergence.RESTART_ROUND
-        self._history = history.History(self._book, restarts_round=restarts_round)
+        try:
+            self._book = self._open_journal()
+            self._history = history.History(self._book, restarts_round=restarts_round)
+        except (journal.JournalUnusable, OSError) as error:
+            # What is there may be the training's only memory: the hub tries again, and says what is wrong.
+            log.error("journal not opened", error=str(error))
+            return 1
         self._progress.resumed(self._history.round)
         self._service = service.Service(config, self._spec, self._progress, self._book)
         self._watcher = watcher.Watcher(self._progress, self._service.changed)
@@ -116,7 +121,7 @@ class Aggregator:
         facts = {"training": self._name, "uid": self._config.uid, "app": self._config.app_digest}
         try:
             return journal.Book(directory, facts)
-        except journal.JournalUnusable as error:
+        except journal.JournalObsolete as error:
             log.warning("journal not used, the training begins anew", detail=str(error))
             shutil.rmtree(directory)
             return journal.Book(directory, facts)

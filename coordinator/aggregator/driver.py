@@ -30,6 +30,9 @@ from federation.wire import codec
 
 log = logs.get_logger(__name__)
 
+ADMIT_SECONDS = 5.0
+"""A resumed app has threads that push again what was open; longer than that nobody waits for them."""
+
 Result = TypeVar("Result")
 
 
@@ -246,8 +249,16 @@ class Driver:
         self._call(on_loop)
 
     def resume(self, members: Sequence[events.Member], round_number: int) -> None:
-        """Go on after a restart: the app has had every answer that there was. `admit` follows."""
-        self._call(lambda: self.handle(events.Resumed(tuple(members), round_number, self._clock())))
+        """Go on after a restart: the app has had every answer that there was. `admit` follows.
+
+        If it does not, since threads of the app do not come again, clients are let in all the same.
+        """
+
+        def on_loop() -> None:
+            self._loop.call_later(ADMIT_SECONDS, self.admits.set)
+            self.handle(events.Resumed(tuple(members), round_number, self._clock()))
+
+        self._call(on_loop)
 
     def admit(self) -> None:
         """Let clients speak: what they may answer has been pushed again."""

@@ -45,7 +45,11 @@ create table if not exists entries (
 
 
 class JournalUnusable(Exception):
-    """The journal cannot be read or written; the message is a sentence for status."""
+    """The journal cannot be read or written now, and what it holds stays; the message is for status."""
+
+
+class JournalObsolete(JournalUnusable):
+    """What is there is of no use to this training, now or later: another may be begun in its place."""
 
 
 class Book:
@@ -55,7 +59,8 @@ class Book:
         """Open or begin the journal in `directory`.
 
         facts: what it is a journal of, such as the training's uid; one of anything else is of no use.
-        Raises: JournalUnusable if it is of something else or a newer format; OSError.
+        Raises: JournalObsolete if it is of something else, or no training can be gone on with from it;
+            JournalUnusable if it is of a newer format, or the disk does not give or take it; OSError.
         """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file = directory / INDEX
@@ -165,13 +170,14 @@ class Book:
                 "insert into facts (name, value) values (?, ?) on conflict do nothing", facts.items()
             )
             written = dict(connection.execute("select name, value from facts"))
-        except sqlite3.DatabaseError as error:
+        except sqlite3.OperationalError as error:  # no room, no right, another process
             raise JournalUnusable(f"{self._file}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise JournalObsolete(f"{self._file}: {error}") from error
         for name, value in facts.items():
             if written[name] != value:
-                raise JournalUnusable(
-                    f"the journal's {name} is {written[name]}, and this aggregator's is {value}"
-                )
+                kind = JournalUnusable if name == "format" else JournalObsolete
+                raise kind(f"the journal's {name} is {written[name]}, and this aggregator's is {value}")
         return connection
 
     def _read(self) -> list[tuple[int, entries.Any, bytes]]:
@@ -189,6 +195,8 @@ class Book:
                 if isinstance(entry, entries.Received) and (why := self._rotten(entry)):
                     break
                 good.append((number, entry, attachment))
+        except sqlite3.OperationalError as error:
+            raise JournalUnusable(f"{self._file}: {error}") from error
         except (sqlite3.DatabaseError, ValueError) as error:
             why = str(error)
         if why:
@@ -197,14 +205,16 @@ class Book:
             last = good[-1][0] if good else 0
             try:
                 self._connection.execute("delete from entries where number > ?", (last,))
+            except sqlite3.OperationalError as error:
+                raise JournalUnusable(f"{self._file}: {error}") from error
             except sqlite3.DatabaseError as error:
-                raise JournalUnusable(f"{self._file} is damaged beyond entry {last}: {error}") from error
+                raise JournalObsolete(f"{self._file} is damaged beyond entry {last}: {error}") from error
         return good
 
     def _rotten(self, entry: entries.Received) -> str:
         """Say what is wrong with the bytes of a reply; empty: nothing.
 
-        Raises: JournalUnusable if they were dropped.
+        Raises: JournalObsolete if they were dropped; JournalUnusable if the disk does not give them.
         """
         for array in entry.arrays:
             if not array.segment:
@@ -212,14 +222,17 @@ class Book:
             try:
                 region = self.segments.find(array.segment, array.offset, array.length)
             except FileNotFoundError as error:
-                raise JournalUnusable(
+                raise JournalObsolete(
                     "the replies of its first rounds were dropped, since all together they took too much room"
                 ) from error
-            except (OSError, EOFError) as error:
+            except EOFError as error:
                 return str(error)
             hasher = digests.start()
-            for start in range(0, array.length, _READ_BYTES):
-                hasher.update(region.read(start, min(_READ_BYTES, array.length - start)))
+            try:
+                for start in range(0, array.length, _READ_BYTES):
+                    hasher.update(region.read(start, min(_READ_BYTES, array.length - start)))
+            except OSError as error:
+                raise JournalUnusable(f"{self._file.parent}: {error}") from error
             if hasher.digest(digests.DIGEST_BYTES).hex() != array.digest:
                 return f"the reply to {entry.message_id} is not what was received"
         return ""

@@ -83,6 +83,24 @@ def test_a_journal_of_something_else_is_refused(tmp_path: Path) -> None:
         book.Book(tmp_path, FACTS | {"uid": "uid-4"})
 
 
+def test_what_the_disk_does_not_give_now_is_not_given_up(tmp_path: Path) -> None:
+    """No right, no room, a newer format: it stays for another attempt. Another's journal, or none, may go."""
+    (tmp_path / "a" / book.INDEX).mkdir(parents=True)
+    book.Book(tmp_path / "b", FACTS).close()
+    with sqlite3.connect(tmp_path / "b" / book.INDEX) as connection:
+        connection.execute("update facts set value = '2' where name = 'format'")
+    connection.close()
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / book.INDEX).write_bytes(b"no database at all" * 1000)
+    book.Book(tmp_path / "d", FACTS | {"uid": "another"}).close()
+    obsolete = {}
+    for name in "abcd":
+        with pytest.raises(book.JournalUnusable) as raised:
+            book.Book(tmp_path / name, FACTS)
+        obsolete[name] = isinstance(raised.value, book.JournalObsolete)
+    assert obsolete == {"a": False, "b": False, "c": True, "d": True}
+
+
 def test_a_file_that_is_no_journal_is_refused(tmp_path: Path) -> None:
     """By a sentence, not by a crash."""
     (tmp_path / book.INDEX).write_bytes(b"no database at all" * 1000)
