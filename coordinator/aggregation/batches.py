@@ -18,7 +18,7 @@ from federation.api import reasons
 _REMEMBERED_MESSAGES = 10_000
 
 # What a timer is for. At equal times: what ends single messages first, then what judges them.
-EXPIRY, GRACE, DEADLINE = range(3)
+EXPIRY, GRACE, DEADLINE, ROUND_GRACE = range(4)
 
 
 class Batches(ledger.Ledger):
@@ -106,6 +106,13 @@ class Batches(ledger.Ledger):
             self._lose_quorum(batch)
         elif not batch.unsettled:
             self._close(batch, BatchFact.ALL_SETTLED)
+        elif batch.has_taken:
+            asked, taken = batch.asked, batch.rules.taken(batch.asked)
+            why = f"no reply among the first {taken} of {sentences.clusters(asked)} asked, which are enough"
+            self._close_without(batch, BatchFact.TAKEN, why, reasons.ClusterReason.ENOUGH_REPORTED)
+        elif batch.grace_until is None and batch.rules.grace_seconds is not None and batch.has_needed:
+            batch.grace_until = self._now + batch.rules.grace_seconds
+            self._set_timer(batch.grace_until, ROUND_GRACE, batch.batch_id)
 
     def _batch_timed_out(self, batch_id: str) -> None:
         self._step_run(RunFact.BATCH_TIMED_OUT)
@@ -135,11 +142,30 @@ class Batches(ledger.Ledger):
         if len(batch.reported) < batch.needed:
             self._lose_quorum(batch)
             return
+        self._close_without(batch, BatchFact.DEADLINE_WITH_ENOUGH, why)
+
+    def _round_grace_over(self, batch: records.BatchRecord) -> None:
+        grace = sentences.seconds(batch.rules.grace_seconds or 0)
+        why = f"no reply within {grace} after enough clusters had reported"
+        self._close_without(batch, BatchFact.GRACE_OVER, why, reasons.ClusterReason.ENOUGH_REPORTED)
+
+    def _close_without(
+        self,
+        batch: records.BatchRecord,
+        fact: BatchFact,
+        why: str,
+        reason: reasons.ClusterReason = reasons.ClusterReason.DEADLINE_EXCEEDED,
+    ) -> None:
+        """Close with the replies that came; the other clusters are told, and their replies are late."""
+        late = [message for message in batch.in_order() if message.is_open]
         for message in late:
+            message.why = why
             self._move(message, MessageFact.BATCH_CLOSED)
             del self._node(message.node).open[message.message_id]
-            self._tell_overdue(message, why)
-        self._close(batch, BatchFact.DEADLINE_WITH_ENOUGH)
+            self._tell_overdue(message, why, reason)
+        self._close(batch, fact)
+        for message in late:
+            self._do(instructions.WithdrawMessage(message.message_id, message.node))
 
     def _close(self, batch: records.BatchRecord, fact: BatchFact) -> None:
         self._step_batch(batch, fact)
@@ -319,12 +345,16 @@ class Batches(ledger.Ledger):
         self._tell_overdue(message, why)
         self._judge(message.batch)
 
-    def _tell_overdue(self, message: records.MessageRecord, why: str) -> None:
+    def _tell_overdue(
+        self,
+        message: records.MessageRecord,
+        why: str,
+        reason: reasons.ClusterReason = reasons.ClusterReason.DEADLINE_EXCEEDED,
+    ) -> None:
         node = self._node(message.node)
-        overdue = reasons.ClusterReason.DEADLINE_EXCEEDED
         if node.state is transitions.Node.CONNECTED:
             self._tell_cluster(
-                node, reasons.ClusterState.TRAINING, overdue, f"{node.name}: {why}; it is not waited for"
+                node, reasons.ClusterState.TRAINING, reason, f"{node.name}: {why}; it is not waited for"
             )
 
 

@@ -43,6 +43,9 @@ class RoundRules:
     quorum: clusters, at least 1, to start and (no more than were asked) in every Train batch.
     minimum_fraction: of the clusters asked, 0 to 1, that must give a valid reply to a Train batch.
     deadline_seconds: above 0, of every batch and of every wait for clusters; None: no deadline.
+    grace_seconds: how long a batch that has the replies it needs still waits for the others; None: until the
+        deadline.
+    over_provision_fraction: 0 to 1, by how much more clusters are asked than a batch takes; 0: it takes all.
     link_grace_seconds: how long a cluster whose link was cut may stay away before it counts as lost.
     start_deadline_seconds: how long the start waits for a quorum, since an app may take minutes to import;
         None: as long as a round.
@@ -53,6 +56,8 @@ class RoundRules:
     minimum_fraction: Fraction = Fraction(0)
     deadline_seconds: float | None = None
     late_replies: LateReplies = LateReplies.DISCARD
+    grace_seconds: float | None = None
+    over_provision_fraction: Fraction = Fraction(0)
     link_grace_seconds: float = 30.0
     start_grace_seconds: float = 10.0
     start_deadline_seconds: float | None = None
@@ -65,12 +70,25 @@ class RoundRules:
             raise ValueError(f"minimum fraction is {self.minimum_fraction}, it must be from 0 to 1")
         if self.deadline_seconds is not None and not self.deadline_seconds > 0:
             raise ValueError(f"deadline is {self.deadline_seconds} s, it must be above 0")
+        if not 0 <= self.over_provision_fraction <= 1:
+            raise ValueError(
+                f"over-provision fraction is {self.over_provision_fraction}, it must be from 0 to 1"
+            )
+        if self.grace_seconds is not None and self.grace_seconds < 0:
+            raise ValueError("a grace is below 0 s")
         if self.link_grace_seconds < 0 or self.start_grace_seconds < 0:
             raise ValueError("a grace is below 0 s")
 
     def needed(self, asked: int) -> int:
         """Return how many of those asked must report: max(ceil(fraction x asked), min(quorum, asked))."""
         return max(math.ceil(self.minimum_fraction * asked), min(self.quorum, asked))
+
+    def taken(self, asked: int) -> int:
+        """Return how many clusters' valid replies are enough: ceil(asked / (1 + f)), or all that are needed.
+
+        Source: over-selection of devices, Bonawitz et al. 2019, arXiv:1902.01046, section 2.2.
+        """
+        return max(math.ceil(asked / (1 + self.over_provision_fraction)), self.needed(asked))
 
 
 # -- What a reply turned out to be --------------------------------------------------------------

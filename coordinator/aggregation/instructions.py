@@ -93,6 +93,14 @@ class ConfirmReply:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class WithdrawMessage:
+    """Tell the client that nobody waits for its reply: what it has not begun with, it leaves out."""
+
+    message_id: str
+    node: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class SettleMessage:
     """The message has its one final outcome.
 
@@ -216,6 +224,7 @@ Instruction = (
     StartApp
     | SendMessage
     | ConfirmReply
+    | WithdrawMessage
     | SettleMessage
     | CloseBatch
     | AbandonBatch

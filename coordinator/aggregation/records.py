@@ -86,6 +86,7 @@ class BatchRecord:
     deadline: float | None
     deadline_seconds: float | None  # the length of what `deadline` is the end of
     state: transitions.Batch = transitions.Batch.OPEN
+    grace_until: float | None = None  # set once it has what it needs, if others are given a grace
     messages: list[MessageRecord] = dataclasses.field(default_factory=list)
     unsettled: int = 0
     reported: set[int] = dataclasses.field(default_factory=set)
@@ -118,6 +119,23 @@ class BatchRecord:
         if not self.judged:
             return 0
         return self.rules.needed(self.asked)
+
+    @property
+    def may_close_early(self) -> bool:
+        """Say whether it may close before all have replied: the app waits for what each cluster makes of the
+        same thing.
+        """
+        return self.waits and self.kind is not events.Kind.QUERY
+
+    @property
+    def has_taken(self) -> bool:
+        """Say whether as many have reported as are taken of those asked."""
+        return self.may_close_early and len(self.reported) >= self.rules.taken(self.asked)
+
+    @property
+    def has_needed(self) -> bool:
+        """Say whether at least one has reported, and as many as the rules need of those asked."""
+        return self.may_close_early and len(self.reported) >= max(1, self.rules.needed(self.asked))
 
     @property
     def possible(self) -> int:

@@ -14,7 +14,9 @@ A message, from push to outcome::
 Laws (property-tested): each message has exactly one outcome, a SettleMessage or a place in
 CloseBatch.missing; a reply to a message that is unknown, settled or another node's changes nothing but is
 confirmed; the order in which the replies of different nodes arrive changes neither outcomes nor the order in
-CloseBatch. (The sentence of a lost quorum may differ: it says how many had reported when it became certain.)
+CloseBatch. (The sentence of a lost quorum may differ: it says how many had reported when it became certain.
+Where the rules take the first so many, or end with a grace, the order says which those are, and CloseBatch
+records it.)
 
 Which nodes the app sees: the list stands still while a waiting batch is open. The first NodesAsked after a
 batch was opened or a waiting batch was closed takes a fresh list of those connected, or away within their
@@ -347,6 +349,8 @@ class RoundMachine(batches.Batches):
                 self._expired(self._messages[str(key)])
             elif what == batches.GRACE:
                 self._grace_over(self._node(int(key)))
+            elif what == batches.ROUND_GRACE:
+                self._round_grace_over(self._batches[str(key)])
             else:
                 self._deadline_reached(self._batches[str(key)])
         gate = self._gate_time()
@@ -399,7 +403,12 @@ class RoundMachine(batches.Batches):
             )
         waiting = [self._node(node).name for node in newest.pending]
         message = sentences.round_progress(
-            newest.round, newest.kind.lower(), len(newest.reported), newest.asked, waiting
+            newest.round,
+            newest.kind.lower(),
+            len(newest.reported),
+            newest.asked,
+            waiting,
+            newest.rules.taken(newest.asked) if newest.may_close_early else None,
         )
         return instructions.ReportRound(
             newest.round,

@@ -86,11 +86,14 @@ def still_asking(
     )
 
 
-def round_progress(round_: int, what: str, reported: int, asked: int, waiting: Sequence[str]) -> str:
-    """Say how far an open batch is."""
+def round_progress(
+    round_: int, what: str, reported: int, asked: int, waiting: Sequence[str], taken: int | None = None
+) -> str:
+    """Say how far an open batch is. taken: how many of those asked are enough, if not all."""
     head = f"Round {round_}" if round_ else "Before the first round"
     tail = f", waiting for {names(waiting)}" if waiting else ""
-    return f"{head}, {what}: {reported} of {clusters(asked)} reported{tail}"
+    enough = "" if taken is None or taken >= asked else f", the first {taken} count"
+    return f"{head}, {what}: {reported} of {clusters(asked)} reported{enough}{tail}"
 
 
 def quorum_lost(

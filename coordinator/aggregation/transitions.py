@@ -210,6 +210,8 @@ class BatchFact(enum.StrEnum):
     MESSAGE_SETTLED = "message settled"
     ALL_SETTLED = "all settled"
     DEADLINE_WITH_ENOUGH = "deadline, enough replies"
+    GRACE_OVER = "enough replies, grace over"
+    TAKEN = "as many replies as are taken"
     QUORUM_LOST = "quorum lost"
     TRAINING_ENDED = "training ended"
     CALLER_GAVE_UP = "caller gave up"
@@ -220,6 +222,8 @@ BATCH: Mapping[Batch, Mapping[BatchFact, Batch]] = {
         BatchFact.MESSAGE_SETTLED: Batch.OPEN,
         BatchFact.ALL_SETTLED: Batch.CLOSED,
         BatchFact.DEADLINE_WITH_ENOUGH: Batch.CLOSED,
+        BatchFact.GRACE_OVER: Batch.CLOSED,
+        BatchFact.TAKEN: Batch.CLOSED,
         BatchFact.QUORUM_LOST: Batch.ABANDONED,
         BatchFact.TRAINING_ENDED: Batch.ABANDONED,
         BatchFact.CALLER_GAVE_UP: Batch.OPEN,  # the deadline follows, and decides

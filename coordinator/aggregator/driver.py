@@ -58,6 +58,9 @@ class Session(Protocol):
     def confirm(self, message_id: str) -> None:
         """Tell the client that its reply to this message need not be sent again."""
 
+    def withdraw(self, message_id: str) -> None:
+        """Tell the client that nobody waits for its reply to this message."""
+
     def goodbye(self, reason: str, message: str) -> None:
         """End the session for good."""
 
@@ -320,6 +323,10 @@ class Driver:
                 # The client forgets its reply then, so the journal must have it first.
                 confirm = functools.partial(self._confirm, message_id, node)
                 self._book.when_durable(functools.partial(self._loop.call_soon_threadsafe, confirm))
+            case instructions.WithdrawMessage(message_id, node):
+                # The client may leave it undone then, so that its batch is closed must be a fact first.
+                withdraw = functools.partial(self._withdraw, message_id, node)
+                self._book.when_durable(functools.partial(self._loop.call_soon_threadsafe, withdraw))
             case instructions.SettleMessage(message_id, outcome):
                 self._settle(message_id, outcome)
             case instructions.CloseBatch(batch_id, message_ids, missing):
@@ -355,6 +362,10 @@ class Driver:
         if session := self._sessions.get(node):
             session.confirm(message_id)
         failpoints.reach("aggregator.reply-confirmed")
+
+    def _withdraw(self, message_id: str, node: int) -> None:
+        if session := self._sessions.get(node):
+            session.withdraw(message_id)
 
     def _write(self, reply: ReceivedReply) -> None:
         if reply.written is not None:

@@ -30,6 +30,7 @@ _LASTING = frozenset(
         reasons.ClusterReason.UPDATE_REFUSED,
         reasons.ClusterReason.CLIENT_APP_FAILED,
         reasons.ClusterReason.DEADLINE_EXCEEDED,
+        reasons.ClusterReason.ENOUGH_REPORTED,
     }
 )
 """What was wrong with a cluster's reply. It stays to be read until a reply in the same phase counts again: an

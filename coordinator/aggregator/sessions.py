@@ -112,6 +112,10 @@ class Session:
             pb.AggregatorFrame(received=pb.TransferReceived(transfer_id=outbox.reply_id(message_id)))
         )
 
+    def withdraw(self, message_id: str) -> None:
+        self._client.outbox.drop(message_id)
+        self.control(pb.AggregatorFrame(withdrawn=pb.MessageWithdrawn(message_id=message_id)))
+
     def goodbye(self, reason: str, message: str) -> None:
         self._leaving = True
         self._end_soon()

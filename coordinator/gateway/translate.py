@@ -170,6 +170,8 @@ def rules(wanted: desired.RoundRules) -> pb.RoundRules:
         minimum_fraction=wanted.minimum_fraction,
         deadline_seconds=wanted.deadline_seconds,
         late_replies=wanted.late_replies,
+        over_provision_fraction=wanted.over_provision_fraction,
+        grace_seconds=wanted.grace_seconds,
     )
 
 

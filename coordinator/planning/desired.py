@@ -80,6 +80,8 @@ class RoundRules:
     minimum_fraction: str
     deadline_seconds: float
     late_replies: str
+    over_provision_fraction: str = "0"
+    grace_seconds: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -344,6 +346,8 @@ def _rules(training: snapshot.Training) -> RoundRules:
         minimum_fraction=str(rules.get("minimumFraction", "0")),
         deadline_seconds=float(rules.get("deadlineSeconds", 600)),
         late_replies=str(rules.get("lateReplies", "Discard")),
+        over_provision_fraction=str(rules.get("overProvisionFraction", "0")),
+        grace_seconds=None if (grace := rules.get("graceSeconds")) is None else float(grace),
     )
 
 

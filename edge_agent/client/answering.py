@@ -6,7 +6,7 @@ reply is delivered as it was is settled here; how work is kept is `keeping`, how
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 
 from flwr.app import Message
 
@@ -16,6 +16,31 @@ from federation.telemetry import logs
 from federation.wire import codec, outbox
 
 log = logs.get_logger(__name__)
+
+REMEMBERED_WITHDRAWN = 1000
+"""Of messages that nobody waits for; one that never came is forgotten at last."""
+
+
+class Withdrawn:
+    """The messages whose replies nobody waits for any more. One thread adds, another looks."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self._ids: dict[str, None] = {}
+
+    def add(self, message_id: str) -> None:
+        """The message may be left out if it has not been begun."""
+        self._ids[message_id] = None
+        if len(self._ids) > REMEMBERED_WITHDRAWN:
+            del self._ids[next(iter(self._ids))]
+
+    def __len__(self) -> int:
+        """How many of them are remembered."""
+        return len(self._ids)
+
+    def __contains__(self, message_id: object) -> bool:
+        """Whether nobody waits."""
+        return message_id in self._ids
 
 
 class Answering:
@@ -28,12 +53,15 @@ class Answering:
         *,
         send: Callable[[codec.OutgoingMessage], None],
         tell: Callable[[Iterable[str]], None],
+        withdrawn: Container[str] = (),
     ) -> None:
         """Begin by sending what an earlier process answered. keep: opened; None to keep nothing.
 
         send: takes a reply that is to be offered until the aggregator has it; tell: takes lines of the log.
+        withdrawn: the messages that are not to be begun.
         """
         self._app, self._keep, self._send, self._tell = app, keep, send, tell
+        self._withdrawn = withdrawn
         for reply in keep.replies() if keep is not None else ():
             log.info("kept reply is offered", transfer_id=reply.header.message_id)
             send(reply)
@@ -44,6 +72,9 @@ class Answering:
         Raises: OSError where an app's state can neither be kept nor be marked as lost.
         """
         message_id = message.metadata.message_id
+        if message_id in self._withdrawn:
+            log.info("message left out, nobody waits for its reply", message_id=message_id)
+            return
         if self._keep is not None:
             if self._keep.was_answered(message_id):
                 log.info("message was answered before", message_id=message_id)

@@ -50,7 +50,7 @@ def run(config: client_config.ClientConfig) -> int:
     host.prepare_process(run_id, node_id, home=config.state_directory / "flwr")
     logs.adopt("flwr")
     inbox: queue.Queue[Message | link.End] = queue.Queue()
-    keep = _keep(config)
+    keep, withdrawn = _keep(config), answering.Withdrawn()
     exchange = link.ExchangeLink(
         config.aggregator_address,
         config.aggregator_server_name,
@@ -58,6 +58,7 @@ def run(config: client_config.ClientConfig) -> int:
         on_message=inbox.put,
         on_end=lambda end: _end(inbox, end),
         on_confirmed=keep.confirmed if keep is not None else lambda _: None,
+        on_withdrawn=withdrawn.add,
         rng=random.Random(),  # noqa: S311  (spreads retries, protects nothing)
     )
     try:
@@ -71,7 +72,9 @@ def run(config: client_config.ClientConfig) -> int:
         log.error("state of the client app not usable", detail=str(error))
         return _refuse(exchange, reasons.ClusterReason.STORAGE_FULL, str(error))
     context = host.make_context(run_id, node_id, config.node_config, run_config, state)
-    desk = answering.Answering(worker.Worker(app, context), keep, send=exchange.send, tell=exchange.tell)
+    desk = answering.Answering(
+        worker.Worker(app, context), keep, send=exchange.send, tell=exchange.tell, withdrawn=withdrawn
+    )
     log.info("client app loaded", training=training, node_id=node_id)
     exchange.start()
     while isinstance(item := inbox.get(), Message):

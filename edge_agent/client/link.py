@@ -79,12 +79,14 @@ class ExchangeLink:
         on_message: Callable[[Message], None],
         on_end: Callable[[End], None],
         on_confirmed: Callable[[str], None] = lambda _: None,
+        on_withdrawn: Callable[[str], None] = lambda _: None,
         rng: random.Random,
         limits: wire_limits.MessageLimits = wire_limits.DEFAULT_MESSAGE_LIMITS,
     ) -> None:
-        """on_message, on_end and on_confirmed are called on the link's thread and must not block.
+        """on_message, on_end and the others are called on the link's thread and must not block.
 
         on_confirmed: hears the transfer's id of each reply that the aggregator has.
+        on_withdrawn: hears the id of each message whose reply nobody waits for any more.
         """
         self._address = address
         self._server_name = server_name
@@ -92,6 +94,7 @@ class ExchangeLink:
         self._on_message = on_message
         self._on_end = on_end
         self._on_confirmed = on_confirmed
+        self._on_withdrawn = on_withdrawn
         self._rng = rng
         self._arriving = _Arriving()
         self._incoming = transfers.Incoming(
@@ -274,6 +277,8 @@ class ExchangeLink:
                 case "received":
                     if self._outbox.received(frame.received):
                         self._on_confirmed(frame.received.transfer_id)
+                case "withdrawn":
+                    self._on_withdrawn(frame.withdrawn.message_id)
                 case "goodbye":
                     return End(frame.goodbye.reason, frame.goodbye.message)
         return None

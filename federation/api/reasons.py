@@ -213,6 +213,7 @@ class ClusterReason(Documented):
     STORAGE_FULL = "StorageFull", "The edge has no room for the app or the messages."
     # its replies
     DEADLINE_EXCEEDED = "DeadlineExceeded", "Its reply did not come before the round's deadline."
+    ENOUGH_REPORTED = "EnoughReported", "The round had enough replies of others and waits for it no longer."
     UPDATE_REFUSED = "UpdateRefused", "Its update broke a check; the message names tensor and violation."
     VERSION_UNSUPPORTED = "VersionUnsupported", "Its agent or client speaks no protocol version of the hub."
     TRAINING_ENDED = "TrainingEnded", "The training is over; nothing was wrong with the cluster."

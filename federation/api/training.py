@@ -20,7 +20,7 @@ GIB = 2**30
 
 
 class LateReplies(StrEnum):
-    """What becomes of a reply that comes after its round's deadline."""
+    """What becomes of a reply that comes after its round was closed."""
 
     DISCARD = "Discard"
     NEXT_ROUND = "NextRound"
@@ -181,8 +181,26 @@ class Round(Model):
             Change.NEXT_ROUND,
         ),
     ] = "0"
+    grace_seconds: Annotated[
+        Annotated[int, Field(ge=0, le=86_400)] | None,
+        Doc(
+            "is how long a round that has the replies it needs (clusters.minimum and minimumFraction) still "
+            "waits for the others, in seconds; without it, until the deadline.",
+            Change.NEXT_ROUND,
+        ),
+    ] = None
+    over_provision_fraction: Annotated[
+        meta.Fraction,
+        Doc(
+            "is by how much more clusters the app asks than a round takes, as a decimal number from 0 to 1: "
+            'with "0.3", of 13 clusters asked the first 10 valid replies are taken, and nobody waits for the '
+            "others. At least clusters.minimum and minimumFraction are taken.",
+            Change.NEXT_ROUND,
+        ),
+    ] = "0"
     late_replies: Annotated[
-        LateReplies, Doc("says what becomes of replies after the deadline.", Change.NEXT_ROUND)
+        LateReplies,
+        Doc("says what becomes of replies that come after their round was closed.", Change.NEXT_ROUND),
     ] = LateReplies.DISCARD
 
 

@@ -435,16 +435,20 @@ class StopTraining(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class RoundRules(_message.Message):
-    __slots__ = ("quorum", "minimum_fraction", "deadline_seconds", "late_replies")
+    __slots__ = ("quorum", "minimum_fraction", "deadline_seconds", "late_replies", "grace_seconds", "over_provision_fraction")
     QUORUM_FIELD_NUMBER: _ClassVar[int]
     MINIMUM_FRACTION_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     LATE_REPLIES_FIELD_NUMBER: _ClassVar[int]
+    GRACE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    OVER_PROVISION_FRACTION_FIELD_NUMBER: _ClassVar[int]
     quorum: int
     minimum_fraction: str
     deadline_seconds: float
     late_replies: str
-    def __init__(self, quorum: _Optional[int] = ..., minimum_fraction: _Optional[str] = ..., deadline_seconds: _Optional[float] = ..., late_replies: _Optional[str] = ...) -> None: ...
+    grace_seconds: float
+    over_provision_fraction: str
+    def __init__(self, quorum: _Optional[int] = ..., minimum_fraction: _Optional[str] = ..., deadline_seconds: _Optional[float] = ..., late_replies: _Optional[str] = ..., grace_seconds: _Optional[float] = ..., over_provision_fraction: _Optional[str] = ...) -> None: ...
 
 class ClientFrame(_message.Message):
     __slots__ = ("hello", "begin", "chunk", "received", "failure", "log")
@@ -463,18 +467,20 @@ class ClientFrame(_message.Message):
     def __init__(self, hello: _Optional[_Union[ClientHello, _Mapping]] = ..., begin: _Optional[_Union[TransferBegin, _Mapping]] = ..., chunk: _Optional[_Union[TransferChunk, _Mapping]] = ..., received: _Optional[_Union[TransferReceived, _Mapping]] = ..., failure: _Optional[_Union[ClientFailure, _Mapping]] = ..., log: _Optional[_Union[LogLines, _Mapping]] = ...) -> None: ...
 
 class AggregatorFrame(_message.Message):
-    __slots__ = ("welcome", "begin", "chunk", "received", "goodbye")
+    __slots__ = ("welcome", "begin", "chunk", "received", "goodbye", "withdrawn")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     BEGIN_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_FIELD_NUMBER: _ClassVar[int]
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
+    WITHDRAWN_FIELD_NUMBER: _ClassVar[int]
     welcome: ClientWelcome
     begin: TransferBegin
     chunk: TransferChunk
     received: TransferReceived
     goodbye: Goodbye
-    def __init__(self, welcome: _Optional[_Union[ClientWelcome, _Mapping]] = ..., begin: _Optional[_Union[TransferBegin, _Mapping]] = ..., chunk: _Optional[_Union[TransferChunk, _Mapping]] = ..., received: _Optional[_Union[TransferReceived, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ...) -> None: ...
+    withdrawn: MessageWithdrawn
+    def __init__(self, welcome: _Optional[_Union[ClientWelcome, _Mapping]] = ..., begin: _Optional[_Union[TransferBegin, _Mapping]] = ..., chunk: _Optional[_Union[TransferChunk, _Mapping]] = ..., received: _Optional[_Union[TransferReceived, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., withdrawn: _Optional[_Union[MessageWithdrawn, _Mapping]] = ...) -> None: ...
 
 class ClientHello(_message.Message):
     __slots__ = ("protocol", "held", "receiving", "warm")
@@ -533,6 +539,12 @@ class TransferReceived(_message.Message):
     TRANSFER_ID_FIELD_NUMBER: _ClassVar[int]
     transfer_id: str
     def __init__(self, transfer_id: _Optional[str] = ...) -> None: ...
+
+class MessageWithdrawn(_message.Message):
+    __slots__ = ("message_id",)
+    MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    message_id: str
+    def __init__(self, message_id: _Optional[str] = ...) -> None: ...
 
 class ClientFailure(_message.Message):
     __slots__ = ("reason", "message", "log_tail")

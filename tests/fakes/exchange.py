@@ -103,6 +103,7 @@ class Client:
         self.credentials = own
         self.ended: concurrent.futures.Future[link.End] = concurrent.futures.Future()
         self._inbox: queue.Queue[Message | None] = queue.Queue()
+        self.withdrawn = answering.Withdrawn()
         self.link = link.ExchangeLink(
             address,
             SERVER_NAME,
@@ -110,13 +111,16 @@ class Client:
             on_message=self._inbox.put,
             on_end=self._end,
             on_confirmed=self._confirmed,
+            on_withdrawn=self.withdrawn.add,
             rng=random.Random(cluster),
         )
         self._keep = keep
         state = keep.open() if keep is not None else None
         context = host.make_context(RUN_ID, node(cluster), {}, {}, state)
         app = worker.Worker(answer, context)  # type: ignore[arg-type]  # a function is called as an app is
-        self._desk = answering.Answering(app, keep, send=self.link.send, tell=self.link.tell)
+        self._desk = answering.Answering(
+            app, keep, send=self.link.send, tell=self.link.tell, withdrawn=self.withdrawn
+        )
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> Self:
@@ -436,6 +440,7 @@ class Session:
         self._driving, self._cluster = driving, cluster
         self.sent: list[str] = []
         self.confirmed: list[str] = []
+        self.withdrawn: list[str] = []
         self.goodbyes: list[tuple[str, str]] = []
         self.holds_back = False
         self.arrived = threading.Event()
@@ -450,6 +455,9 @@ class Session:
     def confirm(self, message_id: str) -> None:
         self.confirmed.append(message_id)
         self.safe.set()
+
+    def withdraw(self, message_id: str) -> None:
+        self.withdrawn.append(message_id)
 
     def goodbye(self, reason: str, message: str) -> None:
         self.goodbyes.append((reason, message))

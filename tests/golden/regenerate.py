@@ -75,6 +75,51 @@ def late_replies_count() -> Story:
     return story
 
 
+def grace() -> Story:
+    rules = events.RoundRules(quorum=2, deadline_seconds=600, grace_seconds=20)
+    story = Story("A round that has enough gives the others a grace", 4, rules)
+    story.begin()
+    story.push("train-1", (1, 2, 3, 4), 0)
+    story.reply("train-1", 2, 10)
+    story.say(
+        "With the second reply there are enough; the third comes within the grace, the fourth does not."
+    )
+    story.reply("train-1", 4, 15)
+    story.reply("train-1", 1, 34)
+    story.tell(events.TimePassed(35))
+    story.reply("train-1", 3, 36)
+    story.push("evaluate-1", (1, 2, 3, 4), 40, events.Kind.EVALUATE)
+    for node, now in ((3, 41.0), (1, 42.0), (2, 43.0), (4, 44.0)):
+        story.reply("evaluate-1", node, now)
+    return story
+
+
+def over_provision() -> Story:
+    rules = events.RoundRules(
+        quorum=2,
+        deadline_seconds=600,
+        over_provision_fraction=Fraction(1, 3),
+        late_replies=events.LateReplies.NEXT_ROUND,
+    )
+    story = Story("Of four clusters asked the first three are taken", 4, rules)
+    story.begin()
+    story.push("train-1", (1, 2, 3, 4), 0)
+    for node, now in ((4, 10.0), (1, 11.0), (3, 12.0)):
+        story.reply("train-1", node, now)
+    story.say("The fourth comes late and counts in the next round, which takes the first three again.")
+    story.reply("train-1", 2, 13)
+    story.push("train-2", (1, 2, 3, 4), 20)
+    story.reply("train-2", 3, 30)
+    story.reply("train-2", 1, 31)
+    story.say("A refused reply is not one of those taken: the fourth is waited for.")
+    story.push("train-3", (1, 2, 3, 4), 40)
+    story.reply("train-3", 1, 50)
+    story.reply("train-3", 2, 51, NOT_FINITE)
+    story.reply("train-3", 3, 52)
+    story.reply("train-3", 4, 53)
+    return story
+
+
 def quorum_lost() -> Story:
     story = Story("The quorum is lost at the deadline", 4, RULES)
     story.begin()
@@ -255,6 +300,8 @@ SCENARIOS: tuple[Callable[[], Story], ...] = (
     all_report,
     straggler,
     late_replies_count,
+    grace,
+    over_provision,
     quorum_lost,
     link_back,
     link_gone,

@@ -77,10 +77,13 @@ class Story:
         deadline = (
             "no deadline" if rules.deadline_seconds is None else f"deadline {rules.deadline_seconds:g} s"
         )
+        early = "" if rules.grace_seconds is None else f", grace {rules.grace_seconds:g} s"
+        if rules.over_provision_fraction:
+            early += f", over-provision {rules.over_provision_fraction}"
         return (
             f"rules: quorum {rules.quorum}, fraction {rules.minimum_fraction}, {deadline}, late replies"
             f" {rules.late_replies}, link grace {rules.link_grace_seconds:g} s, start grace"
-            f" {rules.start_grace_seconds:g} s\n"
+            f" {rules.start_grace_seconds:g} s{early}\n"
         )
 
     def _name(self, node: int) -> str:
@@ -145,6 +148,8 @@ class Story:
                 return f"send {message_id} to {self._name(node)}"
             case instructions.ConfirmReply(message_id, node):
                 return f"confirm {message_id} to {self._name(node)}"
+            case instructions.WithdrawMessage(message_id, node):
+                return f"tell {self._name(node)} that nobody waits for {message_id}"
             case instructions.SettleMessage(message_id, instructions.Reply(reply)):
                 return f"settle {message_id}: " + (
                     "its reply" if reply == message_id else f"the late reply to {reply}"

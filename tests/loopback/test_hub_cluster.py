@@ -483,18 +483,33 @@ async def test_what_may_change_reaches_a_running_training(scene: Scene) -> None:
         await until(scene.jobs)
         async with aggregator(scene, leader) as told:
             assert (await told("rules")).rules == pb.RoundRules(
-                quorum=1, minimum_fraction="0", deadline_seconds=600, late_replies="Discard"
+                quorum=1,
+                minimum_fraction="0",
+                deadline_seconds=600,
+                late_replies="Discard",
+                over_provision_fraction="0",
             )
             await phase(scene, "Running")
             await change(
                 scene,
                 {
-                    "round": {"deadlineSeconds": 30, "minimumFraction": "0.5", "lateReplies": "NextRound"},
+                    "round": {
+                        "deadlineSeconds": 30,
+                        "minimumFraction": "0.5",
+                        "lateReplies": "NextRound",
+                        "graceSeconds": 0,
+                        "overProvisionFraction": "0.3",
+                    },
                     "clusters": {"minimum": 2},
                 },
             )
             assert (await told("rules")).rules == pb.RoundRules(
-                quorum=2, minimum_fraction="0.5", deadline_seconds=30, late_replies="NextRound"
+                quorum=2,
+                minimum_fraction="0.5",
+                deadline_seconds=30,
+                late_replies="NextRound",
+                grace_seconds=0,
+                over_provision_fraction="0.3",
             )
             running = await phase(scene, "Running")
             assert running["summary"]["round"] == "7/20"

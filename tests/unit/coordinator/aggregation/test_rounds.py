@@ -199,6 +199,86 @@ def test_rules_of_an_open_batch_stay():
     assert machine.handle(push("b2", ("d", 1), now=50))[-1] == instructions.WakeAt(55)
 
 
+@pytest.mark.parametrize(
+    ("fraction", "quorum", "asked", "want_taken"),
+    [
+        ("0", 1, 10, 10),
+        ("0.3", 1, 13, 10),
+        ("0.3", 1, 10, 8),
+        ("1", 1, 10, 5),
+        ("1", 8, 10, 8),
+        ("1", 1, 1, 1),
+    ],
+)
+@pytest.mark.parametrize("kind", [events.Kind.TRAIN, events.Kind.EVALUATE])
+def test_the_first_so_many_are_taken(fraction, quorum, asked, want_taken, kind):
+    """A batch closes with ceil(asked / (1 + fraction)) valid replies, or as many as are needed."""
+    rules = dataclasses.replace(RULES, quorum=quorum, over_provision_fraction=Fraction(fraction))
+    machine = machine_of(13, rules)
+    machine.handle(push("b", *((f"m{n:02}", n) for n in range(1, asked + 1)), kind=kind))
+    order = list(range(asked, 0, -1))
+    for count, node in enumerate(order, start=1):
+        said = machine.handle(reply(f"m{node:02}", node))
+        closes = only(said, instructions.CloseBatch)
+        assert bool(closes) == (count == want_taken)
+        if closes:
+            break
+    taken = tuple(f"m{n:02}" for n in sorted(order[:want_taken]))
+    left = tuple(f"m{n:02}" for n in sorted(order[want_taken:]))
+    assert closes == [instructions.CloseBatch("b", taken, left)]
+    told = only(said, instructions.WithdrawMessage)
+    assert tuple(each.message_id for each in told) == left
+    late = [machine.handle(reply(f"m{n:02}", n)) for n in order[want_taken:]]
+    assert all(only(each, instructions.DiscardReply)[0].why == "Late" for each in late)
+
+
+def test_what_was_refused_is_not_taken():
+    """Errors and refused replies do not count among the first so many."""
+    machine = machine_of(3, dataclasses.replace(RULES, over_provision_fraction=Fraction(1, 2)))
+    machine.handle(push("b", ("a", 1), ("b", 2), ("c", 3)))
+    assert not only(machine.handle(reply("a", 1, BAD), reply("b", 2)), instructions.CloseBatch)
+    assert only(machine.handle(reply("c", 3)), instructions.CloseBatch)
+
+
+@pytest.mark.parametrize("kind", [events.Kind.TRAIN, events.Kind.EVALUATE, events.Kind.QUERY])
+def test_grace_begins_when_there_are_enough(kind):
+    """The others have so long from the reply that made enough; queries wait for everybody."""
+    machine = machine_of(4, dataclasses.replace(RULES, grace_seconds=20))
+    machine.handle(push("b", *((f"m{n}", n) for n in (1, 2, 3, 4)), kind=kind))
+    assert not only(machine.handle(reply("m1", 1, now=10)), instructions.WakeAt)
+    said = machine.handle(reply("m2", 2, now=30), reply("m3", 3, now=49))
+    early = kind is not events.Kind.QUERY
+    assert (instructions.WakeAt(50) in said) == early
+    said = machine.handle(events.TimePassed(50))
+    assert (instructions.CloseBatch("b", ("m1", "m2", "m3"), ("m4",)) in said) == early
+
+
+def test_no_grace_at_all_closes_with_the_reply_that_is_enough():
+    """Zero seconds: who is not among the first that are needed is late."""
+    machine = machine_of(3, dataclasses.replace(RULES, grace_seconds=0))
+    machine.handle(push("b", ("a", 1), ("b", 2), ("c", 3)), reply("c", 3))
+    assert instructions.CloseBatch("b", ("a", "c"), ("b",)) in machine.handle(reply("a", 1))
+
+
+def test_a_batch_that_is_not_judged_gives_a_grace_after_its_first_reply():
+    """Nothing is needed of it, and nothing at all would be too little."""
+    machine = machine_of(3, dataclasses.replace(RULES, quorum=1, grace_seconds=5))
+    machine.handle(push("b", ("a", 1), ("b", 2), judged=False))
+    assert not machine.handle(events.TimePassed(50))
+    machine.handle(reply("a", 1, now=60))
+    assert instructions.CloseBatch("b", ("a",), ("b",)) in machine.handle(events.TimePassed(65))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"grace_seconds": -1}, {"over_provision_fraction": Fraction(2)}],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_rules_that_no_manifest_can_express_are_refused(wrong):
+    with pytest.raises(ValueError):
+        dataclasses.replace(RULES, **wrong)
+
+
 # -- Nodes --------------------------------------------------------------------------------------
 
 
@@ -344,10 +424,20 @@ FACTS = st.one_of(
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(FACTS, max_size=40), st.sampled_from(list(events.LateReplies)), st.booleans())
-def test_every_message_has_one_outcome_and_every_reply_is_confirmed(script, late_replies, waits):
+@given(
+    st.lists(FACTS, max_size=40),
+    st.sampled_from(list(events.LateReplies)),
+    st.booleans(),
+    st.sampled_from([Fraction(0), Fraction(1, 3), Fraction(1)]),
+    st.sampled_from([None, 0, 7]),
+)
+def test_every_message_has_one_outcome_and_every_reply_is_confirmed(
+    script, late_replies, waits, over_provision, grace
+):
     """Law: whatever happens, messages and batches end once, arrivals are confirmed once."""
-    machine = machine_of(4, dataclasses.replace(RULES, quorum=1, late_replies=late_replies))
+    rules = dataclasses.replace(RULES, quorum=1, late_replies=late_replies)
+    rules = dataclasses.replace(rules, over_provision_fraction=over_provision, grace_seconds=grace)
+    machine = machine_of(4, rules)
     links = dict.fromkeys(range(1, 5), True)
     now, sent, said, replies, pushed = 1.0, [], [], 0, 0
     for what, number, detail in script:
