@@ -9,7 +9,19 @@ from __future__ import annotations
 
 import typer
 
-from coordinator.cli import apps, doctor, join, join_tokens, lab, logs, members, models, simulate, watch
+from coordinator.cli import (
+    apps,
+    doctor,
+    join,
+    join_tokens,
+    journal,
+    lab,
+    logs,
+    members,
+    models,
+    simulate,
+    watch,
+)
 
 app = typer.Typer(
     name="hanse",
@@ -21,6 +33,7 @@ app = typer.Typer(
 )
 app.command("simulate")(simulate.simulate)
 app.command("logs")(logs.show)
+app.add_typer(journal.app)
 app.add_typer(lab.app)
 app.command("watch")(watch.watch)
 app.command("models")(models.models)

@@ -83,7 +83,7 @@ async def _fetch(
             await asyncio.to_thread(_open, model["uri"], there, key, source)
         else:
             namespace = training["metadata"]["namespace"]
-            async with _reader(api, namespace, claim[0], hub_namespace) as pod:
+            async with reading_pod(api, namespace, claim[0], hub_namespace) as pod:
                 for name in (blobs.MODEL, blobs.CARD):
                     await _copy(api, namespace, pod, f"{claim[1]}/{name}", there / name)
         await asyncio.to_thread(_keep, there, where, model)
@@ -169,8 +169,10 @@ def _created(path: Path) -> BinaryIO:
 
 
 @contextlib.asynccontextmanager
-async def _reader(api: client.Client, namespace: str, claim: str, hub_namespace: str) -> AsyncIterator[str]:
-    """Run a pod that has the claim, and remove it."""
+async def reading_pod(
+    api: client.Client, namespace: str, claim: str, hub_namespace: str
+) -> AsyncIterator[str]:
+    """Run a pod that has the claim, and remove it. Yields its name. Raises: reach.Refused."""
     coordinator = await reach.absent_is_none(api.get("Deployment", COORDINATOR, hub_namespace))
     if coordinator is None:
         raise reach.Refused(
@@ -217,16 +219,22 @@ def reader(name: str, namespace: str, claim: str, image: str) -> client.Object:
                     "command": ["python3", "-c", f"import time; time.sleep({READER_SECONDS})"],
                     "resources": {
                         "requests": {"cpu": "10m", "memory": "32Mi"},
-                        "limits": {"memory": "128Mi"},
+                        "limits": {"memory": "512Mi"},
                     },
                     "securityContext": {
                         "allowPrivilegeEscalation": False,
                         "readOnlyRootFilesystem": True,
                         "capabilities": {"drop": ["ALL"]},
                     },
-                    "volumeMounts": [{"name": "models", "mountPath": MOUNT, "readOnly": True}],
+                    "volumeMounts": [
+                        {"name": "models", "mountPath": MOUNT, "readOnly": True},
+                        {"name": "scratch", "mountPath": "/tmp"},  # noqa: S108
+                    ],
                 }
             ],
-            "volumes": [{"name": "models", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}],
+            "volumes": [
+                {"name": "models", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}},
+                {"name": "scratch", "emptyDir": {"sizeLimit": "4Gi"}},
+            ],
         },
     }

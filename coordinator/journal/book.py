@@ -31,6 +31,9 @@ log = logs.get_logger(__name__)
 FORMAT = 1
 """What this version writes, and the oldest that it reads."""
 
+DROPPED = "dropped"
+"""The fact that says why the arrays of replies are not there any more."""
+
 INDEX = "journal.sqlite"
 ARRAYS = "arrays"
 
@@ -138,9 +141,12 @@ class Book:
             with self._failures():
                 self._connection.execute("delete from entries where number > ?", (last,))
             del self._found[entries_kept:]
+            self._number = last
 
     def drop_arrays(self) -> None:
         """The training is over: what replies carried is not needed any more, what happened stays."""
+        with contextlib.suppress(JournalUnusable):
+            self.fact(DROPPED, lambda: "the training is over")
         self.segments.drop(self.segments.numbers())
 
     def close(self) -> None:

@@ -98,8 +98,8 @@ class Segments:
 
     def numbers(self) -> list[int]:
         """The segments that there are, ascending."""
-        found = (_NAME.fullmatch(path.name) for path in self._directory.iterdir())
-        return sorted(int(match[1]) for match in found if match)
+        found = (number_of(path) for path in self._directory.iterdir())
+        return sorted(number for number in found if number is not None)
 
     def drop(self, numbers: Collection[int]) -> None:
         """Remove segments; whoever still reads one keeps it until then."""
@@ -110,4 +110,15 @@ class Segments:
                     self._current = None
 
     def _path(self, number: int) -> Path:
-        return self._directory / f"segment-{number:08d}"
+        return self._directory / name_of(number)
+
+
+def name_of(number: int) -> str:
+    """Return the name of a segment's file."""
+    return f"segment-{number:08d}"
+
+
+def number_of(path: Path) -> int | None:
+    """Return the number of a segment by its file; None for other files."""
+    match = _NAME.fullmatch(path.name)
+    return int(match[1]) if match else None

@@ -49,7 +49,7 @@ def invoke(*arguments: str) -> testing.Result:
     return testing.CliRunner().invoke(main.app, list(arguments))
 
 
-@pytest.mark.parametrize("command", [[], ["simulate"], ["logs"]])
+@pytest.mark.parametrize("command", [[], ["simulate"], ["logs"], ["journal", "show"], ["journal", "verify"]])
 def test_help(command: list[str]) -> None:
     """Every command has a help text with an example."""
     result = invoke(*command, "--help")

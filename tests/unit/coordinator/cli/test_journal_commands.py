@@ -1,0 +1,108 @@
+"""`hanse journal` as a person types it, over journals in directories."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+from typer import testing
+
+from coordinator.cli import main
+from coordinator.journal import book
+from tests.unit.coordinator.journal.conftest import closed, nodes, pushed, received
+
+FACTS = {"training": "cardiology/hospitals", "uid": "uid-3"}
+
+
+def invoke(*arguments: object) -> testing.Result:
+    """Run `hanse journal ...` in this process."""
+    return testing.CliRunner().invoke(main.app, ["journal", *map(str, arguments)])
+
+
+def journal(directory: Path, facts: dict[str, str] | None = None) -> Path:
+    """A journal of one round."""
+    opened = book.Book(directory, facts or FACTS)
+    batch = pushed("b1", "a")
+    for entry in (nodes(), batch, received("b1-7"), received("b1-9", 9), closed(batch)):
+        opened.append(entry)
+    opened.close()
+    return directory
+
+
+def break_it(directory: Path) -> None:
+    """One entry rots."""
+    with sqlite3.connect(directory / book.INDEX) as connection:
+        connection.execute("update entries set attachment = x'01' where number = 3")
+    connection.close()
+
+
+def test_show_tells_what_happened(tmp_path: Path) -> None:
+    """As a table, and as JSON."""
+    where = journal(tmp_path / "run" / "state" / "journal")
+    shown = invoke("show", tmp_path / "run")
+    assert shown.exit_code == 0, shown.output
+    assert shown.output.splitlines()[0] == "cardiology/hospitals  uid uid-3  format 1"
+    (line,) = [line for line in shown.output.splitlines() if "basel" in line and "Train" in line]
+    assert line.split() == ["2", "1", "Train", "basel", "Accepted", "3", *line.split()[-3:]]
+    told = json.loads(invoke("show", where, "-o", "json").output)
+    assert told["facts"]["uid"] == "uid-3"
+    assert [one["what"] for one in told["happened"]] == ["Nodes", "Batch"]
+
+
+def test_verify_tells_whole_from_damaged(tmp_path: Path) -> None:
+    """By a sentence for each damage, and the exit code."""
+    where = journal(tmp_path)
+    whole = invoke("verify", where)
+    assert (whole.exit_code, whole.output) == (0, "5 entries are as they were written, 0 B of arrays\n")
+    break_it(where)
+    broken = invoke("verify", where)
+    assert broken.exit_code == 1
+    assert broken.output == (
+        "Entry 3 is not what was written, its checksum differs. An aggregator cuts the journal back to 2 "
+        "entries, forgets 3, and goes on in round 1.\n"
+    )
+    told = invoke("verify", where, "-o", "json")
+    assert told.exit_code == 1
+    assert [damage["entry"] for damage in json.loads(told.output)["damages"]] == [3]
+
+
+@pytest.mark.parametrize("name", ["cardiology/hospitals", "hospitals", "uid-3", ""])
+def test_a_training_is_found_by_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below hanse-runs/ or a --keep directory; the latest of several."""
+    monkeypatch.chdir(tmp_path)
+    other = journal(tmp_path / "hanse-runs" / "a" / "journal", FACTS | {"training": "x/y", "uid": "uid-0"})
+    older = journal(tmp_path / "hanse-runs" / "b" / "journal")
+    for path in (other, older):
+        os.utime(path, (1, 1))
+    latest = journal(tmp_path / "hanse-runs" / "c" / "journal")
+    words = [name] if name else []
+    for keep in ([], ["--keep", "hanse-runs"]):
+        told = invoke("show", *words, *keep, "-o", "json")
+        assert told.exit_code == 0, told.output
+        assert (tmp_path / json.loads(told.output)["directory"]) == latest
+
+
+def test_what_cannot_be_found_or_read_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what to do."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        journal(tmp_path / "both" / name)
+    (tmp_path / "none").mkdir()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / book.INDEX).write_bytes(b"no database at all" * 1000)
+    for arguments, want in (
+        (("show", "both"), "2 journals, name one"),
+        (("show", "none"), "no journal there"),
+        (("verify", "bad"), "not a database"),
+        (("show",), "no journal below hanse-runs"),
+        (("show", "nosuch"), "no training of this name has a journal"),
+        (("show", "x", "--keep", "nosuch"), "no such directory"),
+    ):
+        result = invoke(*arguments)
+        assert result.exit_code == 2
+        assert want in result.output

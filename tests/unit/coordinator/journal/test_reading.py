@@ -1,0 +1,272 @@
+"""Reading a journal changes nothing of it, and finds what was written and what was damaged."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from coordinator.journal import book, entries, reading, story
+from tests.unit.coordinator.journal.conftest import BASEL, ZURICH, closed, nodes, outcomes, pushed, received
+from tests.unit.coordinator.journal.test_book import FACTS, with_array
+
+
+def damages(directory: Path) -> list[story.Damage]:
+    """What `verify` finds."""
+    return story.damages(reading.read(directory), reading.why_not_found)
+
+
+def played(directory: Path) -> list[entries.Any]:
+    """A journal of two rounds; the second is not over."""
+    opened = book.Book(directory, FACTS)
+    first, second = pushed("b1", "a"), pushed("b2", "c", number=2)
+    refused = received("b1-9", BASEL.node).model_copy(
+        update={"verdict": entries.RefusedReply(reason="NotFinite", message="NaN in layer 1")}
+    )
+    written = [
+        nodes(),
+        first,
+        with_array(opened, "b1-7", b"g" * 100_000),
+        refused,
+        closed(first),
+        entries.Resumed(at_unix=0.0),
+        second,
+        received("b2-7"),
+    ]
+    for entry in written:
+        opened.append(entry)
+    opened.close()
+    return written
+
+
+def state_of(directory: Path) -> dict[str, tuple[int, bytes]]:
+    """All files, with times and bytes."""
+    return {
+        str(path.relative_to(directory)): (
+            path.stat().st_mtime_ns,
+            path.read_bytes() if path.is_file() else b"",
+        )
+        for path in sorted(directory.rglob("*"))
+    }
+
+
+def change(directory: Path, statement: str) -> None:
+    """Damage the index."""
+    with sqlite3.connect(directory / book.INDEX) as connection:
+        connection.execute(statement)
+    connection.close()
+
+
+def test_what_happened_is_told_round_by_round(tmp_path: Path) -> None:
+    """Batches with what became of each message; a restart where it was."""
+    played(tmp_path)
+    told = story.tell(reading.read(tmp_path))
+    assert [(one["entry"], one["what"]) for one in told] == [
+        (1, "Nodes"),
+        (2, "Batch"),
+        (6, "Restart"),
+        (7, "Batch"),
+    ]
+    first, second = told[1]["messages"], told[3]["messages"]
+    assert [(m["cluster"], m["outcome"], m["verdict"], m["examples"]) for m in first] == [
+        ("zurich", "Given", "Accepted", 3),
+        ("basel", "Given", "Refused", None),
+    ]
+    assert first[0]["bytes"] > 100_000
+    assert first[1]["detail"] == "NotFinite: NaN in layer 1"
+    assert [(m["cluster"], m["outcome"]) for m in second] == [("zurich", "Came"), ("basel", "Waiting")]
+    assert told[3]["round"] == 2
+
+
+def test_late_replies_and_errors_are_told(tmp_path: Path) -> None:
+    """One that came after its batch, one that stands in for another message, none at all."""
+    opened = book.Book(tmp_path, FACTS)
+    first, second = pushed("b1", "a"), pushed("b2", "c", BASEL.node, ZURICH.node, number=2)
+    mine = entries.Outcome(message_id="b1-7", reply="b1-7")
+    stands_in = entries.Outcome(message_id="b2-9", reply="b1-9")
+    none = entries.Outcome(message_id="b2-7", code=1, reason="the deadline passed")
+    for entry in (
+        nodes(),
+        first,
+        received("b1-7"),
+        entries.Closed(batch_id="b1", outcomes=(mine,)),
+        second,
+        received("b1-9", BASEL.node),
+        entries.Closed(batch_id="b2", outcomes=(stands_in, none)),
+    ):
+        opened.append(entry)
+    opened.close()
+    _, one, two = story.tell(reading.read(tmp_path))
+    assert [(m["outcome"], m["late"]) for m in one["messages"]] == [("Given", False), ("Missing", True)]
+    assert [(m["outcome"], m["detail"]) for m in two["messages"]] == [
+        ("Given", "the late reply to b1-9 stands in"),
+        ("Error", "the deadline passed"),
+    ]
+
+
+def test_reading_changes_nothing(tmp_path: Path) -> None:
+    """Neither a closed journal nor one that an aggregator has open: no file, no byte, no time."""
+    played(tmp_path)
+    for opened in (None, book.Book(tmp_path, FACTS)):
+        if opened is not None:
+            opened.append(nodes())
+            opened.commit()
+        before = state_of(tmp_path)
+        found = reading.read(tmp_path)
+        assert len(found.lines) == (8 if opened is None else 9)
+        assert damages(tmp_path) == []
+        assert state_of(tmp_path) == before
+        if opened is not None:
+            opened.close()
+
+
+def test_what_is_read_while_it_is_written_is_a_beginning_of_it(tmp_path: Path) -> None:
+    """Also while SQLite moves its log into the index, again and again."""
+    opened = book.Book(tmp_path, FACTS)
+    opened._connection.execute("pragma wal_autocheckpoint = 10")
+    stop, written = threading.Event(), 0
+
+    def write() -> None:
+        nonlocal written
+        while not stop.is_set() and written < 5000:
+            opened.append(received(f"m{written}"), bytes(20_000))
+            opened.commit()
+            written += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen = 0
+    try:
+        while seen < 10:
+            before = written
+            try:
+                found = reading.read(tmp_path)
+            except reading.JournalUnreadable:  # written to faster than it can be read; try again
+                continue
+            assert not found.broken
+            assert len(found.lines) >= before
+            assert [line.number for line in found.lines] == list(range(1, len(found.lines) + 1))
+            assert all(line.whole and line.known for line in found.lines)
+            seen += 1
+    finally:
+        stop.set()
+        writer.join()
+        opened.close()
+
+
+def test_a_whole_journal_has_no_damage(tmp_path: Path) -> None:
+    """Whether it is over or not."""
+    played(tmp_path)
+    assert damages(tmp_path) == []
+    opened = book.Book(tmp_path, FACTS)
+    opened.drop_arrays()
+    opened.close()
+    assert damages(tmp_path) == []
+    assert reading.read(tmp_path).facts[book.DROPPED] == "the training is over"
+
+
+@pytest.mark.parametrize(
+    ("statement", "want", "resume"),
+    [
+        ("update entries set line = replace(line, 'Train', 'Other') where number = 7",
+         "entry 7 is not what was written", "back to 6 entries, forgets 2, and goes on in round"),
+        ("update entries set attachment = x'00' where number = 1",
+         "entry 1 is not what was written", "back to 0 entries, forgets 8, and begins anew"),
+        ("delete from entries where number in (4, 5)", "entries 4 to 5 are missing", "would not notice"),
+        ("delete from entries where number = 3", "entry 3 is missing", "would not notice"),
+        ("update facts set value = '2' where name = 'format'", "its format is 2, this version reads 1",
+         "does not touch it"),
+    ],
+)  # fmt: skip
+def test_damage_in_the_index_is_named(tmp_path: Path, statement: str, want: str, resume: str) -> None:
+    """With what it means for an aggregator that is started again."""
+    played(tmp_path)
+    change(tmp_path, statement)
+    (found,) = damages(tmp_path)
+    assert want in found.what
+    assert resume in found.resume
+
+
+def test_what_verify_says_of_a_resume_is_what_happens(tmp_path: Path) -> None:
+    """The entries that it says count are those that the next aggregator finds."""
+    written = played(tmp_path)
+    (segment,) = (tmp_path / book.ARRAYS).iterdir()
+    content = bytearray(segment.read_bytes())
+    content[50_000] ^= 1
+    segment.write_bytes(content)
+    (found,) = damages(tmp_path)
+    assert "the reply to b1-7 is damaged, segment-00000001 holds other bytes than were received" in found.what
+    assert found.resume.startswith("An aggregator cuts the journal back to 2 entries")
+    opened = book.Book(tmp_path, FACTS)
+    opened.close()
+    assert [entry for entry, _ in opened.found] == written[:2]
+
+
+def test_a_torn_file_of_arrays_is_named(tmp_path: Path) -> None:
+    """It ends too early."""
+    played(tmp_path)
+    (segment,) = (tmp_path / book.ARRAYS).iterdir()
+    segment.write_bytes(segment.read_bytes()[:-1])
+    (found,) = damages(tmp_path)
+    assert "segment-00000001 ends 1 bytes too early" in found.what
+
+
+def test_arrays_that_were_dropped_for_want_of_room_are_named(tmp_path: Path) -> None:
+    """The training cannot go on from it."""
+    played(tmp_path)
+    (segment,) = (tmp_path / book.ARRAYS).iterdir()
+    segment.unlink()
+    (found,) = damages(tmp_path)
+    assert "1 of 1 files with arrays are not there" in found.what
+    assert "begin anew" in found.resume
+
+
+def test_entries_that_a_later_version_wrote_are_named(tmp_path: Path) -> None:
+    """Show goes on behind them; what stands before a snapshot may be gone."""
+    played(tmp_path)
+    line = '{"entry":"Snapshot","round":1}'
+    change(
+        tmp_path,
+        f"insert into entries values (9, '{line}', x'', {entries.checksum(line, b'')})",
+    )
+    change(tmp_path, "delete from entries where number between 2 and 6")
+    (found,) = damages(tmp_path)
+    assert "entry 9 (Snapshot) is of no kind that this version knows" in found.what
+    assert [one["what"] for one in story.tell(reading.read(tmp_path))] == ["Nodes", "Batch", "Snapshot"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no database at all" * 1000])
+def test_what_is_no_journal_is_said(tmp_path: Path, content: bytes | None) -> None:
+    """By one sentence."""
+    if content is not None:
+        (tmp_path / book.INDEX).write_bytes(content)
+    want = {None: "there is no journal", b"": "no such table"}.get(content, "not a database")
+    with pytest.raises(reading.JournalUnreadable, match=want):
+        reading.read(tmp_path)
+
+
+def test_after_a_cut_numbers_go_on(tmp_path: Path) -> None:
+    """So that a gap is always damage."""
+    opened = book.Book(tmp_path, FACTS)
+    for index in range(4):
+        opened.append(pushed(f"b{index}", "a"))
+    opened.close()
+    later = book.Book(tmp_path, FACTS)
+    later.cut(1)
+    later.append(nodes())
+    later.close()
+    assert [line.number for line in reading.read(tmp_path).lines] == [1, 2]
+
+
+def test_outcomes_that_were_fetched_one_by_one_are_told(tmp_path: Path) -> None:
+    """An app that polls."""
+    opened = book.Book(tmp_path, FACTS)
+    batch = pushed("b1", "a", waits=False)
+    fetched = outcomes(batch)[:1]
+    for entry in (nodes(), batch, received("b1-7"), entries.Pulled(outcomes=fetched, main=True)):
+        opened.append(entry)
+    opened.close()
+    (message, other) = story.tell(reading.read(tmp_path))[1]["messages"]
+    assert (message["outcome"], other["outcome"]) == ("Given", "Waiting")
