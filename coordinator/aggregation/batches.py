@@ -306,6 +306,27 @@ class Batches(ledger.Ledger):
         if waiting is not None:
             self._judge(waiting.batch)
 
+    def _remember_late(self, late: tuple[events.Late, ...]) -> None:
+        """Take over from an earlier process what its rounds did not wait for."""
+        for one in late:
+            batch = records.BatchRecord(
+                f"of {one.message_id}", events.Kind.TRAIN, True, False, self._rules, one.round, None, None
+            )
+            batch.state = transitions.Batch.CLOSED
+            state = transitions.Message.LATE if one.came else transitions.Message.MISSING
+            message = records.MessageRecord(one.message_id, one.node, self._numbers, batch, None, state)
+            message.examples = one.examples
+            self._numbers += 1
+            self._messages[one.message_id] = message
+            if not one.came:
+                continue
+            node = self._node(one.node)
+            if node.removed or self._rules.late_replies is not events.LateReplies.NEXT_ROUND:
+                self._do(instructions.DropKeptReply(one.message_id, one.node))
+            else:
+                node.kept.append(message)
+                node.newest_counted = message.number
+
     def _stand_in(self, message: records.MessageRecord, kept: records.MessageRecord) -> None:
         """Settle an open message by the late reply to an earlier one."""
         self._settle(message, MessageFact.STOOD_IN, instructions.Reply(kept.message_id, kept.examples), "")

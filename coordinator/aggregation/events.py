@@ -183,16 +183,32 @@ class NodeRemoved:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Late:
+    """A Train message of an earlier round whose batch was closed without the reply of its node.
+
+    came: the reply has come since, was accepted, and waits to stand in; False: it may still come.
+    """
+
+    message_id: str
+    node: int
+    round: int
+    came: bool
+    examples: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Resumed:
     """An aggregator was started anew in the middle of the training; told before the app's first live call.
 
     members: the nodes that the app was last told of; each counts as one whose link was cut a moment ago.
     round: the number of the last round that was begun.
+    late: what earlier rounds did not wait for, in the order pushed.
     """
 
     members: tuple[Member, ...]
     round: int
     now: float
+    late: tuple[Late, ...] = ()
 
 
 # -- What the app does --------------------------------------------------------------------------

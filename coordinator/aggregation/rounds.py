@@ -121,8 +121,9 @@ class RoundMachine(batches.Batches):
                 self._remove(self._node(node), NodeFact.BARRED, reason, message)
             case events.RosterChanged(members):
                 self._roster_changed(members)
-            case events.Resumed(members, number):
+            case events.Resumed(members, number, late=late):
                 self._resumed(members, number)
+                self._remember_late(late)
             case events.BatchTimedOut(batch_id):
                 self._batch_timed_out(batch_id)
             case events.RulesChanged(rules):

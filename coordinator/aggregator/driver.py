@@ -79,6 +79,15 @@ class ReceivedReply:
 
 
 @dataclasses.dataclass(frozen=True)
+class Late:
+    """A message that a round before a restart did not wait for. reply: what came since; None: it may come."""
+
+    push: Push
+    round: int
+    reply: ReceivedReply | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Fetched:
     """What the app is given for one message, and how the journal says so."""
 
@@ -251,15 +260,31 @@ class Driver:
 
         self._call(on_loop)
 
-    def resume(self, members: Sequence[events.Member], round_number: int) -> None:
+    def resume(self, members: Sequence[events.Member], round_number: int, late: Sequence[Late] = ()) -> None:
         """Go on after a restart: the app has had every answer that there was. `admit` follows.
 
+        late: what earlier rounds did not wait for, in the order pushed.
         If it does not, since threads of the app do not come again, clients are let in all the same.
         """
 
         def on_loop() -> None:
             self._loop.call_later(ADMIT_SECONDS, self.admits.set)
-            self.handle(events.Resumed(tuple(members), round_number, self._clock()))
+            for one in late:
+                if one.reply is None:
+                    self._missed[one.push.node] = one.push
+                else:
+                    self._kept[one.push.message_id] = one.reply
+            known = tuple(
+                events.Late(
+                    one.push.message_id,
+                    one.push.node,
+                    one.round,
+                    one.reply is not None,
+                    getattr(one.reply.verdict, "examples", None) if one.reply is not None else None,
+                )
+                for one in late
+            )
+            self.handle(events.Resumed(tuple(members), round_number, self._clock(), known))
 
         self._call(on_loop)
 
@@ -338,7 +363,8 @@ class Driver:
                 self._kept[message_id] = self._arrived.pop((message_id, node))
                 self._write(self._kept[message_id])
             case instructions.DropKeptReply(message_id, _):
-                self._kept.pop(message_id, None)
+                if self._kept.pop(message_id, None) is not None:
+                    self._book.append(entries.Dropped(message_id=message_id))
             case instructions.DiscardReply(message_id, node, why):
                 self._arrived.pop((message_id, node), None)
                 log.info("reply discarded", message_id=message_id, node_id=node, reason=why)

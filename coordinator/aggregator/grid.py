@@ -149,6 +149,7 @@ class HanseGrid(Grid):
             received = [
                 self._recorded(outcome, phase.messages[outcome.message_id]) for outcome in batch.outcomes
             ]
+            self._history.passed(phase.messages)
             self._keep_in_file(phase.carried.values())
             self._progress.replayed(phase.number, phase.kind, self._history.examples(batch))
         else:

@@ -19,7 +19,7 @@ from flwr.app import Array, Message
 from coordinator.aggregation import events
 from coordinator.aggregator import driver as driver_module
 from coordinator.journal import book as journal
-from coordinator.journal import entries, replay
+from coordinator.journal import entries, late, replay
 from federation.api import reasons
 from federation.flower import arrays as flower_arrays
 from federation.flower import messages as flower_messages
@@ -53,6 +53,8 @@ class History:
         self._attachments = {
             entry.message_id: attachment for entry, attachment in found if isinstance(entry, entries.Received)
         }
+        self._late = _late_in(found)
+        self._late_pushes: dict[str, driver_module.Push] = {}
         self.resumes = not self._replay.empty
         """Whether an earlier process had begun."""
         self._prefix = book.fact("prefix", lambda: secrets.token_hex(4))
@@ -114,6 +116,11 @@ class History:
             batch_id=batch_id, kind=kind, round=number, waits=waits, main=main, messages=messages
         )
         return replay.Batch(pushed, new=True)
+
+    def passed(self, pushes: Mapping[str, driver_module.Push]) -> None:
+        """A batch was answered as before: remember what its clients were asked if they may still answer."""
+        with self._lock:
+            self._late_pushes.update((key, push) for key, push in pushes.items() if key in self._late)
 
     def push(self, batch: replay.Batch, push: Push) -> None:
         """Have a batch carried out that is not over: now, or when the app has come to where it was."""
@@ -197,6 +204,7 @@ class History:
                 )
             log.warning("app diverged", detail=str(error))
             self._book.cut(error.position)
+            self._late = _late_in(self._book.found)
             self._rename()
             known, number = self._replay.known_nodes, self._replay.round
             self._replay = replay.Replay(())
@@ -215,11 +223,24 @@ class History:
         log.info("resumed", calls=self._replay.calls, round=self._replay.round)
         members = [events.Member(node.node, node.cluster) for node in self._replay.known_nodes]
         self._book.append(entries.Resumed(at_unix=time.time()))
-        self._driver.resume(members, self._replay.round)
+        self._driver.resume(members, self._replay.round, self._late_messages())
+        self._late_pushes.clear()
         for push in self._open:
             push()
         self._open.clear()
         failpoints.reach("aggregator.resumed")
+
+    def _late_messages(self) -> list[driver_module.Late]:
+        known = ((self._late_pushes.get(key), one) for key, one in self._late.items())
+        return [
+            driver_module.Late(
+                push,
+                one.round,
+                None if one.reply is None else self.received(one.reply, push.outgoing.header)[1],
+            )
+            for push, one in known
+            if push is not None
+        ]
 
     def _admit(self) -> None:
         """Let clients speak once every open batch is known again."""
@@ -278,6 +299,10 @@ _Answer = TypeVar("_Answer")
 
 Push = Callable[[Collection[str], Mapping[str, entries.Received]], object]
 """Hands the messages with these ids to the driver, with the replies that came before a restart."""
+
+
+def _late_in(found: Iterable[tuple[entries.Any, bytes]]) -> dict[str, late.Late]:
+    return {one.message_id: one for one in late.waiting(entry for entry, _ in found)}
 
 
 def fingerprint(header: pb.MessageHeader) -> str:

@@ -131,6 +131,13 @@ class Pulled(Entry):
     main: bool
 
 
+class Dropped(Entry):
+    """A late reply that was kept for the next round will not be used: its cluster takes part no longer."""
+
+    entry: Literal["Dropped"] = "Dropped"
+    message_id: str
+
+
 class Resumed(Entry):
     """An aggregator was started anew and has answered every call that stands above."""
 
@@ -139,7 +146,8 @@ class Resumed(Entry):
 
 
 Any = Annotated[
-    NodesGiven | Pushed | Received | Closed | Pulled | Resumed, pydantic.Field(discriminator="entry")
+    NodesGiven | Pushed | Received | Closed | Pulled | Dropped | Resumed,
+    pydantic.Field(discriminator="entry"),
 ]
 
 Received.model_rebuild()

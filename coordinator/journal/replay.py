@@ -111,7 +111,7 @@ class Replay:
                 self._closed[entry.batch_id] = entry.outcomes
             case entries.Received():
                 self._received.setdefault(entry.message_id, entry)
-            case entries.Resumed():
+            case entries.Dropped() | entries.Resumed():
                 pass
 
     def remember(self, nodes: tuple[entries.Node, ...], number: int) -> None:

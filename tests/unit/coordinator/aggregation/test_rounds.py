@@ -279,6 +279,61 @@ def test_rules_that_no_manifest_can_express_are_refused(wrong):
         dataclasses.replace(RULES, **wrong)
 
 
+# -- After a restart ----------------------------------------------------------------------------
+
+
+def resumed_with(*late, rules=RULES):
+    """Return a machine that goes on in round 2, with what it says to that."""
+    machine = rounds.RoundMachine("demo/hospitals", rules, 0)
+    members = tuple(events.Member(node, f"edge-{node:02}") for node in (1, 2, 3))
+    said = machine.handle(
+        events.RosterChanged(members, 0),
+        events.Resumed(members, 2, 0, late),
+        *(events.NodeConnected(node, 0) for node in (1, 2, 3)),
+    )
+    return machine, said
+
+
+CAME = events.Late("m1", 3, 1, came=True, examples=7)
+NEXT_ROUND = dataclasses.replace(RULES, late_replies=events.LateReplies.NEXT_ROUND)
+
+
+def test_a_kept_late_reply_counts_after_a_restart():
+    """It stands in for the next message to its cluster, once."""
+    machine, _ = resumed_with(CAME, rules=NEXT_ROUND)
+    said = machine.handle(push("b", ("a", 1), ("c", 3)))
+    assert instructions.SettleMessage("c", instructions.Reply("m1", 7)) in said
+    assert [each.message_id for each in only(said, instructions.SendMessage)] == ["a"]
+    machine.handle(reply("a", 1))
+    said = machine.handle(push("b2", ("d", 1), ("f", 3)))
+    assert [each.message_id for each in only(said, instructions.SendMessage)] == ["d", "f"]
+    assert only(machine.handle(reply("m1", 3)), instructions.DiscardReply)[0].why == "Duplicate"
+
+
+def test_a_late_reply_that_comes_after_a_restart_counts():
+    """Its message is known, and the round it belongs to."""
+    machine, _ = resumed_with(dataclasses.replace(CAME, came=False), rules=NEXT_ROUND)
+    said = machine.handle(reply("m1", 3))
+    assert instructions.KeepReply("m1", 3) in said
+    said = machine.handle(push("b", ("a", 1), ("c", 3)))
+    assert instructions.SettleMessage("c", instructions.Reply("m1", 10)) in said
+
+
+def test_a_kept_late_reply_is_dropped_if_such_do_not_count_any_more():
+    """The manifest may have changed meanwhile."""
+    _, said = resumed_with(CAME)
+    assert instructions.DropKeptReply("m1", 3) in said
+    machine, _ = resumed_with(dataclasses.replace(CAME, came=False))
+    assert only(machine.handle(reply("m1", 3)), instructions.DiscardReply)[0].why == "Late"
+
+
+def test_a_kept_late_reply_of_a_cluster_that_has_left_is_dropped():
+    """Who is removed counts no more, before a restart or after."""
+    machine, _ = resumed_with(CAME, rules=NEXT_ROUND)
+    said = machine.handle(events.NodeRemoved(3, "ClusterLeft", "left", 1))
+    assert instructions.DropKeptReply("m1", 3) in said
+
+
 # -- Nodes --------------------------------------------------------------------------------------
 
 
