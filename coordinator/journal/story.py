@@ -84,13 +84,18 @@ def tell(journal: reading.Journal) -> list[dict[str, Any]]:
             case entries.Pulled() as pulled:
                 for outcome in pulled.outcomes:
                     _settle(messages, outcome)
+            case entries.Dropped(message_id=message_id):
+                if (message := messages.get(message_id)) is not None:
+                    message["detail"] = (
+                        "the late reply was dropped: its cluster had left, or late ones count no more"
+                    )
             case entries.Resumed() as resumed:
                 at = dt.datetime.fromtimestamp(resumed.at_unix, dt.UTC).isoformat(timespec="seconds")
                 happened.append(_happened(line, "Restart", at=at))
     return happened
 
 
-_KINDS = frozenset({"NodesGiven", "Pushed", "Received", "Closed", "Pulled", "Resumed"})
+_KINDS = frozenset({"NodesGiven", "Pushed", "Received", "Closed", "Pulled", "Dropped", "Resumed"})
 """What is told here; of other kinds an entry is only named."""
 
 
