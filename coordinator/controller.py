@@ -372,8 +372,9 @@ class Controller:
         """Return the picture of an aggregator that died and may be started again: that is no end yet."""
         number = aggregator.progress.round
         if process.exit is None:
-            silent = process.restarts.count and not self._aggregators.heard(training.uid)
-            return dataclasses.replace(aggregator, recovering=restarts.RESUMING if silent else None)
+            again = process.held or (restarts.RESUMING if process.restarts.count else None)
+            heard = self._aggregators.heard(training.uid)
+            return dataclasses.replace(aggregator, recovering=None if heard else again)
         if aggregator.exit is None or aggregator.progress.finished or process.winding_down or not process.ran:
             return aggregator
         done = process.restarts.in_round(number)

@@ -67,6 +67,8 @@ class Process:
     ended_at: float = 0.0
     waiting: snapshot.Problem | None = None
     restarts: restarts.Restarts = dataclasses.field(default_factory=restarts.Restarts)
+    held: snapshot.Problem | None = None
+    """Why it could not begin when it was started last."""
     ran: bool = False
     winding_down: asyncio.Task[None] | None = None
     suspended: bool = False
@@ -148,7 +150,10 @@ class Workloads:
         Raises: StoreError; it is tried again.
         """
         died, process.exit = process.exit, None
-        before, process.restarts = process.restarts, process.restarts.another(round_number)
+        before = process.restarts
+        process.held = None if died is None else died.not_now
+        if process.held is None:
+            process.restarts = process.restarts.another(round_number)
         try:
             await self._runtime.stop(workload_name(process.uid), 0.0)  # what is left of it
             self._sessions.expect_again(training.uid)
@@ -272,7 +277,8 @@ def exit_of(event: runtimes.Exited) -> snapshot.Exit:
     """Return how an aggregator ended, as the planner knows it."""
     how = f"signal {event.signal}" if event.signal else f"exit status {event.exit_code}"
     finished = last_words.read(event.last_words) if event.last_words else None
-    return snapshot.Exit(event.message or how, event.log_tail, event.reason, finished)
+    not_now = None if finished is not None else restarts.not_now(event.exit_code)
+    return snapshot.Exit(event.message or how, event.log_tail, event.reason, finished, not_now)
 
 
 def _is_the_end(exit_: snapshot.Exit) -> bool:

@@ -36,7 +36,8 @@ from coordinator.aggregator import driver as driver_module
 from coordinator.aggregator import progress as progress_module
 from coordinator.clients import blobs, last_words
 from coordinator.journal import book as journal
-from coordinator.planning import snapshot
+from coordinator.journal import holding, room
+from coordinator.planning import restarts, snapshot
 from federation.api import reasons, training
 from federation.apps import bundle
 from federation.apps import config as app_config
@@ -91,10 +92,12 @@ class Aggregator:
         try:
             self._book = self._open_journal()
             self._history = history.History(self._book, restarts_round=restarts_round)
-        except (journal.JournalUnusable, OSError) as error:
+        except (journal.JournalUnusable, holding.Held, OSError) as error:
             # What is there may be the training's only memory: the hub tries again, and says what is wrong.
             log.error("journal not opened", error=str(error))
-            return 1
+            if isinstance(error, journal.NoRoom) or room.is_full(error):
+                return restarts.NO_ROOM
+            return restarts.HELD if isinstance(error, holding.Held) else 1
         self._progress.resumed(self._history.round)
         self._service = service.Service(config, self._spec, self._progress, self._book)
         self._watcher = watcher.Watcher(self._progress, self._service.changed)
@@ -123,7 +126,7 @@ class Aggregator:
             return journal.Book(directory, facts)
         except journal.JournalObsolete as error:
             log.warning("journal not used, the training begins anew", detail=str(error))
-            shutil.rmtree(directory)
+            holding.empty(directory)
             return journal.Book(directory, facts)
 
     def _leave_word(self, finished: pb.TrainingFinished) -> None:

@@ -12,17 +12,23 @@ When bytes are made to outlive the machine's power (fsync), and why there and no
 
 Everything between these two is written without waiting. A process that is killed loses nothing that it wrote,
 synced or not. What stands in an entry is not known here.
+
+A disk without room is waited for: what was appended stays in memory, and nobody is told that it is durable
+(`wait_for_room`). A disk that fails is not: of pages whose sync failed nothing is known, so the journal is
+not written any more.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
-from coordinator.journal import entries, segments
+from coordinator.journal import entries, holding, room, segments
 from federation.telemetry import logs
 from federation.wire import digests
 
@@ -51,6 +57,10 @@ class JournalUnusable(Exception):
     """The journal cannot be read or written now, and what it holds stays; the message is for status."""
 
 
+class NoRoom(JournalUnusable):
+    """The disk has no room now; what was to be written is still there to be."""
+
+
 class JournalObsolete(JournalUnusable):
     """What is there is of no use to this training, now or later: another may be begun in its place."""
 
@@ -63,9 +73,14 @@ class Book:
 
         facts: what it is a journal of, such as the training's uid; one of anything else is of no use.
         Raises: JournalObsolete if it is of something else, or no training can be gone on with from it;
-            JournalUnusable if it is of a newer format, or the disk does not give or take it; OSError.
+            holding.Held if another process writes it; NoRoom; JournalUnusable if it is of a newer format, or
+            the disk does not give or take it; OSError.
         """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._held = holding.hold(directory)
+        self.room = room.Room(directory)
+        self._patient = False
+        self._given_up = threading.Event()
         self._file = directory / INDEX
         self.segments = segments.Segments(directory / ARRAYS)
         # Who appends never waits for the disk: the file has a lock of its own, taken before the other.
@@ -79,8 +94,12 @@ class Book:
         self._broken: Exception | None = None
         self.was_cut = False
         """Whether entries were found that are not what was written; they and all after them are gone."""
-        self._connection = self._open(facts | {"format": str(FORMAT)})
-        self._found = self._read()
+        try:
+            self._connection = self._open(facts | {"format": str(FORMAT)})
+            self._found = self._read()
+        except BaseException:
+            os.close(self._held)
+            raise
         self._number = self._found[-1][0] if self._found else 0
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
@@ -90,13 +109,26 @@ class Book:
         """The entries that earlier processes wrote, in order, with their attachments."""
         return [(entry, attachment) for _, entry, attachment in self._found]
 
+    def wait_for_room(self, told: Callable[[str], object]) -> None:
+        """From now on, who writes waits for room where there is none, until `give_up`.
+
+        told: called with a sentence when there is no room, with an empty one when there is some again; from
+            any thread, and with locks held.
+        """
+        self._patient = True
+        self.room.listen(told)
+
+    def give_up(self) -> None:
+        """The training is over: nobody waits for room any more."""
+        self._given_up.set()
+
     def append(self, entry: entries.Any, attachment: bytes = b"") -> None:
         """Write an entry, some time before whatever is made durable next."""
         with self._lock:
             self._unwritten.append((entry, attachment))
 
     def when_durable(self, call: Callable[[], object]) -> None:
-        """Call when all that was appended until now is durable; never, if it fails.
+        """Call when all that was appended until now is durable; never, if the disk fails.
 
         At once if it is; otherwise on the journal's thread.
         """
@@ -115,27 +147,37 @@ class Book:
 
         Raises: JournalUnusable, also if an earlier write has failed: nothing follows from what is not there.
         """
-        with self._file_lock:
-            self._flush()
+        self._write(self._flush)
 
     def fact(self, name: str, make: Callable[[], str]) -> str:
         """Return a value that was written once, or make and write it. Raises: JournalUnusable."""
-        with self._file_lock, self._failures():
-            self._connection.execute(
-                "insert into facts (name, value) values (?, ?) on conflict do nothing", (name, make())
-            )
-            (value,) = self._connection.execute("select value from facts where name = ?", (name,)).fetchone()
-            return str(value)
+
+        def work() -> str:
+            with self._failures():
+                self._connection.execute(
+                    "insert into facts (name, value) values (?, ?) on conflict do nothing", (name, make())
+                )
+                (value,) = self._connection.execute(
+                    "select value from facts where name = ?", (name,)
+                ).fetchone()
+                return str(value)
+
+        return self._write(work)
 
     def replace_fact(self, name: str, value: str) -> str:
         """Write such a value anew, and return it. Raises: JournalUnusable."""
-        with self._file_lock, self._failures():
-            self._connection.execute("update facts set value = ? where name = ?", (value, name))
-        return value
+
+        def work() -> str:
+            with self._failures():
+                self._connection.execute("update facts set value = ? where name = ?", (value, name))
+            return value
+
+        return self._write(work)
 
     def cut(self, entries_kept: int) -> None:
         """Forget every entry that was found after the first so many. Raises: JournalUnusable."""
-        with self._file_lock:
+
+        def work() -> None:
             self._flush()
             last = self._found[entries_kept - 1][0] if entries_kept else 0
             with self._failures():
@@ -143,11 +185,14 @@ class Book:
             del self._found[entries_kept:]
             self._number = last
 
+        self._write(work)
+
     def drop_arrays(self) -> None:
         """The training is over: what replies carried is not needed any more, what happened stays."""
+        self.segments.drop(self.segments.numbers())
+        self.give_up()
         with contextlib.suppress(JournalUnusable):
             self.fact(DROPPED, lambda: "the training is over")
-        self.segments.drop(self.segments.numbers())
 
     def close(self) -> None:
         """Write what is left, if that is possible, and close the file; nobody is called any more."""
@@ -163,6 +208,7 @@ class Book:
             self._connection.close()
         self._wake.set()
         self._thread.join()
+        os.close(self._held)
 
     # -- the file --------------------------------------------------------------------------------
 
@@ -177,7 +223,7 @@ class Book:
             )
             written = dict(connection.execute("select name, value from facts"))
         except sqlite3.OperationalError as error:  # no room, no right, another process
-            raise JournalUnusable(f"{self._file}: {error}") from error
+            raise self._unusable(error) from error
         except sqlite3.DatabaseError as error:
             raise JournalObsolete(f"{self._file}: {error}") from error
         for name, value in facts.items():
@@ -212,7 +258,7 @@ class Book:
             try:
                 self._connection.execute("delete from entries where number > ?", (last,))
             except sqlite3.OperationalError as error:
-                raise JournalUnusable(f"{self._file}: {error}") from error
+                raise self._unusable(error) from error
             except sqlite3.DatabaseError as error:
                 raise JournalObsolete(f"{self._file} is damaged beyond entry {last}: {error}") from error
         return good
@@ -243,8 +289,18 @@ class Book:
                 return f"the reply to {entry.message_id} is not what was received"
         return ""
 
+    def _write(self, work: Callable[[], _Result]) -> _Result:
+        """Do what writes to the file, again and again while there is no room and somebody waits for it."""
+        while True:
+            try:
+                with self._file_lock:
+                    return work()
+            except NoRoom:
+                if not self._patient or self._given_up.wait(room.RETRY_SECONDS):
+                    raise
+
     def _flush(self) -> None:
-        """Write and sync what was appended. With the file's lock held."""
+        """Write and sync what was appended. With the file's lock held. Raises: NoRoom, JournalUnusable."""
         if self._broken is not None:
             raise JournalUnusable(f"the journal cannot be written: {self._broken}") from self._broken
         with self._lock:
@@ -252,37 +308,64 @@ class Book:
             self._writing = bool(batch)
         if not batch:
             return
-        with self._failures():
-            # First the bytes, then the entry that names them.
-            self.segments.sync(_segments_of(entry for entry, _ in batch))
-            rows = []
-            for entry, attachment in batch:
-                self._number += 1
-                line = entries.write(entry)
-                rows.append((self._number, line, attachment, entries.checksum(line, attachment)))
-            self._connection.execute("begin immediate")
-            self._connection.executemany(
-                "insert into entries (number, line, attachment, checksum) values (?, ?, ?, ?)", rows
-            )
-            self._connection.execute("commit")
+        rows: list[tuple[int, str, bytes, int]] = []
+        try:
+            with self._failures():
+                # First the bytes, then the entry that names them.
+                self.segments.sync(_segments_of(entry for entry, _ in batch))
+                for number, (entry, attachment) in enumerate(batch, self._number + 1):
+                    line = entries.write(entry)
+                    rows.append((number, line, attachment, entries.checksum(line, attachment)))
+                self._connection.execute("begin immediate")
+                self._connection.executemany(
+                    "insert into entries (number, line, attachment, checksum) values (?, ?, ?, ?)", rows
+                )
+                self._connection.execute("commit")
+        except NoRoom as error:
+            with self._lock:
+                self._unwritten[:0] = batch
+                self._writing = False
+            self.room.missing("journal", sum(len(line) + len(more) for _, line, more, _ in rows), error)
+            raise
+        self.room.there("journal")
+        self._number += len(batch)
         self._writing = False
 
     @contextlib.contextmanager
     def _failures(self) -> Iterator[None]:
-        """Turn what SQLite and the disk say into JournalUnusable; nothing can be written any more then."""
+        """Turn what SQLite and the disk say into NoRoom, with nothing changed, or JournalUnusable.
+
+        Nothing can be written any more after the latter.
+        """
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
-            self._broken = error
-            log.error("journal not written", error=str(error))
-            raise JournalUnusable(f"the journal cannot be written: {error}") from error
+        except sqlite3.Error as error:
+            if self.room.lacks(error):
+                with contextlib.suppress(sqlite3.Error):
+                    self._connection.execute("rollback")  # some errors have done so already
+                if not self._connection.in_transaction:
+                    raise NoRoom(f"the journal cannot be written: {error}") from error
+            raise self._break(error) from error
+        except OSError as error:  # of a sync, after which nothing is known of what was written
+            raise self._break(error) from error
+
+    def _break(self, error: Exception) -> JournalUnusable:
+        self._broken = error
+        log.error("journal not written", error=str(error))
+        return JournalUnusable(f"the journal cannot be written: {error}")
+
+    def _unusable(self, error: sqlite3.Error) -> JournalUnusable:
+        kind = NoRoom if self.room.lacks(error) else JournalUnusable
+        return kind(f"{self._file}: {error}")
 
     # -- the thread ------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        pause: float | None = None
         while True:
-            self._wake.wait()
+            self._wake.wait(pause)
             self._wake.clear()
+            pause = None
             with self._file_lock:
                 with self._lock:
                     if self._closed:
@@ -290,10 +373,18 @@ class Book:
                     calls, self._waiting = self._waiting, []
                 try:
                     self._flush()
+                except NoRoom:
+                    with self._lock:
+                        self._waiting[:0] = calls
+                    pause = room.RETRY_SECONDS
+                    continue
                 except JournalUnusable:
                     continue
             for call in calls:
                 call()
+
+
+_Result = TypeVar("_Result")
 
 
 def _segments_of(batch: Iterable[entries.Any]) -> set[int]:

@@ -57,9 +57,9 @@ class Segments:
             if self._current is None or self._current.size >= SEGMENT_BYTES:
                 self._make_room()
                 self._newest += 1
-                self._current = flower_arrays.SpoolFile.create(self._path(self._newest))
+                made = flower_arrays.SpoolFile.create(self._path(self._newest))
                 durable.sync(self._directory)  # its name; its bytes are made durable by `sync`
-                self._files[self._newest] = self._current
+                self._current = self._files[self._newest] = made
             return Region(self._current, self._current.allocate(length).offset, length, self._newest)
 
     def find(self, number: int, offset: int, length: int) -> Region:

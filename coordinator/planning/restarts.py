@@ -2,7 +2,8 @@
 
 A training goes on where its journal ends, so a death costs seconds and is no failure. One that dies again and
 again in the same round will not be saved by another start: after `spec.server.maximumRestarts` of them the
-training fails and says how it ended. This module is pure.
+training fails and says how it ended. One that could not begin for now, and said so by its exit status, has
+not died: it is started again until it can. This module is pure.
 """
 
 from __future__ import annotations
@@ -16,6 +17,30 @@ FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 60.0
 
 DEFAULT_MAXIMUM_RESTARTS = 3
+
+NOT_NOW_SECONDS = 20.0
+"""Between two attempts of an aggregator that could not begin."""
+
+NO_ROOM, HELD = 75, 76
+"""Exit statuses of an aggregator that could not open its journal for now, and did nothing else."""
+
+_NOT_NOW = {
+    NO_ROOM: snapshot.Problem(
+        reasons.TrainingReason.STORAGE_FULL,
+        "The disk of the training's journal has no room, and its aggregator cannot begin. Remove files there "
+        "or make the volume larger; it is tried again every 20 seconds.",
+    ),
+    HELD: snapshot.Problem(
+        reasons.TrainingReason.AGGREGATOR_LOST,
+        "Another aggregator of this training still writes its journal, perhaps on a node that is cut off. "
+        "End it; this one is tried again every 20 seconds.",
+    ),
+}
+
+
+def not_now(exit_status: int | None) -> snapshot.Problem | None:
+    """Return why an aggregator with this exit status could not begin; None if it is not that."""
+    return None if exit_status is None else _NOT_NOW.get(exit_status)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +68,11 @@ def restart_at(
     restarts: so many in its round.
     """
     maximum = int((training.spec.get("server") or {}).get("maximumRestarts", DEFAULT_MAXIMUM_RESTARTS))
-    if died.finished is not None or training.suspended or training.stop or restarts >= maximum:
+    if died.finished is not None or training.suspended or training.stop:
+        return None
+    if died.not_now is not None:
+        return died_at + NOT_NOW_SECONDS
+    if restarts >= maximum:
         return None
     delay: float = FIRST_DELAY_SECONDS * 2**restarts
     return died_at + min(delay, LONGEST_DELAY_SECONDS)
@@ -51,6 +80,8 @@ def restart_at(
 
 def lost(died: snapshot.Exit, round_number: int) -> snapshot.Problem:
     """Return what status says until it is started again."""
+    if died.not_now is not None:
+        return died.not_now
     how = died.description.rstrip(".")
     return snapshot.Problem(
         reasons.TrainingReason.AGGREGATOR_LOST,

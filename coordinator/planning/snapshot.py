@@ -180,13 +180,14 @@ class Progress:
 @dataclasses.dataclass(frozen=True)
 class Exit:
     """The aggregator's process ended; `reason` is set if more is known than its exit status, `finished` if it
-    left word of the training's end.
+    left word of the training's end, `not_now` if it could not begin and may be able to later.
     """
 
     description: str
     log_tail: tuple[str, ...] = ()
     reason: str = ""
     finished: Finished | None = None
+    not_now: Problem | None = None
 
 
 @dataclasses.dataclass(frozen=True)

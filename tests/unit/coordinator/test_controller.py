@@ -12,7 +12,7 @@ import pytest
 
 from coordinator import controller, workloads
 from coordinator.clients import last_words, members
-from coordinator.planning import desired, snapshot
+from coordinator.planning import desired, restarts, snapshot
 from federation.runtime import port as runtimes
 from federation.store import memory
 from federation.store import port as stores
@@ -69,6 +69,7 @@ class Edges:
         self.wanted: dict[str, tuple[desired.Assignment, ...]] = {}
         self.pushes = 0
         self.expected_again = 0
+        self.silent = False
         self.aggregator = snapshot.Aggregator()
         self.stop: desired.Stop | None = None
         self.roster: tuple[desired.RosterMember, ...] = ()
@@ -95,7 +96,7 @@ class Edges:
         self.aggregator = snapshot.Aggregator()
 
     def heard(self, uid: str) -> bool:
-        return True
+        return not self.silent
 
     def expect_again(self, uid: str) -> None:
         self.expected_again += 1
@@ -355,6 +356,39 @@ async def test_an_aggregator_that_dies_again_and_again_fails_the_training(
     failed = next(entry for entry in status["conditions"] if entry["type"] == "Failed")
     assert "exit status 1" in failed["message"]
     assert "MemoryError" in failed["message"]
+
+
+@pytest.mark.parametrize(
+    ("exit_status", "reason", "words"),
+    [
+        (restarts.NO_ROOM, "StorageFull", "make the volume larger"),
+        (restarts.HELD, "AggregatorLost", "Another aggregator"),
+    ],
+)
+async def test_an_aggregator_that_could_not_begin_is_started_until_it_can(
+    exit_status: int, reason: str, words: str, scene: Scene
+) -> None:
+    """However often: it has not died. Status says what it waits for, also while the next one starts."""
+    await scene.training(server={"maximumRestarts": 1})
+    await scene.settle()
+    scene.edges.aggregator = snapshot.Aggregator(progress=snapshot.Progress(round=2))
+    scene.edges.silent = True
+    for attempt in range(4):
+        scene.runtime.end("aggregator-uid-3", exit_status)
+        for _ in range(2):  # it is noticed, then it is started again
+            await asyncio.sleep(restarts.NOT_NOW_SECONDS + 1)
+            await scene.settle()
+            status = await scene.status()
+            assert status["phase"] == "Running"
+            running = next(entry for entry in status["conditions"] if entry["type"] == "Running")
+            assert (running["reason"], words in running["message"]) == (reason, True)
+            scene.now += restarts.NOT_NOW_SECONDS
+        assert scene.runtime.starts == attempt + 2
+    scene.edges.silent = False
+    for _ in range(2):
+        await scene.died("aggregator-uid-3", "MemoryError")
+    assert scene.runtime.starts == 6
+    assert (await scene.status())["phase"] == "Failed"
 
 
 async def test_an_aggregator_that_cannot_start_fails_the_training(scene: Scene) -> None:
