@@ -220,6 +220,12 @@ class Driver:
         push = self._pushed.get(message_id) or self._missed.get(node)
         return push.outgoing if push and (push.message_id, push.node) == (message_id, node) else None
 
+    async def written(self) -> None:
+        """Return when all that came until now is in the journal for good; never, if it cannot be written."""
+        written = asyncio.Event()
+        self._book.when_durable(functools.partial(self._loop.call_soon_threadsafe, written.set))
+        await written.wait()
+
     # -- from the app's threads ------------------------------------------------------------------
 
     def push(

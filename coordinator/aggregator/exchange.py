@@ -130,17 +130,22 @@ class Exchange(pb_grpc.ExchangeServicer):
         client = self._client(identity.cluster)
         session = sessions.Session(client, context.write, self._driver.awaits)
         client.replace(session, first.hello)
-        await session.welcome(agreed, self._run_id)
         self._driver.connected(client.node, session)
-        reader = asyncio.create_task(self._read(client, session, request_iterator))
         try:
-            await session.serve(reader)
-            if reader.done():
-                reader.result()
+            # The welcome names what came on links before this one, and a client forgets such replies.
+            await asyncio.gather(*client.checking)
+            await self._driver.written()
+            await session.welcome(agreed, self._run_id)
+            reader = asyncio.create_task(self._read(client, session, request_iterator))
+            try:
+                await session.serve(reader)
+                if reader.done():
+                    reader.result()
+            finally:
+                reader.cancel()
+                with contextlib.suppress(asyncio.CancelledError, Exception):
+                    await reader
         finally:
-            reader.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await reader
             session.close()
             self._driver.disconnected(client.node, session)
 

@@ -216,3 +216,26 @@ def test_another_prefix_of_the_same_history_meets_the_same_state(
     other = fakes.a_grid(federation.driver, federation.progress, federation.book, prefix)
     (second,) = other.send_and_receive([ask(1)])
     assert [calls(first), calls(second)] == [0, 1]
+
+
+def test_a_new_link_says_that_replies_are_safe_only_when_they_are_written(
+    federation: fakes.Federation, edge: Edge, proxy: proxies.Proxy
+) -> None:
+    """The link is cut while the disk is slow: what came on it is the client's to keep until it is written.
+
+    Time decides here only how surely a mistake is seen.
+    """
+    client = edge.start(proxy.address)
+    federation.started()
+    edge.gate.clear()
+    confirmed = threading.Event()
+    client.link._on_confirmed = lambda _: confirmed.set()
+    with pending(federation, ask(1), ask(2)) as replies:
+        assert edge.reached.acquire(timeout=fakes.LIMIT_SECONDS)
+        with federation.book._file_lock:
+            edge.gate.set()
+            replies.result(fakes.LIMIT_SECONDS)
+            federation.on_loop(proxy.cut)
+            assert not confirmed.wait(1)
+            assert edge.files().count("reply") == 2
+    assert confirmed.wait(fakes.LIMIT_SECONDS)
