@@ -18,6 +18,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp import strategy as strategies
 
+from federation import strategies as own_strategies
 from federation.flower import replies
 
 INITIAL_ARRAYS = "initial-arrays"
@@ -42,7 +43,7 @@ class StrategySpec:
 
 
 def from_strategy(spec: StrategySpec, app_directory: Path) -> ServerApp:
-    """Make a ServerApp that runs one of Flower's strategies for `spec.rounds` rounds.
+    """Make a ServerApp that runs one of Flower's strategies, or of ours, for `spec.rounds` rounds.
 
     Parameters are those of the strategy's constructor, with dashes or underscores, besides `initial-arrays`,
     `train-config` and `evaluate-config`.
@@ -75,9 +76,10 @@ def build(name: str, arguments: Mapping[str, Any]) -> strategies.Strategy:
     Raises: StrategyInvalid.
     """
     known = {cls: getattr(strategies, cls) for cls in strategies.__all__ if cls not in ("Strategy", "Result")}
+    known |= {cls: getattr(own_strategies, cls) for cls in own_strategies.__all__}
     if name not in known:
         raise StrategyInvalid(
-            f"spec.strategy.name: {name} is not one of Flower's strategies: {', '.join(sorted(known))}"
+            f"spec.strategy.name: {name} is none of the strategies that there are: {', '.join(sorted(known))}"
         )
     accepted = inspect.signature(known[name]).parameters
     for argument in arguments:

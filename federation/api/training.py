@@ -136,7 +136,7 @@ class StrategySpec(Model):
     name: Annotated[
         str,
         Field(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_.:]*$"),
-        Doc("is a strategy of flwr.serverapp.strategy, or module:Class.", Change.NEVER),
+        Doc("is a strategy of flwr.serverapp.strategy, or FedBuff.", Change.NEVER),
     ]
     rounds: Annotated[int, Field(ge=1, le=1_000_000), Doc("is the number of rounds.", Change.NEVER)]
     parameters: Annotated[

@@ -87,6 +87,7 @@ CASES = (
     Case("privacy", "privacy"),
     Case("secure-aggregation", "secure_aggregation"),
     Case("override-start", "override_start"),
+    Case("fedbuff", "fedbuff"),
     Case(
         "client-only",
         "client_only",

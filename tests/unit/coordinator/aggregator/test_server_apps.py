@@ -41,12 +41,21 @@ def test_every_stock_strategy_builds_from_a_manifest(name: str, tmp_path: Path) 
         assert (built.min_train_nodes, built.weighted_by_key) == (3, "n")  # type: ignore[attr-defined]
 
 
+def test_fedbuff_builds_from_a_manifest(tmp_path: Path) -> None:
+    """Ours stands beside Flower's, with its own parameters and those that it has of FedAvg."""
+    parameters = {"buffer-size": 3, "concurrency": 5, "server-learning-rate": 0.5, "fraction-evaluate": 0.5}
+    server_apps.from_strategy(server_apps.StrategySpec("FedBuff", 1, parameters), tmp_path)
+    built = server_apps.build("FedBuff", {key.replace("-", "_"): value for key, value in parameters.items()})
+    assert (built.buffer_size, built.concurrency, built.fraction_evaluate) == (3, 5, 0.5)  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     "name, parameters, want",
     [
-        ("FedBest", {}, "FedBest is not one of Flower's strategies: Bulyan, "),
-        ("Strategy", {}, "Strategy is not one of"),
+        ("FedBest", {}, "FedBest is none of the strategies that there are: Bulyan, "),
+        ("Strategy", {}, "Strategy is none of"),
         ("FedAvg", {"fraction-trane": 1}, "FedAvg takes no fraction-trane; it takes fraction-train, "),
+        ("FedBuff", {"buffer-size": 0}, "FedBuff refuses them: buffer_size is 0, it must be at least 1"),
         ("QFedAvg", {}, "spec.strategy.parameters: QFedAvg refuses them: .*client_learning_rate"),
     ],
 )
