@@ -23,6 +23,8 @@ from coordinator.aggregator import driver as drivers
 from coordinator.aggregator import exchange, grid, history, verification
 from coordinator.aggregator import progress as progresses
 from coordinator.journal import book as journal
+from coordinator.journal import entries as journal_entries
+from coordinator.journal import reading
 from federation.flower import host, messages
 from federation.trust import authorisation, interceptors
 from federation.trust import identity as identities
@@ -437,6 +439,51 @@ async def test_the_message_of_another_is_not_answered(rig: Rig) -> None:
     await good.send(*answer_to(asked))
     async with asyncio.timeout(PATIENCE_SECONDS):
         assert all(reply.has_content() for reply in await replies)
+
+
+def moved_by(number: int) -> Change:
+    """The model that was sent, and so much more."""
+
+    def change(header: pb.MessageHeader, arrays: dict[bytes, bytes]) -> None:
+        for name, value in MODEL.items():
+            put_array(header, arrays, name, npy(value + np.float32(number)), shape=value.shape)
+
+    return change
+
+
+async def test_replayed_replies_change_nothing(rig: Rig) -> None:
+    """The first reply counts. What comes to the same message later, the same or another, in this round or in
+    the next, is confirmed and dropped, also when the transfer itself is not remembered any more.
+    """
+    good, again = await rig.peer("budapest"), await rig.peer("zurich")
+    answered: list[pb.MessageHeader] = []
+
+    async def replay(*changes: Change | None) -> None:
+        for asked in answered:
+            for change in changes:
+                rig.exchange._clients["zurich"].incoming.forget(outbox.reply_id(asked.message_id))
+                for _ in range(2):
+                    await again.send(*answer_to(asked, change))
+
+    for number in (1, 2):
+        replies = rig.train("budapest", "zurich")
+        asked = await again.message()
+        await replay(None, moved_by(7))
+        await again.send(*answer_to(asked, moved_by(number)))
+        await until(lambda asked=asked: not rig.driver.awaits(asked.message_id, NODES["zurich"]))  # type: ignore[misc]
+        answered.append(asked)
+        await replay(None, moved_by(7), not_a_number)
+        await good.send(*answer_to(await good.message()))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            by_node = {reply.metadata.src_node_id: reply for reply in await replies}
+        record = by_node[NODES["zurich"]].content["arrays"]
+        for name, value in MODEL.items():
+            assert np.array_equal(record[name].numpy(), value + np.float32(number))  # type: ignore[union-attr, index]
+    rig.book.commit()
+    lines = [line.entry for line in reading.read(rig.path / "journal").lines]
+    received = [entry.message_id for entry in lines if isinstance(entry, journal_entries.Received)]
+    assert sorted(received) == sorted(set(received)), "each reply is written once"
+    assert len(received) == 4
 
 
 @pytest.mark.parametrize("late", [events.LateReplies.NEXT_ROUND, events.LateReplies.DISCARD])
