@@ -9,11 +9,11 @@ succeeded with a model, or failed with one reason and the last lines of the trac
 
 from __future__ import annotations
 
-import errno
 import importlib.metadata
 import os
 import shutil
 import sys
+import time
 import traceback
 from dataclasses import dataclass
 from typing import Any
@@ -108,7 +108,7 @@ class Aggregator:
             succeeded=ending.succeeded, reason=ending.reason, message=ending.message, log_tail=ending.log_tail
         )
         if ending.succeeded or ending.reason == reasons.TrainingReason.STOP_REQUESTED:
-            ending = self._store(finished) or ending
+            ending = self._store_when_there_is_room(finished) or ending
         failpoints.reach("aggregator.model-stored")
         log.info("training finished", reason=ending.reason, detail=finished.message)
         self._leave_word(finished)
@@ -157,6 +157,8 @@ class Aggregator:
         try:
             blobs.check(self._models_url(), self._store_key())
         except (OSError, blobs.BlobError) as error:
+            if room.is_full(error):
+                return None  # by the end there may be some; it is waited for
             return Ending(
                 reasons.TrainingReason.STORAGE_UNAVAILABLE,
                 f"Models cannot be stored in {self._shown_store}: {error}",
@@ -279,8 +281,27 @@ class Aggregator:
         asks = terms.asks_for_quorum(self._spec)
         return not host.is_legacy(app) and (asks or self._watcher.strategy_runs)
 
+    def _store_when_there_is_room(self, finished: pb.TrainingFinished) -> Ending | None:
+        """Write the model and its card, when there is room for them; returns an Ending if it failed."""
+        while True:
+            try:
+                ending = self._store(finished)
+            except OSError as error:
+                log.warning("no room for the model", error=str(error))
+                full = f"{self._shown_store} has no room for the model ({error.strerror}). Make some; "
+                full += "the training waits, and ends when its model is stored."
+                self._progress.held_up(reasons.TrainingReason.STORAGE_FULL, full)
+                self._service.changed()
+                time.sleep(room.RETRY_SECONDS)
+            else:
+                self._progress.held_up("", "")
+                return ending
+
     def _store(self, finished: pb.TrainingFinished) -> Ending | None:
-        """Write the model and its card; returns an Ending only if that failed."""
+        """Write the model and its card; returns an Ending only if that failed.
+
+        Raises: OSError if there is no room for the model of a training that has succeeded.
+        """
         arrays = self._watcher.arrays
         if arrays is None:
             finished.message += " The ServerApp made no arrays, so there is no model."
@@ -306,11 +327,10 @@ class Aggregator:
             finished.model_uri = blobs.round_url(self._shown_store, config.namespace, config.name, number)
             file.unlink()
         except (OSError, ValueError, blobs.BlobError) as error:
+            if room.is_full(error) and finished.succeeded:
+                raise
             log.exception("model not stored")
-            full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-            reason = (
-                reasons.TrainingReason.STORAGE_FULL if full else reasons.TrainingReason.STORAGE_UNAVAILABLE
-            )
+            reason = reasons.TrainingReason.STORAGE_UNAVAILABLE
             message = f"{finished.message} The model could not be stored in {self._shown_store}: {error}"
             if not finished.succeeded:  # it was stopped, with or without a model
                 finished.message = message

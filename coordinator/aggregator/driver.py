@@ -20,6 +20,7 @@ from typing import NoReturn, Protocol, TypeVar
 from flwr.app import Message
 
 from coordinator.aggregation import events, instructions, rounds
+from coordinator.aggregator import clocks
 from coordinator.aggregator import progress as progress_module
 from coordinator.journal import book as journal
 from coordinator.journal import entries
@@ -131,7 +132,7 @@ class Driver:
         self._progress = progress
         self._book = book
         self._loop = loop
-        self._clock = clock
+        self._clock = clocks.Clock(clock)
         self._wall_clock = wall_clock
         self._on_change = on_change
         self._sessions: dict[int, Session] = {}
@@ -141,11 +142,13 @@ class Driver:
         self._missed: dict[int, Push] = {}  # by node, so that stragglers cost no more than one model each
         self._batches: dict[str, concurrent.futures.Future[list[Message]]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._due: float | None = None
         self._settled: dict[str, Fetched] = {}
         self._settled_lock = threading.Lock()
         self._over: TrainingOver | None = None
         self.app_may_start: concurrent.futures.Future[None] = concurrent.futures.Future()
         """Done when enough clients are there; raises TrainingOver if they never will be."""
+        book.wait_for_room(lambda why: loop.call_soon_threadsafe(self.room_changed, why))
         self.admits = asyncio.Event()
         """Set when clients may speak: at once, or when a resumed app has come to where it was."""
 
@@ -160,6 +163,20 @@ class Driver:
     def now(self) -> float:
         """The machine's time, in seconds."""
         return self._clock()
+
+    def room_changed(self, missing: str) -> None:
+        """The journal's disk has no room, as a sentence says, or has some again (empty).
+
+        Time stands still meanwhile: what cannot be written down must not cost a cluster its round.
+        """
+        if missing:
+            self._clock.stop()
+        else:
+            self._clock.go_on()
+            if self._due is not None:
+                self._wake_at(self._due)
+        self._progress.held_up(reasons.TrainingReason.STORAGE_FULL if missing else "", missing)
+        self._on_change()
 
     def connected(self, node: int, session: Session) -> None:
         """A warm client opened a session; it replaces the one that the node had, which has said goodbye."""
@@ -453,10 +470,14 @@ class Driver:
     def _wake_at(self, due: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._due = due
         self._timer = self._loop.call_later(max(0.0, due - self._clock()), self._woken, due)
 
     def _woken(self, due: float) -> None:
         self._timer = None
+        if self._clock.stands:
+            return  # it is set again when time goes on
+        self._due = None
         # A timer may fire a hair too early; the machine asks for each moment once.
         self.handle(events.TimePassed(max(due, self._clock())))
 
@@ -464,6 +485,7 @@ class Driver:
         if self._over is None:
             self._over = over
             log.warning("training over", reason=over.reason, message=over.message)
+            self._book.give_up()
         if not self.app_may_start.done():
             self.app_may_start.set_exception(TrainingOver(over.reason, over.message))
         for batch in self._batches.values():

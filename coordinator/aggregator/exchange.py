@@ -22,6 +22,7 @@ from coordinator.aggregator import driver as driver_module
 from coordinator.aggregator import progress as progress_module
 from coordinator.aggregator import received, sessions, verification
 from coordinator.journal import entries, segments
+from coordinator.journal import room as rooms
 from federation.api import reasons
 from federation.flower import host, replies
 from federation.flower import messages as flower_messages
@@ -62,6 +63,7 @@ class Exchange(pb_grpc.ExchangeServicer):
         node_of: Callable[[str], int],
         run_id: int,
         files: segments.Segments,
+        room: rooms.Room,
         message_limits: wire_limits.MessageLimits,
         chunk_bytes: int = wire_limits.CHUNK_BYTES,
     ) -> None:
@@ -74,6 +76,7 @@ class Exchange(pb_grpc.ExchangeServicer):
         self._node_of = node_of
         self._run_id = run_id
         self._files = files
+        self._room = room
         self._limits = message_limits
         self._chunk_bytes = chunk_bytes
         self._clients: dict[str, sessions.Client] = {}
@@ -172,6 +175,8 @@ class Exchange(pb_grpc.ExchangeServicer):
         requests: AsyncIterator[pb.ClientFrame | frames.Chunk],
     ) -> None:
         async for frame in requests:
+            if client.storing is not None:
+                await asyncio.wait({client.storing})
             if not session.open:
                 return
             if isinstance(frame, frames.Chunk):
@@ -199,22 +204,28 @@ class Exchange(pb_grpc.ExchangeServicer):
     def _take(self, client: sessions.Client, feed: Callable[[], list[transfers.Event]]) -> None:
         """Feed a frame into the client's transfer and act on what it brings about."""
         try:
-            happened = feed()
+            client.happened.extend(feed())
+            self._act(client)
         except codec.WireError as error:
             self._refuse_transfer(client, error)
-            return
         except OSError as error:
-            log.exception("reply not stored", cluster=client.cluster)
-            client.reply = None
-            self._driver.handle(
-                events.StopAsked(
-                    reasons.TrainingReason.STORAGE_FULL,
-                    f"a reply of {client.cluster} could not be stored: {error}",
-                )
-            )
-            return
-        for event in happened:
-            match event:
+            self._not_stored(client, error)
+
+    def _not_stored(self, client: sessions.Client, error: OSError) -> None:
+        log.error("reply not stored", cluster=client.cluster, error=str(error))
+        client.reply = None
+        why = f"a reply of {client.cluster} could not be stored: {error}"
+        self._driver.handle(events.StopAsked(reasons.TrainingReason.STORAGE_UNAVAILABLE, why))
+
+    def _act(self, client: sessions.Client) -> bool:
+        """Act on what frames brought about; returns whether it must wait for room. Raises: OSError."""
+        if client.reply is not None and (missing := client.reply.write_again()):
+            self._room.missing(client.cluster, missing, "a reply waits")
+            if client.storing is None:
+                client.storing = asyncio.create_task(self._store(client))
+            return True
+        while client.happened:
+            match client.happened.popleft():
                 case codec.HeaderReceived(header):
                     self._look_at_header(client, header)
                 case codec.MessageReceived(header):
@@ -226,6 +237,20 @@ class Exchange(pb_grpc.ExchangeServicer):
                     client.confirm_transfer(transfer_id)
                 case transfers.TransferAbandoned():
                     client.reply = None
+        return False
+
+    async def _store(self, client: sessions.Client) -> None:
+        """Try again until the bytes of a reply have found room, whether or not its client is still there."""
+        try:
+            while True:
+                await asyncio.sleep(rooms.RETRY_SECONDS)
+                if not self._act(client):
+                    return
+        except OSError as error:
+            self._not_stored(client, error)
+        finally:
+            client.storing = None
+            self._room.there(client.cluster)
 
     def _look_at_header(self, client: sessions.Client, header: pb.MessageHeader) -> None:
         """Refuse what the header alone shows to be unacceptable, before its arrays take time and room."""

@@ -140,7 +140,9 @@ class History:
             # What was decided before is a fact once somebody acts on these messages.
             self._book.commit()
         except journal.JournalUnusable as error:
-            self._driver.end(reasons.TrainingReason.STORAGE_FULL, str(error))
+            self._driver.end(
+                reasons.TrainingReason.STORAGE_UNAVAILABLE, f"The training was ended, since {error}."
+            )
         failpoints.reach("aggregator.batch-written")
         push(ids, self._arrived(batch.pushed))
         failpoints.reach("aggregator.batch-sent")

@@ -6,9 +6,11 @@ framework opens (safetensors) and a card that says where it came from. It knows 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import safetensors
 import safetensors.numpy
 from flwr.app import Array, ArrayRecord
 
@@ -55,8 +58,15 @@ def write(arrays: ArrayRecord, path: Path) -> str:
     Errors: ValueError for an array that is not in numpy's format; OSError if the disk refuses.
     """
     tensors = {name: _plain(values(array)) for name, array in sorted(arrays.items())}
-    safetensors.numpy.save_file(tensors, path)
+    try:
+        safetensors.numpy.save_file(tensors, path)
+    except safetensors.SafetensorError as error:  # it tells the disk's error in words only
+        number = _DISK_ERROR.search(str(error))
+        raise OSError(int(number[1]) if number else errno.EIO, str(error), str(path)) from error
     return sha256_of(path)
+
+
+_DISK_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 def _plain(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -79,6 +79,7 @@ class Progress:
         self._rounds_total = 0
         self._phase: str = instructions.Phase.WAITING_FOR_CLIENTS
         self._message = ""
+        self._held_up = ("", "")
         self._round_started_at = 0.0
         self._metrics: dict[tuple[int, str], Mapping[str, float]] = {}
         self._unreported: list[tuple[int, str]] = []
@@ -107,6 +108,11 @@ class Progress:
             if report.round != self._round:
                 self._round, self._round_started_at = report.round, now
             self._phase, self._message = report.phase, report.message
+
+    def held_up(self, reason: str, message: str) -> None:
+        """What keeps the training from going on, a reason of TrainingReason; empty: nothing does any more."""
+        with self._lock:
+            self._held_up = reason, message
 
     def resumed(self, number: int) -> None:
         """An earlier process had begun this round."""
@@ -185,11 +191,13 @@ class Progress:
         with self._lock:
             fresh = list(self._metrics) if whole else self._unreported
             self._unreported = []
+            reason, why = self._held_up
             return pb.ProgressReport(
                 round=self._round,
                 rounds_total=self._rounds_total,
                 phase=self._phase,
-                message=self._message,
+                message=why or self._message,
+                reason=reason,
                 round_started_at=self._round_started_at,
                 clusters=[
                     pb.ClusterProgress(

@@ -6,10 +6,13 @@ whether it is acceptable, is not known here.
 
 from __future__ import annotations
 
+import collections
+import dataclasses
+
 from flwr.app import Array
 
 from coordinator.aggregation import events
-from coordinator.journal import entries, segments
+from coordinator.journal import entries, room, segments
 from federation.flower import arrays as flower_arrays
 from federation.wire import codec
 from federation.wire import hanse_pb2 as pb
@@ -21,6 +24,14 @@ IN_MEMORY_TOTAL_BYTES = 1024 * 1024
 """Of one reply; beyond that, small arrays go to the file as well."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Place:
+    """An array that goes to the file: its digest, and how long it is."""
+
+    digest: bytes
+    length: int
+
+
 class Reply:
     """The arrays of one reply, by digest."""
 
@@ -30,6 +41,7 @@ class Reply:
         self._regions: dict[bytes, segments.Region] = {}
         self._small: dict[bytes, bytearray] = {}
         self._small_bytes = 0
+        self._unwritten: collections.deque[tuple[_Place, int, bytes]] = collections.deque()
         self.refused = False
 
     def refuse(self) -> None:
@@ -37,9 +49,32 @@ class Reply:
         self.refused = True
         self._regions.clear()
         self._small.clear()
+        self._unwritten.clear()
+
+    def write_again(self) -> int:
+        """Write what found no room before; returns how many bytes still find none. Raises: OSError."""
+        while self._unwritten:
+            place, position, data = self._unwritten[0]
+            try:
+                self._write(place, position, data)
+            except OSError as error:
+                if not room.is_full(error):
+                    raise
+                return sum(len(data) for _, _, data in self._unwritten)
+            self._unwritten.popleft()
+        return 0
+
+    def _write(self, place: _Place, position: int, data: codec.Buffer) -> None:
+        region = self._regions.get(place.digest)
+        if region is None:
+            region = self._regions[place.digest] = self._files.allocate(place.length)
+        region.write(position, data)
 
     def sink(self, entry: pb.ArrayEntry) -> codec.Sink:
-        """Where the bytes of one array go, in order. Raises OSError if the disk is full."""
+        """Where the bytes of one array go, in order; those for which there is no room wait for `write_again`.
+
+        Raises: OSError, from what is returned, if the disk fails.
+        """
         fits = self._small_bytes + entry.length_bytes <= IN_MEMORY_TOTAL_BYTES
         if entry.length_bytes < IN_MEMORY_BYTES and fits:
             self._small_bytes += entry.length_bytes
@@ -50,14 +85,22 @@ class Reply:
                     small.extend(data)
 
             return keep
-        region = self._regions.setdefault(entry.digest, self._files.allocate(entry.length_bytes))
-        position = 0
+        place, position = _Place(entry.digest, entry.length_bytes), 0
 
         def write(data: memoryview) -> None:
             nonlocal position
-            if not self.refused:
-                region.write(position, data)
-                position += len(data)
+            if self.refused:
+                return
+            try:
+                if self._unwritten:
+                    self._unwritten.append((place, position, bytes(data)))
+                else:
+                    self._write(place, position, data)
+            except OSError as error:
+                if not room.is_full(error):
+                    raise
+                self._unwritten.append((place, position, bytes(data)))
+            position += len(data)
 
         return write
 

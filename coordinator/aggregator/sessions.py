@@ -45,6 +45,9 @@ class Client:
         self.transfer_id = ""
         self.refused_transfer = ""
         self.checking: set[asyncio.Task[None]] = set()
+        self.happened: collections.deque[transfers.Event] = collections.deque()
+        self.storing: asyncio.Task[None] | None = None
+        """Set while bytes of its reply wait for room; no frame of it is taken then."""
         self._files = files
         self._session: Session | None = None
         self.incoming = transfers.Incoming(limits, sink_factory=self._sink)

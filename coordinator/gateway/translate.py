@@ -126,6 +126,7 @@ def progress(message: pb.ProgressReport) -> tuple[snapshot.Progress, list[snapsh
         rounds_total=_count(message.rounds_total),
         phase=word(message.phase),
         message=text(message.message),
+        reason=word(message.reason),
         round_started_at=_moment(message.round_started_at),
         clusters=clusters,
         bytes_sent=big_count(message.bytes_sent),

@@ -46,7 +46,7 @@ class Room:
         """Call with a sentence when there is no room, and with an empty one when all have found some."""
         with self._lock:
             self._listener = listener
-            listener(self._sentence())
+            self._tell("")
 
     def missing(self, who: str, wanted_bytes: int, why: object) -> None:
         """There is no room for so many bytes, and `who` waits for it."""

@@ -161,12 +161,16 @@ class Finished:
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """Everything that the aggregator has reported so far, folded together (``planning.progress``)."""
+    """Everything that the aggregator has reported so far, folded together (``planning.progress``).
+
+    ``reason``: why nothing goes on now, as ``message`` says; empty if it does.
+    """
 
     round: int = 0
     rounds_total: int = 0
     phase: str = ""
     message: str = ""
+    reason: str = ""
     round_started_at: float = 0.0
     round_seconds: tuple[float, ...] = ()
     clusters: Mapping[str, ClusterProgress] = dataclasses.field(default_factory=dict)

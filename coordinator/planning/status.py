@@ -243,8 +243,9 @@ def _running(snap: snapshot.Snapshot, plan: desired.Plan) -> dict[str, Any]:
             running = plan.stage is desired.Stage.RUNNING
             return conditions.condition(Condition.RUNNING, running, lost.reason, lost.message)
         case desired.Stage.RUNNING:
+            reason = current.reason or Reason.ROUND_IN_PROGRESS
             return conditions.condition(
-                Condition.RUNNING, True, Reason.ROUND_IN_PROGRESS, current.message or _round_sentence(current)
+                Condition.RUNNING, True, reason, current.message or _round_sentence(current)
             )
         case desired.Stage.STARTING:
             waiting = snap.aggregator.waiting

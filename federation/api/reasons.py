@@ -110,10 +110,10 @@ class TrainingReason(Documented):
         "Run again, the ServerApp did something else than before; the message names the first such call.",
     )
     JOURNAL_DAMAGED = "JournalDamaged", "The journal lacks what it should have; the message says what."
-    STORAGE_FULL = "StorageFull", "The disk or store for journal or model has no room."
+    STORAGE_FULL = "StorageFull", "The disk for journal or model has no room; the training waits for some."
     STORAGE_UNAVAILABLE = (
         "StorageUnavailable",
-        "The model store cannot be reached or refuses the credentials.",
+        "The model store cannot be reached or refuses the credentials, or the journal's disk fails.",
     )
     JOURNAL_CORRUPT = "JournalCorrupt", "The journal of the rounds cannot be read back."
     INTERNAL_ERROR = "InternalError", "Hanse itself failed; the message names the log to send with a report."

@@ -245,6 +245,7 @@ class Federation:
             node_of=node,
             run_id=RUN_ID,
             files=self.book.segments,
+            room=self.book.room,
             message_limits=self._message_limits,
             chunk_bytes=self._chunk_bytes,
         )

@@ -82,6 +82,7 @@ class Rig:
             node_of=NODES.__getitem__,
             run_id=RUN_ID,
             files=self.book.segments,
+            room=self.book.room,
             message_limits=wire_limits.MessageLimits(),
         )
         scope = authorisation.exchange_scope(TD, NAMESPACE, NAME)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import socket
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.fakes import disks
 from tests.process import federations, running
 
 pytestmark = pytest.mark.process
@@ -210,28 +209,10 @@ def test_clusters_that_this_machine_cannot_make(start, tmp_path: Path) -> None:
 
 def test_full_disk(start, tmp_path: Path) -> None:
     """A disk without room is named before anything starts."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = (
-        subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if os.geteuid() == 0
-        else None
-    )
-    if mounted is None or mounted.returncode:
-        pytest.skip(
-            f"no small disk to fill: {mounted.stderr.strip() if mounted else 'mounting one needs root'}"
-        )
-    try:
-        run = start("simulate", _scenario(tmp_path), "--keep", disk / "kept", "-o", "json")
-        _refused(run, [str(disk), "full"])
-        assert list(disk.iterdir()) == []
-    finally:
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+    with disks.mounted(tmp_path, 1) as disk:
+        run = start("simulate", _scenario(tmp_path), "--keep", disk.path / "kept", "-o", "json")
+        _refused(run, [str(disk.path), "full"])
+        assert list(disk.path.iterdir()) == []
 
 
 def test_second_run_in_the_same_directory(start, tmp_path: Path) -> None:

@@ -1,0 +1,109 @@
+"""A training whose journal's disk is full: it waits, and ends with the same model when there is room."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes import disks
+from tests.process import counting, running
+
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The report of a run that nobody disturbed."""
+    return counting.undisturbed(tmp_path_factory.mktemp("reference"))
+
+
+def process(run: running.Run, module: str) -> int:
+    """The run's process of a module."""
+    (found,) = (pid for pid, words in run.processes().items() if module in words)
+    return found
+
+
+def log_of_aggregator(run: running.Run) -> list[dict[str, Any]]:
+    """What all aggregators of the run wrote."""
+    lines: list[dict[str, Any]] = []
+    for log in sorted(run.temporary.rglob("aggregator-*.log")):
+        for line in log.read_text().splitlines():
+            if line.startswith("{"):
+                lines.append(json.loads(line))
+    return lines
+
+
+def said(run: running.Run, event: str) -> int:
+    """How often the aggregator wrote this event."""
+    return sum(line.get("event") == event for line in log_of_aggregator(run))
+
+
+def journal_on(run: running.Run, disk: disks.Disk, *, full: bool = False) -> None:
+    """Move the journal to the small disk; its aggregator is killed for that, and another is started there.
+
+    The coordinator stands still meanwhile, so that none is started in between. full: what SQLite needs
+    to open it finds no room then.
+    """
+    coordinator, aggregator = process(run, "coordinator"), process(run, "coordinator.aggregator")
+    os.kill(coordinator, signal.SIGSTOP)
+    os.kill(aggregator, signal.SIGKILL)
+    run.until(lambda: aggregator not in run.processes(), "the aggregator is gone")
+    (journal,) = run.temporary.rglob("journal.sqlite")
+    shutil.move(journal.parent, disk.path / "journal")
+    journal.parent.symlink_to(disk.path / "journal")
+    if full:
+        (disk.path / "journal" / "journal.sqlite-shm").unlink()
+        disk.fill()
+    os.kill(coordinator, signal.SIGCONT)
+
+
+def test_a_full_disk_is_waited_for(tmp_path: Path, start: Any, reference: dict[str, Any]) -> None:
+    """In mid-round: nothing leaves and nothing is confirmed before it is written; nothing is done twice."""
+    signals = tmp_path / "signals"
+    signals.mkdir()
+    gates = [signals / f"{edge}.train-2" for edge in ("edge-1", "edge-2")]
+    for gate in gates:
+        gate.touch()
+    with disks.mounted(tmp_path, 4) as disk:
+        run = start("simulate", counting.scenario(tmp_path, signals), "-o", "json")
+        run.until(lambda: (signals / "at-work").exists(), "a client is at work")
+        journal_on(run, disk)
+        run.until(lambda: said(run, "resumed"), "another aggregator goes on")
+        disk.fill()
+        for gate in gates:
+            gate.unlink()
+        run.until(lambda: said(run, "no room for the journal"), "there is no room")
+        for edge in ("edge-1", "edge-2"):
+            assert counting.calls(signals, edge)[-1][0] == "train-2", "nobody is asked for more"
+        disk.make_room()
+        counting.ended_as(run, reference)
+    for edge in ("edge-1", "edge-2"):
+        assert counting.calls(signals, edge) == counting.UNDISTURBED
+
+
+def test_an_aggregator_that_finds_no_room_at_its_start_is_started_later(
+    tmp_path: Path, start: Any, reference: dict[str, Any]
+) -> None:
+    """That is no death; when there is room the training goes on."""
+    signals = tmp_path / "signals"
+    signals.mkdir()
+    gates = [signals / f"{edge}.train-2" for edge in ("edge-1", "edge-2")]
+    for gate in gates:
+        gate.touch()
+    with disks.mounted(tmp_path, 4) as disk:
+        run = start("simulate", counting.scenario(tmp_path, signals), "-o", "json")
+        run.until(lambda: (signals / "at-work").exists(), "a client is at work")
+        journal_on(run, disk, full=True)
+        run.until(lambda: said(run, "journal not opened"), "another one finds no room")
+        disk.make_room()
+        for gate in gates:
+            gate.unlink()
+        counting.ended_as(run, reference)
+    for edge in ("edge-1", "edge-2"):
+        assert counting.calls(signals, edge) == counting.UNDISTURBED
