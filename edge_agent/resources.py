@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import threading
 
 from edge_agent import offers
 from federation.api import dataset, errors, manifests, policy
@@ -37,14 +38,19 @@ class Directory:
         self._path = path
         self._signature: Signature | None = None
         self._resources = Resources()
+        self._lock = threading.Lock()
 
     def read(self) -> Resources:
-        """Return what is declared now, reading files only if one changed. Blocks while it reads."""
-        signature = self._look()
-        if signature != self._signature:
-            self._signature = signature
-            self._load(signature)
-        return self._resources
+        """Return what is declared now, reading files only if one changed. Blocks while it reads.
+
+        Any thread may call; who comes while another reads waits for what that one finds.
+        """
+        with self._lock:
+            signature = self._look()
+            if signature != self._signature:
+                self._signature = signature
+                self._load(signature)
+            return self._resources
 
     def _look(self) -> Signature:
         found = []

@@ -1,6 +1,8 @@
 """Tests for reading the owner's directory, and following logs."""
 
+import concurrent.futures
 import pathlib
+import threading
 
 from edge_agent import backoff, resources, tails
 
@@ -24,6 +26,21 @@ def test_a_change_is_seen_and_an_error_changes_nothing(tmp_path: pathlib.Path) -
     assert directory.read() is good
     (tmp_path / "policy.yaml").write_text(POLICY.replace("owner", "other-name"))
     assert [policy.name for policy in directory.read().policies] == ["other-name"]
+
+
+def test_who_comes_while_another_reads_gets_what_that_one_finds(tmp_path: pathlib.Path) -> None:
+    """An agent that starts reads while it joins: it must not say meanwhile that nothing is declared."""
+    for number in range(20):
+        (tmp_path / f"{number}.yaml").write_text(POLICY.replace("owner", f"owner-{number}"))
+    directory = resources.Directory(tmp_path)
+    together = threading.Barrier(4)
+
+    def read() -> int:
+        together.wait()
+        return len(directory.read().policies)
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert {reading.result() for reading in [pool.submit(read) for _ in range(4)]} == {20}
 
 
 def test_removing_the_manifests_withdraws_everything(tmp_path: pathlib.Path) -> None:
