@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help simulate test test-fast test-torch lint generate bench lock clean
+.PHONY: help simulate test test-fast test-torch lint generate bench chaos lock clean
 
 PYTHON ?= python3
 ARGS ?=
@@ -64,6 +64,10 @@ generate:  ## write the generated files again: gRPC stubs, CRDs, parts of docs/
 bench:  ## measure Hanse and stock Flower side by side, and write docs/benchmarks.md
 	@$(ENVIRONMENT) .venv-bench bench
 	.venv-bench/bin/python -m simulations.bench $(ARGS)
+
+chaos:  ## kill, cut, fill and stop whole federations as seeds say (ARGS='--seed 17 --runs 1'; 500 runs)
+	@$(ENVIRONMENT) .venv base
+	$(BIN)/python -m simulations.chaos $(ARGS)
 
 lock:  ## resolve the dependencies again into requirements/*.txt (ARGS='--upgrade')
 	@$(ENVIRONMENT) .venv base dev

@@ -19,6 +19,7 @@ from coordinator.clients import members
 from coordinator.planning import desired, history, news, restarts, snapshot, status
 from federation.api import cluster as cluster_api
 from federation.api import reasons
+from federation.runtime import failpoints
 from federation.runtime import port as runtimes
 from federation.store import port as stores
 from federation.telemetry import logs
@@ -265,6 +266,7 @@ class Controller:
                 rechecks.append(moment)
         if hold:
             return min(rechecks)
+        failpoints.reach("coordinator.edges-assigned")
         for cluster, assignments in wanted.items():
             self._agents.assign(cluster, assignments)
         self._asked = {cluster for cluster, assignments in wanted.items() if assignments}
@@ -435,6 +437,7 @@ class Controller:
             stored = await self._store.patch_status(key, rendered, stores.version_of(resource))
         except (stores.ConflictError, stores.NotFoundError):
             return False  # the newer state is on its way here
+        failpoints.reach("coordinator.status-written")
         self._written[snap.training.uid] = rendered, stored.get("status") or {}
         self._caches[key.kind].observe(stores.Change(stores.ChangeType.MODIFIED, stored))
         await self._record(key, news.between(before, rendered))

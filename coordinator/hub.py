@@ -24,7 +24,7 @@ from coordinator import parts as hub_parts
 from coordinator.clients import members
 from coordinator.gateway import control, enrollment, links, progress
 from coordinator.planning import snapshot
-from federation.runtime import processes
+from federation.runtime import failpoints, processes
 from federation.telemetry import logs
 from federation.trust import authorisation, credentials, interceptors, rotation
 from federation.trust import identity as identities
@@ -168,6 +168,7 @@ class Coordinator:
             ready_at=self._utc_now(),
         )
         processes.write_private_file(self._state / ENDPOINTS, endpoints.model_dump_json(indent=1).encode())
+        failpoints.reach("coordinator.ready")
         _log.info("coordinator ready", address=self.control_address)
         return endpoints
 

@@ -30,6 +30,8 @@ class Launcher:
     shelf: bundles.BundleShelf
     hub_address: Callable[[], str]
     listen_address: str
+    advertised_host: str
+    """What edges dial, with the aggregator's port; empty: the listening host."""
     model_store: str
     limits: snapshot.Limits
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"]
@@ -63,6 +65,7 @@ class Launcher:
             hub_address=self.hub_address(),
             credential_directory=credentials,
             listen_address=self.listen_address,
+            advertised_host=self.advertised_host,
             work_directory=home / "work",
             model_store=(training.spec.get("model") or {}).get("store") or self.model_store,
             log_level=self.log_level,

@@ -71,6 +71,7 @@ def gather(
             shelf=shelf,
             hub_address=hub_address,
             listen_address=settings.aggregator_listen,
+            advertised_host=settings.advertised_host,
             model_store=settings.model_store or f"file://{state / 'models'}",
             limits=snapshot.Limits(settings.link_grace_seconds, settings.start_grace_seconds),
             log_level=settings.log_level,

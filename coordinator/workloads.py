@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from coordinator.clients import last_words
 from coordinator.planning import restarts, snapshot
 from federation.api import reasons
+from federation.runtime import failpoints
 from federation.runtime import port as runtimes
 from federation.store import port as stores
 from federation.telemetry import logs
@@ -129,7 +130,9 @@ class Workloads:
                 self._adopt(process, training)
             else:
                 self._sessions.expect(training.uid, training.namespace, training.name)
+                failpoints.reach("coordinator.aggregator-starts")
                 await self._runtime.start(await self._launch(training, clusters))
+                failpoints.reach("coordinator.aggregator-started")
                 process.ran = True
                 _log.info("aggregator started", training=title, uid=training.uid)
         except runtimes.WorkloadExists:

@@ -30,7 +30,7 @@ from edge_agent import (
 )
 from edge_agent import link as links
 from federation.api import reasons
-from federation.runtime import port, tasks
+from federation.runtime import failpoints, port, tasks
 from federation.telemetry import logs
 from federation.trust import credentials as trust
 
@@ -179,6 +179,7 @@ class Agent:
         return next((offer for offer in self._declared.offers if offer.name == dataset), None)
 
     def _assigned(self, hub: str, wanted: tuple[assignments.Assignment, ...]) -> None:
+        failpoints.reach("agent.assigned")
         self._hub = hub
         self._happened(facts.AssignmentsReceived(wanted))
 
@@ -240,7 +241,9 @@ class Agent:
             self._happened(facts.BundleFetched(order.uid, order.digest))
 
     async def _certify(self, assignment: assignments.Assignment) -> None:
-        self._happened(await self._credentials.request(assignment))
+        outcome = await self._credentials.request(assignment)
+        failpoints.reach("agent.client-certified")
+        self._happened(outcome)
 
     async def _start(self, order: facts.StartClient) -> None:
         name = workloads.name_of(order.uid, order.assignment.name)
@@ -252,7 +255,9 @@ class Agent:
             workload = await self._at.site.workload(self._hub, order.assignment, order.decision, offer)
             self._uid_of[name] = order.uid
             self._at.site.follow_log(name)
+            failpoints.reach("agent.client-starts")
             await self._at.site.runtime.start(workload)
+            failpoints.reach("agent.client-started")
         except offers.DatasetUnavailable as error:
             unavailable = reasons.ClusterReason.DATASET_UNAVAILABLE
             self._happened(facts.ClientExited(order.uid, None, str(error), reason=unavailable))
@@ -268,6 +273,7 @@ class Agent:
         self._credentials.end(order.uid)
         self._uid_of.pop(workloads.name_of(order.uid, order.assignment.name), None)
         await self._at.site.forget(order.assignment)
+        failpoints.reach("agent.client-forgotten")
 
     async def _watch_runtime(self) -> None:
         async for event in self._at.site.runtime.events():
@@ -297,6 +303,7 @@ class Agent:
             signal=event.signal,
             reason=event.reason,
         )
+        failpoints.reach("agent.client-ended")
         self.link.log_lines(uid, await self._at.site.new_lines(event.name))
         detail = f"the client {how}" + (f": {event.message}" if event.message else "")
         self._happened(

@@ -98,6 +98,7 @@ class Aggregator:
             if isinstance(error, journal.NoRoom) or room.is_full(error):
                 return restarts.NO_ROOM
             return restarts.HELD if isinstance(error, holding.Held) else 1
+        failpoints.reach("aggregator.journal-opened")
         self._progress.resumed(self._history.round)
         self._service = service.Service(config, self._spec, self._progress, self._book)
         self._watcher = watcher.Watcher(self._progress, self._service.changed)
@@ -111,10 +112,13 @@ class Aggregator:
             ending = self._store_when_there_is_room(finished) or ending
         failpoints.reach("aggregator.model-stored")
         log.info("training finished", reason=ending.reason, detail=finished.message)
-        self._leave_word(finished)
-        self._service.leave(finished)
-        if finished.reason != reasons.TrainingReason.SUSPEND_REQUESTED:
+        known = self._leave_word(finished)
+        known = self._service.leave(finished) or known
+        failpoints.reach("aggregator.hub-told")
+        # A hub that does not know starts another, which must come to the same end without any client.
+        if known and finished.reason != reasons.TrainingReason.SUSPEND_REQUESTED:
             self._book.drop_arrays()
+        failpoints.reach("aggregator.arrays-dropped")
         self._book.close()
         return 0 if finished.succeeded else 1
 
@@ -129,10 +133,13 @@ class Aggregator:
             holding.empty(directory)
             return journal.Book(directory, facts)
 
-    def _leave_word(self, finished: pb.TrainingFinished) -> None:
-        """Write the end down where the next coordinator finds it, should none be there to be told."""
+    def _leave_word(self, finished: pb.TrainingFinished) -> bool:
+        """Write the end down where the next coordinator finds it, should none be there to be told.
+
+        Returns whether it stands there.
+        """
         if self._config.termination_log is None:
-            return
+            return False
         words = snapshot.Finished(
             finished.succeeded,
             finished.reason,
@@ -146,6 +153,8 @@ class Aggregator:
             self._config.termination_log.write_text(last_words.write(words))
         except (OSError, ValueError) as error:
             log.warning("last words not written", error=str(error))
+            return False
+        return True
 
     @property
     def _shown_store(self) -> str:
@@ -310,6 +319,7 @@ class Aggregator:
         try:
             file = config.work_directory / model.MODEL_FILE
             digest = model.write(arrays, file)
+            failpoints.reach("aggregator.model-written")
             card = model.Card(
                 training=self._name,
                 round=number,

@@ -28,6 +28,15 @@ REPORT_INTERVAL_SECONDS = 0.1
 FIRST_RETRY_SECONDS = 0.2
 LONGEST_RETRY_SECONDS = 10.0
 
+CHANNEL_OPTIONS = (
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+"""A link that died without a word is dialled again in time to tell the end of the training on the next one:
+`delivery_seconds` is twice as long."""
+
 WHY_SECONDS = 1.0
 """How long a failed write waits for the reader to learn why the session ended."""
 
@@ -89,7 +98,9 @@ class HubLink:
         """Converse until the end is delivered. A denial that no retry can heal ends the run with Denied."""
         while not self._delivered.is_set():
             try:
-                async with self._credentials.channel(self._address, self._server_name) as channel:
+                async with self._credentials.channel(
+                    self._address, self._server_name, CHANNEL_OPTIONS
+                ) as channel:
                     await self._session(channel)
             except grpc.aio.AioRpcError as error:
                 denied = denials.from_rpc_error(error)

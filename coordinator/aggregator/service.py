@@ -139,9 +139,9 @@ class Service:
         """A reply that had been accepted turned out to be of no use; may be called from any thread."""
         self._loop.call_soon_threadsafe(self.driver.refused, node, round_number, how)
 
-    def leave(self, finished: pb.TrainingFinished) -> None:
-        """Report the end, say goodbye to the clients, close the port."""
-        asyncio.run_coroutine_threadsafe(self._leave(finished), self._loop).result()
+    def leave(self, finished: pb.TrainingFinished) -> bool:
+        """Report the end, say goodbye to the clients, close the port; return whether the hub knows."""
+        return asyncio.run_coroutine_threadsafe(self._leave(finished), self._loop).result()
 
     # -- on the loop -----------------------------------------------------------------------------
 
@@ -271,15 +271,18 @@ class Service:
                     events.RulesChanged(terms.changed_rules(directive.rules, self._config), now)
                 )
 
-    async def _leave(self, finished: pb.TrainingFinished) -> None:
+    async def _leave(self, finished: pb.TrainingFinished) -> bool:
         assert self._hub is not None
         self._hub.finish(finished)
+        told = False
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hub.delivered(), self._config.delivery_seconds)
+            told = True
         self.driver.close(denials.Reason.TRAINING_ENDED, finished.message)
         await self._server.stop(GOODBYE_SECONDS)
         for task in (self._hub_task, self._renewal_task):
             task.cancel()
+        return told
 
     def _tell_hub(self) -> None:
         if self._hub is not None:

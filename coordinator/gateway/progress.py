@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from coordinator.gateway import enrollment, links, sessions, translate
-from federation.runtime import tasks
+from federation.runtime import failpoints, tasks
 from federation.telemetry import logs
 from federation.trust import identity as identities
 from federation.trust import interceptors
@@ -75,6 +75,7 @@ class Progress(pb_grpc.ProgressServicer):
                 case "report":
                     self._registry.take(entry, *translate.progress(message.report))
                 case "finished":
+                    failpoints.reach("coordinator.end-heard")
                     self._registry.finish(entry, translate.finished(message.finished))
                 case "log":
                     self._on_log(entry.uid, AGGREGATOR, translate.lines(message.log.lines))

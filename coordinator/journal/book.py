@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from coordinator.journal import entries, holding, room, segments
+from federation.runtime import failpoints
 from federation.telemetry import logs
 from federation.wire import digests
 
@@ -311,8 +312,10 @@ class Book:
         rows: list[tuple[int, str, bytes, int]] = []
         try:
             with self._failures():
+                failpoints.reach("aggregator.journal-sync")
                 # First the bytes, then the entry that names them.
                 self.segments.sync(_segments_of(entry for entry, _ in batch))
+                failpoints.reach("aggregator.arrays-synced")
                 for number, (entry, attachment) in enumerate(batch, self._number + 1):
                     line = entries.write(entry)
                     rows.append((number, line, attachment, entries.checksum(line, attachment)))
@@ -321,6 +324,7 @@ class Book:
                     "insert into entries (number, line, attachment, checksum) values (?, ?, ?, ?)", rows
                 )
                 self._connection.execute("commit")
+                failpoints.reach("aggregator.entries-written")
         except NoRoom as error:
             with self._lock:
                 self._unwritten[:0] = batch

@@ -12,6 +12,7 @@ from flwr.app import Message
 
 from edge_agent.client import keeping, worker
 from federation.flower import messages as flower_messages
+from federation.runtime import failpoints
 from federation.telemetry import logs
 from federation.wire import codec, outbox
 
@@ -82,7 +83,9 @@ class Answering:
             if not self._keep.continues(message_id):
                 log.warning("the training began anew, and so does the app's state", message_id=message_id)
                 self._app.forget()
+        failpoints.reach("client.message-taken")
         answer = self._app.answer(message)
+        failpoints.reach("client.app-answered")
         if answer.traceback_tail:
             self._tell(answer.traceback_tail)
         reply_id = outbox.reply_id(message_id)

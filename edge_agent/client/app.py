@@ -27,7 +27,7 @@ from federation.apps import bundle
 from federation.apps import config as app_config
 from federation.apps import errors as app_errors
 from federation.flower import host, node_ids
-from federation.runtime import processes
+from federation.runtime import failpoints, processes
 from federation.telemetry import logs
 from federation.trust import credentials, tls
 
@@ -76,6 +76,7 @@ def run(config: client_config.ClientConfig) -> int:
         worker.Worker(app, context), keep, send=exchange.send, tell=exchange.tell, withdrawn=withdrawn
     )
     log.info("client app loaded", training=training, node_id=node_id)
+    failpoints.reach("client.app-loaded")
     exchange.start()
     while isinstance(item := inbox.get(), Message):
         desk.take(item)

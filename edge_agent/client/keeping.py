@@ -43,6 +43,7 @@ from flwr.app import Array, RecordDict
 from edge_agent.client import kept_files, sealing
 from edge_agent.client.kept_files import name_of, number_of
 from federation.flower import messages as flower_messages
+from federation.runtime import failpoints
 from federation.telemetry import logs
 from federation.wire import codec, outbox
 from federation.wire import hanse_pb2 as pb
@@ -215,11 +216,14 @@ class Keep:
                 sent = True
             if changed and state_number:
                 self._files.write_message(name_of(_STATE, number), encoded, durable=True)
+                failpoints.reach("client.state-written")
             self._files.write_message(name_of(_REPLY, number), reply, durable=changed)
+            failpoints.reach("client.reply-written")
             with self._lock:
                 replies = [(kept.number, known) for known, kept in self._unconfirmed.items()]
             commit = _Commit(answered=message_id, state=state_number, replies=tuple(replies))
             self._write_commit(number, commit, durable=changed)
+            failpoints.reach("client.commit-written")
         except (OSError, flower_messages.MessageNotRepresentable) as error:
             self._not_kept(message_id, number, error, changed)
             if not sent:

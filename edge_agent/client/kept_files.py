@@ -12,6 +12,7 @@ import pathlib
 from collections.abc import Callable, Iterable
 
 from edge_agent.client import sealing
+from federation.runtime import failpoints
 from federation.wire import codec, limits
 from federation.wire import hanse_pb2 as pb
 
@@ -59,7 +60,7 @@ class Files:
         with os.fdopen(os.open(self.directory / (at or name), flags, 0o600), "wb", buffering=0) as file:
             sealing.write(file, self._key, name, chunks)
             if durable:
-                self._sync(file.fileno())
+                self._make_durable(file.fileno())
 
     def write_message(self, name: str, message: codec.OutgoingMessage, *, durable: bool) -> None:
         """Write a header and its arrays. Raises: OSError."""
@@ -95,9 +96,13 @@ class Files:
         for path in (*(self.directory / name for name in names), self.directory):
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                self._sync(descriptor)
+                self._make_durable(descriptor)
             finally:
                 os.close(descriptor)
+
+    def _make_durable(self, descriptor: int) -> None:
+        failpoints.reach("client.keep-sync")
+        self._sync(descriptor)
 
     def remove(self, *names: str) -> None:
         """Remove files; one that is not there is as good, one that cannot be removed stays."""

@@ -19,6 +19,7 @@ from typing import NoReturn
 from flwr.app import Array, Message
 
 from federation.flower import messages as flower_messages
+from federation.runtime import failpoints
 from federation.telemetry import logs
 from federation.trust import calls, credentials, directory
 from federation.wire import codec, denials, frames, outbox, protocol, transfers
@@ -265,6 +266,7 @@ class ExchangeLink:
                 await call.write(frame)
             else:
                 await call.write(pb.ClientFrame(begin=frame))
+                failpoints.reach("client.reply-begins")
 
     async def _read(self, call: grpc.aio.StreamStreamCall) -> End | None:
         while (frame := await call.read()) is not grpc.aio.EOF:
@@ -276,6 +278,7 @@ class ExchangeLink:
                     self._act(self._incoming.begin(frame.begin))
                 case "received":
                     if self._outbox.received(frame.received):
+                        failpoints.reach("client.reply-confirmed")
                         self._on_confirmed(frame.received.transfer_id)
                 case "withdrawn":
                     self._on_withdrawn(frame.withdrawn.message_id)
@@ -313,6 +316,7 @@ class ExchangeLink:
         if digests:
             self._arriving.held.clear()
             self._arriving.held.update({digest: known.get(digest, b"") for digest in digests})
+        failpoints.reach("client.message-received")
         self._on_message(message)
 
     def _sink(self, entry: pb.ArrayEntry) -> codec.Sink:

@@ -74,10 +74,20 @@ def environment(name: str) -> dict[str, str]:
     return kept | {"HANSE_PROCESS": name, "FLWR_TELEMETRY_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
 
 
-async def start(name: str, module: str, config: Path, logs: Path, *, read_stdout: bool = False) -> Child:
+async def start(
+    name: str,
+    module: str,
+    config: Path,
+    logs: Path,
+    *,
+    read_stdout: bool = False,
+    extra: Mapping[str, str] | None = None,
+) -> Child:
     """Start `python -m module --config config` in a process group of its own, with a lifeline as its stdin.
 
     Its standard error (and its standard output, unless that is to be read) goes to `logs/<name>.log`.
+
+    extra: variables of its environment beside the usual ones.
     """
     log = logs / f"{name}.log"
     with log.open("ab") as stream:
@@ -90,7 +100,7 @@ async def start(name: str, module: str, config: Path, logs: Path, *, read_stdout
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE if read_stdout else stream,
             stderr=stream,
-            env={**environment(name), **_import_path()},
+            env={**environment(name), **_import_path(), **(extra or {})},
             start_new_session=True,
             limit=16 * 1024 * 1024,
         )

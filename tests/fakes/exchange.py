@@ -42,8 +42,8 @@ from federation.trust import identity as identities
 from federation.wire import codec, frames
 from federation.wire import hanse_pb2 as pb
 from federation.wire import limits as wire_limits
+from simulations.chaos import proxy as proxies
 from tests.fakes import certificates
-from tests.fakes import proxy as proxies
 
 import grpc.aio  # isort: skip  # after federation.trust
 

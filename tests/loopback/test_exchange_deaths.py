@@ -17,8 +17,8 @@ from coordinator.aggregation import events
 from coordinator.aggregator import grid as grids
 from edge_agent.client import keeping
 from federation.wire import outbox
+from simulations.chaos import proxy as proxies
 from tests.fakes import exchange as fakes
-from tests.fakes import proxy as proxies
 
 KEY = bytes(32)
 

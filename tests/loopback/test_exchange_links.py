@@ -10,8 +10,8 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from federation.trust import pinning
+from simulations.chaos import proxy as proxies
 from tests.fakes import exchange as fakes
-from tests.fakes import proxy as proxies
 
 LARGE = 5_000_000
 """float32 numbers: 20 MB."""

@@ -14,8 +14,8 @@ from federation.trust import credentials
 from federation.trust import identity as identities
 from federation.wire import denials
 from federation.wire import hanse_pb2 as pb
+from simulations.chaos import proxy as proxies
 from tests.fakes import certificates, hub
-from tests.fakes import proxy as proxies
 
 AGGREGATOR = identities.AggregatorIdentity(hub.TRUST_DOMAIN, "demo", "hospitals")
 HUB = identities.CoordinatorIdentity(hub.TRUST_DOMAIN)

@@ -17,7 +17,11 @@ pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 PLACES = {
     # place: the visit at which the aggregator dies
+    "aggregator.journal-opened": (1,),
     "aggregator.app-starts": (1, 2),
+    "aggregator.journal-sync": (3,),
+    "aggregator.arrays-synced": (5,),
+    "aggregator.entries-written": (2,),
     "aggregator.batch-written": (1, 4),
     "aggregator.batch-sent": (1, 5, 8),
     "aggregator.reply-begins": (3,),
@@ -27,9 +31,13 @@ PLACES = {
     "aggregator.batch-closed": (1, 3, 8),
     "aggregator.resumed": (1,),
     "aggregator.app-ended": (1,),
+    "aggregator.model-written": (1,),
     "aggregator.model-stored": (1,),
 }
 """Some need a death before: a place that is passed after a restart only, or a second time."""
+
+AFTER_THE_END = {"aggregator.hub-told", "aggregator.arrays-dropped"}
+"""The command may be over before the aggregator comes there; simulations/chaos waits for it."""
 
 NEEDS_ANOTHER = {("aggregator.app-starts", 2), ("aggregator.resumed", 1)}
 
@@ -42,7 +50,9 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_every_place_is_tried() -> None:
     """A place that is added is added here."""
-    assert tuple(PLACES) == failpoints.NAMES
+    assert {
+        name for name in failpoints.NAMES if name.startswith("aggregator.")
+    } == PLACES.keys() | AFTER_THE_END
 
 
 @pytest.mark.parametrize(("place", "visit"), [(place, visit) for place in PLACES for visit in PLACES[place]])

@@ -1,0 +1,169 @@
+"""What came of a run: the model of an undisturbed one, a documented reason, or a failure."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from federation.runtime import failpoints
+from simulations.chaos import faults, scenario
+from simulations.local import results
+
+REFERENCE = "reference"
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """What an undisturbed run of a shape ends with."""
+
+    sha256: str
+    metrics: list[dict[str, Any]]
+    calls: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One run.
+
+    ended: `reference`, the documented reason, or empty; wrong: why it failed, empty if it did not.
+    hit: places that ended a process or failed a disk, and other faults that struck. visited: places passed.
+    redone: calls of apps that were made again; finished: those of them that had finished.
+    """
+
+    seed: int
+    faults: list[str]
+    ended: str
+    wrong: str
+    hit: list[str]
+    visited: dict[str, int]
+    restarts: dict[str, int]
+    redone: int
+    finished: int
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """What a run left to be judged."""
+
+    status: Mapping[str, Any]
+    struck: Sequence[str]
+    restarts: Mapping[str, int]
+    left: Sequence[str]
+    seconds: float
+    trouble: str = ""
+
+
+def reference(places: scenario.Places, status: Mapping[str, Any]) -> Reference:
+    """Read what an undisturbed run ended with. Raises: ValueError if it did not complete."""
+    if status.get("phase") != "Completed":
+        raise ValueError(f"the undisturbed run ended as {status.get('phase')}: {_message(status)}")
+    card = json.loads((_model(status) / results.CARD_FILE).read_text())
+    return Reference(status["model"]["sha256"], card["metrics"], sorted(_calls(places.calls)))
+
+
+def judge(places: scenario.Places, plan: faults.Plan, seen: Seen, want: Reference) -> Result:
+    """Compare a run with the undisturbed one."""
+    visited = _visits(places.failpoints)
+    hit = [
+        fault.target
+        for fault in plan.faults
+        if fault.kind == "point" and visited.get(fault.target, 0) >= fault.value
+    ]
+    starts = _client_starts(places)
+    redone, finished = _redone(_calls(places.calls), starts, hit, plan, want)
+    ended, wrong = _ending(plan, seen, want)
+    if not wrong and finished:
+        wrong = f"{finished} calls were made again though they had finished"
+    if not wrong and ended == REFERENCE and set(_calls(places.calls)) != set(want.calls):
+        wrong = "the apps met other calls or counts than in an undisturbed run"
+    if not wrong and seen.left:
+        wrong = "; ".join(seen.left)
+    aggregators = sum(
+        log.read_text(errors="replace").count('"aggregator started again"')
+        for log in places.logs.glob("coordinator.log")
+    )
+    return Result(
+        plan.seed,
+        [str(fault) for fault in plan.faults],
+        "" if wrong else ended,
+        wrong,
+        [*hit, *seen.struck],
+        visited,
+        {**seen.restarts, "aggregator": aggregators, "client": sum(max(0, n - 1) for n in starts.values())},
+        redone,
+        finished,
+        round(seen.seconds, 2),
+    )
+
+
+def _ending(plan: faults.Plan, seen: Seen, want: Reference) -> tuple[str, str]:
+    status = seen.status
+    if seen.trouble:
+        return "", f"{seen.trouble} (phase {status.get('phase', 'unknown')}: {_message(status)})"
+    outcome = results.outcome_of("", status, [], {})
+    if outcome.state != "Completed":
+        if outcome.reason in plan.may_end_as:
+            return str(outcome.reason), ""
+        return "", f"{outcome.state}, {outcome.reason}: {outcome.message}"
+    directory = _model(status)
+    digest = hashlib.sha256((directory / results.MODEL_FILE).read_bytes()).hexdigest()
+    card = json.loads((directory / results.CARD_FILE).read_text())
+    if digest != status["model"]["sha256"]:
+        return "", f"the stored model is {digest}, and the status says {status['model']['sha256']}"
+    if digest != want.sha256:
+        return "", f"the model is {digest}, and {want.sha256} when nothing disturbs"
+    if card["metrics"] != want.metrics:
+        return "", f"the metrics are {card['metrics']}, and {want.metrics} when nothing disturbs"
+    return REFERENCE, ""
+
+
+def _redone(
+    calls: Sequence[str], starts: Mapping[str, int], hit: Sequence[str], plan: faults.Plan, want: Reference
+) -> tuple[int, int]:
+    """Count the calls made again, and those of them that no death of a client in the middle excuses.
+
+    A client that died may have had one call in hand, unless it died where that was finished. Where the
+    coordinator died the training begins anew, and where the disk took nothing there is nothing to go on from.
+    """
+    redone = {edge: 0 for edge in starts}
+    for line, number in collections.Counter(calls).items():
+        edge = line.split()[0]
+        redone[edge] = redone.get(edge, 0) + number - 1
+    total = sum(redone.values())
+    if plan.begins_anew or plan.client_cannot_keep:
+        return total, 0
+    excused = {edge: max(0, starts.get(edge, 0) - 1) for edge in redone}
+    over = sum(max(0, redone[edge] - excused[edge]) for edge in redone)
+    after_finishing = sum(name in faults.FINISHED_FROM for name in hit)
+    return total, max(over, total - (sum(excused.values()) - after_finishing), 0)
+
+
+def _client_starts(places: scenario.Places) -> dict[str, int]:
+    """How often each edge's client was started, by its agent's log."""
+    return {
+        log.stem: log.read_text(errors="replace").count('"client started"')
+        for log in places.logs.glob("edge-*.log")
+    }
+
+
+def _visits(directory: Path) -> dict[str, int]:
+    files = ((name, directory / f"{name}.visits") for name in failpoints.NAMES)
+    return {name: file.stat().st_size for name, file in files if file.exists()}
+
+
+def _calls(file: Path) -> list[str]:
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def _model(status: Mapping[str, Any]) -> Path:
+    return Path(status["model"]["uri"].removeprefix("file://"))
+
+
+def _message(status: Mapping[str, Any]) -> str:
+    return str((status.get("summary") or {}).get("message", ""))
