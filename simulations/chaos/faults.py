@@ -84,8 +84,8 @@ class Plan:
                 allowed |= {"StorageFull", "StorageUnavailable"}
             if fault.kind == "point" and fault.how and fault.target.startswith("aggregator."):
                 allowed |= {"StorageFull"}
-            if fault.kind in ("stop", "link") and self.grace_seconds < GRACE_SECONDS:
-                allowed |= {"QuorumLost"}
+        if self.grace_seconds < GRACE_SECONDS:  # coming back takes as long, and all clusters are needed
+            allowed |= {"QuorumLost", "QuorumNotReached"}
         if self.client_cannot_keep and self.client_dies:
             # What its app remembered is on no disk: it says so, and does not go on from something older.
             allowed |= {"QuorumLost"}
