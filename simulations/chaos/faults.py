@@ -80,10 +80,8 @@ class Plan:
         """The reasons that may stand in place of the model (docs/durability.md has the same table)."""
         allowed: set[str] = set()
         for fault in self.faults:
-            if fault.kind == "disk" and fault.target == "aggregator":
-                allowed |= {"StorageFull", "StorageUnavailable"}
-            if fault.kind == "point" and fault.how and fault.target.startswith("aggregator."):
-                allowed |= {"StorageFull"}
+            if fault.target == "aggregator.journal-sync" and fault.how.startswith("EIO"):
+                allowed |= {"StorageUnavailable"}
         if self.grace_seconds < GRACE_SECONDS:  # coming back takes as long, and all clusters are needed
             allowed |= {"QuorumLost", "QuorumNotReached"}
         if self.client_cannot_keep and self.client_dies:

@@ -118,10 +118,12 @@ def test_finished_work_that_is_redone_is_seen(
 
 
 def test_a_reason_counts_only_where_it_is_documented(places: scenario.Places) -> None:
-    """A full disk may end a training, a killed aggregator may not."""
-    full, killed = faults.Fault("disk", "aggregator", "full"), faults.Fault("kill", "aggregator")
-    assert judged(places, full, status=failed("StorageFull")).ended == "StorageFull"
-    assert judged(places, killed, status=failed("StorageFull")).wrong
+    """A disk that fails may end a training; one that is full for a while, or a killed aggregator, may not."""
+    broken = faults.Fault("point", "aggregator.journal-sync", "EIO 1", value=1)
+    status = failed("StorageUnavailable")
+    assert judged(places, broken, status=status).ended == "StorageUnavailable"
+    for fault in (faults.Fault("disk", "aggregator", "full"), faults.Fault("kill", "aggregator")):
+        assert judged(places, fault, status=status).wrong
 
 
 def test_the_report_counts_and_says_how_to_repeat(places: scenario.Places) -> None:
