@@ -80,7 +80,8 @@ class Plan:
         """The reasons that may stand in place of the model (docs/durability.md has the same table)."""
         allowed: set[str] = set()
         for fault in self.faults:
-            if fault.target == "aggregator.journal-sync" and fault.how.startswith("EIO"):
+            if fault.target == "aggregator.journal-sync" and fault.how:
+                # After a sync that failed, for whatever reason, nothing is known of what was written.
                 allowed |= {"StorageUnavailable"}
         if self.grace_seconds < GRACE_SECONDS:  # coming back takes as long, and all clusters are needed
             allowed |= {"QuorumLost", "QuorumNotReached"}
