@@ -12,8 +12,8 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from flwr.app import Message
 
@@ -86,7 +86,7 @@ class Exchange(pb_grpc.ExchangeServicer):
         """Serve on `server`, with frames as `federation.wire.frames` makes and reads them."""
         handlers = {
             "Session": grpc.stream_stream_rpc_method_handler(
-                self.Session, request_deserializer=frames.client_frame, response_serializer=frames.serialise
+                self.Session, request_deserializer=frames.client_frames, response_serializer=frames.serialise
             )
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
@@ -96,7 +96,7 @@ class Exchange(pb_grpc.ExchangeServicer):
         self._expected = frozenset(clusters)
 
     async def Session(
-        self, request_iterator: AsyncIterator[pb.ClientFrame | frames.Chunk], context: Any
+        self, request_iterator: AsyncIterator[Sequence[pb.ClientFrame | frames.Chunk]], context: Any
     ) -> None:
         """Serve one session from hello to goodbye.
 
@@ -106,11 +106,14 @@ class Exchange(pb_grpc.ExchangeServicer):
         assert isinstance(identity, identities.ClientIdentity)  # the authorisation table lets nobody else in
         try:
             async with asyncio.timeout(HELLO_SECONDS):
-                first = await anext(aiter(request_iterator), None)
+                opening = await anext(aiter(request_iterator), None)
         except TimeoutError as error:
             raise denials.Denied(denials.Reason.BAD_MESSAGE, detail="no hello came in time") from error
-        if first is None:
+        if opening is None:
             return
+        if len(opening) != 1:
+            raise denials.Denied(denials.Reason.BAD_MESSAGE, detail="hello comes alone")
+        (first,) = opening
         # Now that it has spoken, it listens: a denial is not lost in its writing.
         if self._expected is not None and identity.cluster not in self._expected:
             raise denials.Denied(
@@ -172,9 +175,9 @@ class Exchange(pb_grpc.ExchangeServicer):
         self,
         client: sessions.Client,
         session: sessions.Session,
-        requests: AsyncIterator[pb.ClientFrame | frames.Chunk],
+        requests: AsyncIterator[Sequence[pb.ClientFrame | frames.Chunk]],
     ) -> None:
-        async for frame in requests:
+        async for frame in _each(requests):
             if client.storing is not None:
                 await asyncio.wait({client.storing})
             if not session.open:
@@ -340,6 +343,15 @@ class Exchange(pb_grpc.ExchangeServicer):
         client.refused_transfer = client.transfer_id
         text = f"the reply of {client.cluster} was refused: {error}"
         self._refuse(client, message_id, events.Refused(reason, text[:MAXIMUM_TEXT_CHARACTERS]))
+
+
+_Frame = TypeVar("_Frame")
+
+
+async def _each(requests: AsyncIterator[Sequence[_Frame]]) -> AsyncIterator[_Frame]:
+    async for together in requests:
+        for frame in together:
+            yield frame
 
 
 def _unreadable(client: sessions.Client, why: object) -> events.Refused:

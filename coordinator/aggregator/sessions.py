@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from coordinator.aggregator import progress as progress_module
 from coordinator.aggregator import received
 from coordinator.journal import segments
 from federation.runtime import tasks
-from federation.wire import codec, frames, outbox, transfers
+from federation.wire import codec, departures, frames, outbox, transfers
 from federation.wire import hanse_pb2 as pb
 from federation.wire import limits as wire_limits
 
@@ -79,30 +79,27 @@ class Session:
     def __init__(
         self,
         client: Client,
-        write: Callable[[pb.AggregatorFrame | frames.Chunk], Any],
+        write: Callable[[Sequence[frames.Outgoing]], Any],
         is_awaited: Callable[[str, int], bool],
     ) -> None:
         self._client = client
         self._write = write
         self._is_awaited = is_awaited
         self._ended = asyncio.Event()
-        self._control: collections.deque[pb.AggregatorFrame] = collections.deque()
+        self._departures = departures.Departures(client.outbox, lambda begin: pb.AggregatorFrame(begin=begin))
         self._wake = asyncio.Event()
         self._leaving = False
         self.open = True
 
     async def welcome(self, version: int, run_id: int) -> None:
-        await self._write(
-            pb.AggregatorFrame(
-                welcome=pb.ClientWelcome(
-                    protocol=version,
-                    node_id=self._client.node,
-                    run_id=run_id,
-                    receiving=self._client.incoming.position,
-                    chunk_bytes=self._client.chunk_bytes,
-                )
-            )
+        welcome = pb.ClientWelcome(
+            protocol=version,
+            node_id=self._client.node,
+            run_id=run_id,
+            receiving=self._client.incoming.position,
+            chunk_bytes=self._client.chunk_bytes,
         )
+        await self._write([pb.AggregatorFrame(welcome=welcome)])
 
     def send(self, message_id: str, message: codec.OutgoingMessage) -> None:
         del message_id  # it stands in the message's header
@@ -111,9 +108,14 @@ class Session:
         self._wake.set()
 
     def confirm(self, message_id: str) -> None:
-        self.control(
-            pb.AggregatorFrame(received=pb.TransferReceived(transfer_id=outbox.reply_id(message_id)))
-        )
+        """Queue a confirmation, which leaves with what leaves next."""
+        received = pb.TransferReceived(transfer_id=outbox.reply_id(message_id))
+        self._departures.mention(pb.AggregatorFrame(received=received))
+        asyncio.get_running_loop().call_later(departures.MENTION_SECONDS, self._mentions_due)
+
+    def _mentions_due(self) -> None:
+        self._departures.due()
+        self._wake.set()
 
     def withdraw(self, message_id: str) -> None:
         self._client.outbox.drop(message_id)
@@ -126,7 +128,7 @@ class Session:
 
     def control(self, frame: pb.AggregatorFrame) -> None:
         """Queue a small frame; it overtakes a message that is on its way."""
-        self._control.append(frame)
+        self._departures.say(frame)
         self._wake.set()
 
     def close(self) -> None:
@@ -147,17 +149,15 @@ class Session:
     async def write_until(self, reader: asyncio.Task[None]) -> None:
         """Write frames until goodbye is said, the reader ends, or another session takes over."""
         reader.add_done_callback(lambda _: self._wake.set())
-        while (self.open or self._control) and not reader.done():
+        while (self.open or self._departures) and not reader.done():
             self._wake.clear()
-            while self._control:
-                await self._write(self._control.popleft())
-            if self._leaving or not self.open:
-                return
-            frame = self._client.outbox.next_frame()
-            if frame is None:
+            goes_on = self.open and not self._leaving
+            together = self._departures.next(messages=goes_on)
+            if together:
+                await self._write(together)
+                sent = sum(len(frame.data) for frame in together if isinstance(frame, frames.Chunk))
+                self._client.progress.transferred(self._client.cluster, sent=sent)
+            elif goes_on:
                 await self._wake.wait()
-            elif isinstance(frame, frames.Chunk):
-                await self._write(frame)
-                self._client.progress.transferred(self._client.cluster, sent=len(frame.data))
             else:
-                await self._write(pb.AggregatorFrame(begin=frame))
+                return

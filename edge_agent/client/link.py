@@ -8,7 +8,6 @@ nothing of what the messages mean.
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
 import random
 import threading
@@ -22,7 +21,7 @@ from federation.flower import messages as flower_messages
 from federation.runtime import failpoints
 from federation.telemetry import logs
 from federation.trust import calls, credentials, directory
-from federation.wire import codec, denials, frames, outbox, protocol, transfers
+from federation.wire import codec, denials, departures, frames, outbox, protocol, transfers
 from federation.wire import hanse_pb2 as pb
 from federation.wire import limits as wire_limits
 
@@ -102,7 +101,7 @@ class ExchangeLink:
             limits, held=self._arriving.held.__contains__, sink_factory=self._sink
         )
         self._outbox = outbox.Outbox(receiver_holds=False)
-        self._control: collections.deque[pb.ClientFrame] = collections.deque()
+        self._departures = departures.Departures(self._outbox, lambda begin: pb.ClientFrame(begin=begin))
         self._loop = asyncio.new_event_loop()
         self._wake = asyncio.Event()
         self._failure: pb.ClientFailure | None = None
@@ -148,7 +147,7 @@ class ExchangeLink:
         self._wake.set()
 
     def _say(self, frame: pb.ClientFrame) -> None:
-        self._control.append(frame)
+        self._departures.say(frame)
         self._wake.set()
 
     # -- the thread ------------------------------------------------------------------------------
@@ -200,7 +199,7 @@ class ExchangeLink:
     async def _session(self, channel: grpc.aio.Channel) -> End | None:
         """One session; returns why it is over for good, or None if it is to be dialled again."""
         session = channel.stream_stream(
-            METHOD, request_serializer=frames.serialise, response_deserializer=frames.aggregator_frame
+            METHOD, request_serializer=frames.serialise, response_deserializer=frames.aggregator_frames
         )
         call = session(wait_for_ready=True)
         try:
@@ -212,7 +211,7 @@ class ExchangeLink:
             call.cancel()
 
     async def _give_up(self, call: grpc.aio.StreamStreamCall, failure: pb.ClientFailure) -> End:
-        await call.write(pb.ClientFrame(failure=failure))
+        await call.write([pb.ClientFrame(failure=failure)])
         await call.done_writing()
         while await call.read() is not grpc.aio.EOF:
             pass
@@ -225,10 +224,13 @@ class ExchangeLink:
             receiving=self._incoming.position,
             warm=True,
         )
-        await call.write(pb.ClientFrame(hello=hello))
-        first = await call.read()
-        if first is grpc.aio.EOF:
+        await call.write([pb.ClientFrame(hello=hello)])
+        opening = await call.read()
+        if opening is grpc.aio.EOF:
             return None
+        if len(opening) != 1:
+            raise transfers.TransferError("the aggregator's first frame comes alone")
+        (first,) = opening
         if isinstance(first, frames.Chunk):
             raise transfers.TransferNotBegun(first.offset)
         if first.WhichOneof("body") == "goodbye":
@@ -257,33 +259,36 @@ class ExchangeLink:
     async def _write(self, call: grpc.aio.StreamStreamCall) -> NoReturn:
         while True:
             self._wake.clear()
-            while self._control:
-                await call.write(self._control.popleft())
-            frame = self._outbox.next_frame()
-            if frame is None:
-                await self._wake.wait()
-            elif isinstance(frame, frames.Chunk):
-                await call.write(frame)
+            together = self._departures.next()
+            if together:
+                await call.write(together)
+                if any(not isinstance(frame, frames.Chunk) and frame.HasField("begin") for frame in together):
+                    failpoints.reach("client.reply-begins")
             else:
-                await call.write(pb.ClientFrame(begin=frame))
-                failpoints.reach("client.reply-begins")
+                await self._wake.wait()
 
     async def _read(self, call: grpc.aio.StreamStreamCall) -> End | None:
-        while (frame := await call.read()) is not grpc.aio.EOF:
-            if isinstance(frame, frames.Chunk):
-                self._act(self._incoming.chunk(frame))
-                continue
-            match frame.WhichOneof("body"):
-                case "begin":
-                    self._act(self._incoming.begin(frame.begin))
-                case "received":
-                    if self._outbox.received(frame.received):
-                        failpoints.reach("client.reply-confirmed")
-                        self._on_confirmed(frame.received.transfer_id)
-                case "withdrawn":
-                    self._on_withdrawn(frame.withdrawn.message_id)
-                case "goodbye":
-                    return End(frame.goodbye.reason, frame.goodbye.message)
+        while (together := await call.read()) is not grpc.aio.EOF:
+            for frame in together:
+                if (end := self._take(frame)) is not None:
+                    return end
+        return None
+
+    def _take(self, frame: pb.AggregatorFrame | frames.Chunk) -> End | None:
+        if isinstance(frame, frames.Chunk):
+            self._act(self._incoming.chunk(frame))
+            return None
+        match frame.WhichOneof("body"):
+            case "begin":
+                self._act(self._incoming.begin(frame.begin))
+            case "received":
+                if self._outbox.received(frame.received):
+                    failpoints.reach("client.reply-confirmed")
+                    self._on_confirmed(frame.received.transfer_id)
+            case "withdrawn":
+                self._on_withdrawn(frame.withdrawn.message_id)
+            case "goodbye":
+                return End(frame.goodbye.reason, frame.goodbye.message)
         return None
 
     def _act(self, happened: list[transfers.Event]) -> None:
@@ -326,4 +331,10 @@ class ExchangeLink:
         return parts.append
 
     def _confirm(self, transfer_id: str) -> None:
-        self._say(pb.ClientFrame(received=pb.TransferReceived(transfer_id=transfer_id)))
+        received = pb.TransferReceived(transfer_id=transfer_id)
+        self._departures.mention(pb.ClientFrame(received=received))
+        self._loop.call_later(departures.MENTION_SECONDS, self._mentions_due)
+
+    def _mentions_due(self) -> None:
+        self._departures.due()
+        self._wake.set()

@@ -1,17 +1,26 @@
 """The frames of Exchange.Session as gRPC carries them, with the array bytes copied once on each side.
 
 Why it exists: nearly all bytes of a session lie in chunks. protobuf copies a chunk four times on its way out
-and once more on its way in; made and read here, its bytes are copied into the frame, and read where gRPC put
-them. All other frames are protobuf's. What a chunk belongs to is not known here.
+and once more on its way in; made and read here, its bytes are copied into the message, and read where gRPC
+put them. All other frames are protobuf's. Frames that leave together travel in one message: each message
+costs both sides as much as 100 KB of bytes do. What a chunk belongs to is not known here.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias, TypeVar
+
+from google.protobuf import message as protobuf_message
 
 from federation.wire import codec
 from federation.wire import hanse_pb2 as pb
+
+MAXIMUM_TOGETHER = 16
+"""Frames of one message. More would keep an event loop from everybody else."""
+
+_FRAMES = 0x0A  # field 1 of ClientFrames and AggregatorFrames, with its length before it
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -26,65 +35,87 @@ _Frame = TypeVar("_Frame", pb.ClientFrame, pb.AggregatorFrame)
 Outgoing: TypeAlias = Chunk | pb.ClientFrame | pb.AggregatorFrame
 
 
-def serialise(frame: Outgoing) -> bytes:
-    """Return the bytes of a frame."""
-    if isinstance(frame, Chunk):
-        return chunk_frame(frame.offset, frame.data)
-    serialised: bytes = frame.SerializeToString()
-    return serialised
+def serialise(together: Outgoing | Sequence[Outgoing]) -> bytes:
+    """Return the bytes of a message that holds these frames, or this one.
 
-
-def client_frame(data: bytes) -> pb.ClientFrame | Chunk:
-    """Read a frame of a client; raises protobuf's DecodeError for what is none."""
-    return _frame(data, pb.ClientFrame)
-
-
-def aggregator_frame(data: bytes) -> pb.AggregatorFrame | Chunk:
-    """Read a frame of an aggregator; raises protobuf's DecodeError for what is none."""
-    return _frame(data, pb.AggregatorFrame)
-
-
-def _frame(data: bytes, kind: type[_Frame]) -> _Frame | Chunk:
-    chunk = read_chunk(data)
-    if chunk is not None:
-        return chunk
-    frame = kind.FromString(data)
-    return Chunk(frame.chunk.offset, frame.chunk.data) if frame.WhichOneof("body") == "chunk" else frame
-
-
-def chunk_frame(offset: int, data: codec.Buffer) -> bytes:
-    """Return the bytes of a ClientFrame or AggregatorFrame that holds this chunk.
-
-    Law: they are the bytes that protobuf makes of the frame.
+    Law: they are the bytes that protobuf makes of ClientFrames or AggregatorFrames.
     """
-    inner = b"\x12" + _varint(len(data))  # TransferChunk.data is field 2
-    if offset:
-        inner = b"\x08" + _varint(offset) + inner  # TransferChunk.offset is field 1
-    return b"".join(
-        (b"\x1a", _varint(len(inner) + len(data)), inner, data)
-    )  # chunk is field 3 of both frames
+    parts: list[codec.Buffer] = []
+    for frame in together if isinstance(together, Sequence) else (together,):
+        if isinstance(frame, Chunk):
+            parts += _chunk_frame(frame)
+        else:
+            serialised: bytes = frame.SerializeToString()
+            parts += (bytes((_FRAMES,)), _varint(len(serialised)), serialised)
+    return b"".join(parts)
 
 
-def read_chunk(frame: bytes) -> Chunk | None:
-    """Return the chunk in a frame that looks as chunk_frame makes it, or None: protobuf has to judge it.
+def client_frames(data: bytes) -> list[pb.ClientFrame | Chunk]:
+    """Read a client's message; raises protobuf's DecodeError for what is none, or has too many frames."""
+    return list(_frames(data, pb.ClientFrame))
 
-    Law: for every chunk, read_chunk(chunk_frame(offset, data)) is that chunk; what protobuf reads as anything
-    else is never read as a chunk, and never as another one.
+
+def aggregator_frames(data: bytes) -> list[pb.AggregatorFrame | Chunk]:
+    """Read an aggregator's message; raises as client_frames does."""
+    return list(_frames(data, pb.AggregatorFrame))
+
+
+def _frames(data: bytes, kind: type[_Frame]) -> Iterator[_Frame | Chunk]:
+    for part in _parts(data):
+        chunk = _read_chunk(part)
+        if chunk is not None:
+            yield chunk
+            continue
+        frame = kind.FromString(bytes(part))
+        is_chunk = frame.WhichOneof("body") == "chunk"
+        yield Chunk(frame.chunk.offset, frame.chunk.data) if is_chunk else frame
+
+
+def _parts(data: bytes) -> list[memoryview]:
+    """Where the frames of a message lie. Frames are all that it may hold, so that they can be counted."""
+    view, at, found = memoryview(data), 0, list[memoryview]()
+    while at < len(view):
+        length, start = _read_varint(view, at + 1)
+        if view[at] != _FRAMES or length is None or start + length > len(view):
+            raise protobuf_message.DecodeError(f"no frame at byte {at}")
+        if len(found) == MAXIMUM_TOGETHER:
+            raise protobuf_message.DecodeError(f"more than {MAXIMUM_TOGETHER} frames together")
+        at = start + length
+        found.append(view[start:at])
+    if not found:
+        raise protobuf_message.DecodeError("a message without frames")
+    return found
+
+
+def _chunk_frame(chunk: Chunk) -> tuple[codec.Buffer, ...]:
+    """The bytes of a frame that holds a chunk, in parts, as protobuf would put it into a message."""
+    inner = b"\x12" + _varint(len(chunk.data))  # TransferChunk.data is field 2
+    if chunk.offset:
+        inner = b"\x08" + _varint(chunk.offset) + inner  # TransferChunk.offset is field 1
+    length = len(inner) + len(chunk.data)
+    frame = b"\x1a" + _varint(length)  # chunk is field 3 of both frames
+    return bytes((_FRAMES,)) + _varint(len(frame) + length), frame, inner, chunk.data
+
+
+def _read_chunk(frame: memoryview) -> Chunk | None:
+    """Return the chunk in a frame that looks as _chunk_frame makes it, or None: protobuf has to judge it.
+
+    Law: what protobuf reads as anything else is never read as a chunk, and never as another one.
     """
-    if frame[:1] != b"\x1a":
+    if bytes(frame[:1]) != b"\x1a":
         return None
     length, at = _read_varint(frame, 1)
     if length is None or at + length != len(frame):
         return None
     offset: int | None = 0
-    if frame[at : at + 1] == b"\x08":
+    if bytes(frame[at : at + 1]) == b"\x08":
         offset, at = _read_varint(frame, at + 1)
-    if offset is None or frame[at : at + 1] != b"\x12":
+    if offset is None or bytes(frame[at : at + 1]) != b"\x12":
         return None
     length, at = _read_varint(frame, at + 1)
     if length is None or at + length != len(frame):
         return None
-    return Chunk(offset, memoryview(frame)[at:])
+    return Chunk(offset, frame[at:])
 
 
 def _varint(value: int) -> bytes:
@@ -96,7 +127,7 @@ def _varint(value: int) -> bytes:
     return bytes(encoded)
 
 
-def _read_varint(data: bytes, at: int) -> tuple[int | None, int]:
+def _read_varint(data: memoryview, at: int) -> tuple[int | None, int]:
     """Return the number at `at` and where the next thing is; None for what 63 bits do not hold."""
     value = 0
     for index in range(9):

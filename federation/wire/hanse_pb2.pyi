@@ -452,6 +452,18 @@ class RoundRules(_message.Message):
     over_provision_fraction: str
     def __init__(self, quorum: _Optional[int] = ..., minimum_fraction: _Optional[str] = ..., deadline_seconds: _Optional[float] = ..., late_replies: _Optional[str] = ..., grace_seconds: _Optional[float] = ..., over_provision_fraction: _Optional[str] = ...) -> None: ...
 
+class ClientFrames(_message.Message):
+    __slots__ = ("frames",)
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    frames: _containers.RepeatedCompositeFieldContainer[ClientFrame]
+    def __init__(self, frames: _Optional[_Iterable[_Union[ClientFrame, _Mapping]]] = ...) -> None: ...
+
+class AggregatorFrames(_message.Message):
+    __slots__ = ("frames",)
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    frames: _containers.RepeatedCompositeFieldContainer[AggregatorFrame]
+    def __init__(self, frames: _Optional[_Iterable[_Union[AggregatorFrame, _Mapping]]] = ...) -> None: ...
+
 class ClientFrame(_message.Message):
     __slots__ = ("hello", "begin", "chunk", "received", "failure", "log")
     HELLO_FIELD_NUMBER: _ClassVar[int]

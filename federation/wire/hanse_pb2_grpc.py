@@ -416,8 +416,8 @@ class ExchangeStub:
         """
         self.Session = channel.stream_stream(
                 '/hanse.v1.Exchange/Session',
-                request_serializer=federation_dot_wire_dot_hanse__pb2.ClientFrame.SerializeToString,
-                response_deserializer=federation_dot_wire_dot_hanse__pb2.AggregatorFrame.FromString,
+                request_serializer=federation_dot_wire_dot_hanse__pb2.ClientFrames.SerializeToString,
+                response_deserializer=federation_dot_wire_dot_hanse__pb2.AggregatorFrames.FromString,
                 _registered_method=True)
 
 
@@ -438,8 +438,8 @@ def add_ExchangeServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Session': grpc.stream_stream_rpc_method_handler(
                     servicer.Session,
-                    request_deserializer=federation_dot_wire_dot_hanse__pb2.ClientFrame.FromString,
-                    response_serializer=federation_dot_wire_dot_hanse__pb2.AggregatorFrame.SerializeToString,
+                    request_deserializer=federation_dot_wire_dot_hanse__pb2.ClientFrames.FromString,
+                    response_serializer=federation_dot_wire_dot_hanse__pb2.AggregatorFrames.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -470,8 +470,8 @@ class Exchange:
             request_iterator,
             target,
             '/hanse.v1.Exchange/Session',
-            federation_dot_wire_dot_hanse__pb2.ClientFrame.SerializeToString,
-            federation_dot_wire_dot_hanse__pb2.AggregatorFrame.FromString,
+            federation_dot_wire_dot_hanse__pb2.ClientFrames.SerializeToString,
+            federation_dot_wire_dot_hanse__pb2.AggregatorFrames.FromString,
             options,
             channel_credentials,
             insecure,

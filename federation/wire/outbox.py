@@ -161,7 +161,7 @@ class Outbox:
 
     def _cut(self, transfer: transfers.Outgoing, receiving: pb.TransferPosition | None) -> Iterator[Frame]:
         yield transfer.begin(receiving)
-        yield from transfer.chunks(limits.chunk_bytes(transfer.total_bytes, self._chunk_bytes))
+        yield from transfer.chunks(limits.chunk_bytes(self._chunk_bytes))
 
     def _sent(self) -> None:
         self._frames = None

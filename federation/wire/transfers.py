@@ -251,13 +251,8 @@ class Outgoing:
             transfer_id=self.transfer_id, total_bytes=self.total_bytes, offset=self.offset
         )
 
-    def chunks(self, chunk_bytes: int | None = None) -> Iterator[frames.Chunk]:
-        """Yield the chunks that follow `begin`, until the end or until the message is received.
-
-        chunk_bytes: how long they are; None: as limits.chunk_bytes says.
-        """
-        if chunk_bytes is None:
-            chunk_bytes = wire_limits.chunk_bytes(self.total_bytes)
+    def chunks(self, chunk_bytes: int = wire_limits.CHUNK_BYTES) -> Iterator[frames.Chunk]:
+        """Yield the chunks that follow `begin`, until the end or until the message is received."""
         for data in self._message.chunks(self._held, self.offset, chunk_bytes):
             if self.done:
                 return

@@ -355,10 +355,27 @@ class Federation:
             call = channel.stream_stream(
                 link.METHOD,
                 request_serializer=frames.serialise,
-                response_deserializer=frames.aggregator_frame,
+                response_deserializer=frames.aggregator_frames,
             )()
             yield call
             call.cancel()
+
+
+class Frames:
+    """The frames that come on a stream, one by one."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._waiting: list[Any] = []
+
+    async def read(self) -> Any:
+        """The next frame, or grpc.aio.EOF."""
+        while not self._waiting:
+            together = await self._call.read()
+            if together is grpc.aio.EOF:
+                return together
+            self._waiting += together
+        return self._waiting.pop(0)
 
 
 class Driving:

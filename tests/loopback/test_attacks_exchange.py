@@ -32,6 +32,7 @@ from federation.wire import codec, denials, digests, frames, outbox, transfers
 from federation.wire import hanse_pb2 as pb
 from federation.wire import limits as wire_limits
 from tests.fakes import certificates
+from tests.fakes import exchange as fakes
 
 import grpc  # isort: skip  # after federation.trust
 import grpc.aio  # isort: skip
@@ -154,11 +155,12 @@ class Peer:
         open_stream = channel.stream_stream(
             "/hanse.v1.Exchange/Session",
             request_serializer=lambda frame: frame if isinstance(frame, bytes) else frames.serialise(frame),
-            response_deserializer=frames.aggregator_frame,
+            response_deserializer=frames.aggregator_frames,
         )
         self.call = open_stream()
         self.parts: dict[bytes, bytearray] = {}
         self.incoming = transfers.Incoming(held=self.parts.__contains__, sink_factory=self._sink)
+        self._frames = fakes.Frames(self.call)
         self.confirms = True
         self.node_id = 0
 
@@ -173,7 +175,7 @@ class Peer:
 
     async def read(self) -> Any:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            return await self.call.read()
+            return await self._frames.read()
 
     async def message(self) -> pb.MessageHeader:
         """The next message that comes whole."""
@@ -621,8 +623,15 @@ async def test_a_client_that_never_answers_is_not_sent_old_rounds(tmp_path: Path
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"\xff" * 100, b"\x1a\x05\x12\x03abc", b"", pb.ClientFrame(hello=pb.ClientHello()).SerializeToString()],
-    ids=["no protobuf", "a chunk out of place", "no body", "a second hello"],
+    [
+        b"\xff" * 100,
+        frames.serialise(frames.Chunk(0, b"abc")),
+        b"",
+        frames.serialise(pb.ClientFrame()),
+        frames.serialise(pb.ClientFrame(hello=pb.ClientHello())),
+        frames.serialise([pb.ClientFrame(log=pb.LogLines())] * (frames.MAXIMUM_TOGETHER + 1)),
+    ],
+    ids=["no protobuf", "a chunk out of place", "no frame", "no body", "a second hello", "too many frames"],
 )
 async def test_malformed_frames_end_their_own_session(rig: Rig, garbage: bytes) -> None:
     """The session ends, with a typed denial where the frame could be read; the next one is served."""

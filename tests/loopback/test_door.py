@@ -41,12 +41,12 @@ class Echo(pb_grpc.ExchangeServicer):
     def __init__(self, name: str) -> None:
         self.name = name
 
-    async def Session(self, requests: AsyncIterator[pb.ClientFrame], context: Any) -> None:
+    async def Session(self, requests: AsyncIterator[pb.ClientFrames], context: Any) -> None:
         caller = interceptors.peer_identity(context)
         assert isinstance(caller, identities.ClientIdentity)
         async for _ in requests:
             goodbye = pb.Goodbye(reason=self.name, message=caller.cluster)
-            await context.write(pb.AggregatorFrame(goodbye=goodbye))
+            await context.write(pb.AggregatorFrames(frames=[pb.AggregatorFrame(goodbye=goodbye)]))
 
 
 class Scene:
@@ -192,9 +192,9 @@ async def test_everything_goes_through_one_port(scene: Scene) -> None:
             client.write(keys.to_pem(key), issued.chain_pem, issued.trust_bundle_pem)
             async with client.channel(scene.door_address, wanted.aggregator_server_name) as exchange:
                 call = pb_grpc.ExchangeStub(exchange).Session(wait_for_ready=True)
-                await call.write(pb.ClientFrame())
+                await call.write(pb.ClientFrames())
                 async with asyncio.timeout(10):
-                    frame = await call.read()
+                    (frame,) = (await call.read()).frames
                 answers[name] = (frame.goodbye.reason, frame.goodbye.message)
                 call.cancel()
         assert answers == {name: (name, "zurich") for name in NAMES}

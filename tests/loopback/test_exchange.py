@@ -152,10 +152,9 @@ def test_chunks_are_as_long_as_the_number_of_clients_allows(tmp_path: Path, clus
         federation.started()
         (reply,) = federation.grid.send_and_receive(messages(model(1, size=300_000), ("zurich",)))
     assert np.array_equal(reply.content["arrays"]["0"].numpy(), np.full(300_000, 2, np.float32))  # type: ignore[union-attr]
-    usual = min(longest, wire_limits.SMALLEST_CHUNK_BYTES)
     assert {way: max(lengths) for way, lengths in progress.lengths.items()} == {
-        "sent": usual,
-        "received": usual,
+        "sent": longest,
+        "received": longest,
     }
 
 

@@ -236,10 +236,11 @@ async def lie(federation: fakes.Federation, own: credentials.CredentialDirectory
     async with federation.session(own) as call:
         await calls.admitted(call)
         await call.write(HELLO)
+        incoming = fakes.Frames(call)
         for make in tells:
             decoder = codec.MessageDecoder(held=lambda _: True)
             while not decoder.done:
-                frame = await call.read()
+                frame = await incoming.read()
                 assert frame is not grpc.aio.EOF
                 if isinstance(frame, frames.Chunk):
                     for event in decoder.feed(frame.data):
@@ -249,7 +250,7 @@ async def lie(federation: fakes.Federation, own: credentials.CredentialDirectory
             for frame in make(update(asked)):
                 await call.write(frame)
             while True:
-                frame = await call.read()
+                frame = await incoming.read()
                 assert frame is not grpc.aio.EOF
                 if not isinstance(frame, frames.Chunk) and frame.WhichOneof("body") == "received":
                     assert frame.received.transfer_id == outbox.reply_id(asked.message_id)
@@ -318,11 +319,12 @@ def test_a_client_cannot_answer_for_another(federation: fakes.Federation) -> Non
         async with federation.session(own) as call:
             await calls.admitted(call)
             await call.write(HELLO)
+            incoming = fakes.Frames(call)
             for frame in whole(
                 update(pb.MessageHeader(message_id=message_id, message_type="train", run_id=1))
             ):
                 await call.write(frame)
-            while (frame := await call.read()).WhichOneof("body") != "received":
+            while (frame := await incoming.read()).WhichOneof("body") != "received":
                 pass
             stolen.set()
 

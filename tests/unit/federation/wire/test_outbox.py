@@ -17,7 +17,7 @@ CHUNK_BYTES = 16
 @pytest.fixture(autouse=True, scope="module")
 def _small_chunks():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(limits, "SMALLEST_CHUNK_BYTES", CHUNK_BYTES)
+        patch.setattr(limits, "CHUNK_BYTES", CHUNK_BYTES)
         patch.setattr(limits, "SMALLEST_WANTED_CHUNK_BYTES", 4)
         yield
 
