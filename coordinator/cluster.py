@@ -167,7 +167,7 @@ class Replica:
 
     def _launcher(
         self, issuer: authority.Authority, shelf: bundles.BundleShelf, control_address: parts.HubAddress
-    ) -> workloads.Launch:
+    ) -> workloads.Launcher:
         settings, own = self._settings, self._own
 
         async def hub_address() -> str:
@@ -188,7 +188,7 @@ class Replica:
             models_class=own.models_class,
             limits=snapshot.Limits(settings.link_grace_seconds, settings.start_grace_seconds),
             log_level=settings.log_level,
-        ).launch
+        )
 
     async def _config_map(self, namespace: str, name: str, key: str) -> bytes | None:
         try:

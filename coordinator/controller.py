@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from coordinator import caches, workloads
 from coordinator.clients import members
-from coordinator.planning import desired, history, news, restarts, snapshot, status
+from coordinator.planning import desired, history, model_stores, news, restarts, snapshot, status
 from federation.api import cluster as cluster_api
 from federation.api import reasons
 from federation.runtime import failpoints
@@ -139,6 +139,7 @@ class Controller:
         aggregators: Aggregators,
         apps: Apps,
         launch: workloads.Launch,
+        tidy: Callable[[snapshot.Training], runtimes.Workload] | None = None,
         revoke: Revoke,
         roll: members.Members,
         now: Callable[[], float],
@@ -149,10 +150,12 @@ class Controller:
     ) -> None:
         """Wire it; nothing runs before `run`.
 
+        tidy: gives what removes the journal of a training that is deleted while it runs.
         certificate_seconds: how long a certificate of a training that is deleted may still be good.
         finished_kept: so many finished trainings stay in each namespace; None keeps all.
         """
         self._finished_kept = finished_kept
+        self._tidy = tidy
         self._certificate_seconds = certificate_seconds
         self._store = store
         self._agents = agents
@@ -503,7 +506,20 @@ class Controller:
         self._apps.forget(uid)
         for known in (self._placed, self._plans, self._written):
             known.pop(uid, None)
-        self._workloads.forget(uid)
+        self._workloads.forget(uid, self._tidying(resource))
+
+    def _tidying(self, resource: stores.Resource) -> runtimes.Workload | None:
+        """What removes the journal of a training that was deleted; one that had ended did that by itself."""
+        gone = snapshot.Problem(reasons.TrainingReason.CANCELLED, "The training was deleted.")
+        training = snapshot.training_of(resource, gone)
+        began = "startedAt" in training.status or self._workloads.find(training.uid) is not None
+        if self._tidy is None or desired.ended(training) or not began:
+            return None
+        try:
+            return self._tidy(training)
+        except (model_stores.UnusableStore, runtimes.RuntimeFailure) as error:
+            _log.warning("journal not removed", uid=training.uid, error=str(error))
+            return None
 
 
 def _earliest(*moments: float | None) -> float | None:

@@ -107,13 +107,15 @@ class Coordinator:
         self.control_guard = interceptors.Guard(authorisation.control_scope(settings.trust_domain))
         self.enrollment_guard = interceptors.Guard(authorisation.enrollment_scope(settings.trust_domain))
         lifetimes = settings.certificate_lifetimes
+        launcher = given.launch(lambda: self.control_address)
         self.controller = controller.Controller(
             store=self.store,
             runtime=self.runtime,
             agents=self.agents,
             aggregators=self.aggregators,
             apps=given.apps,
-            launch=given.launch(lambda: self.control_address),
+            launch=launcher.launch,
+            tidy=launcher.tidy,
             revoke=self.control_guard.replace_revocations,
             roll=roll,
             now=self._clock,

@@ -56,6 +56,16 @@ class Launcher:
             resources=resources_of(training),
         )
 
+    def tidy(self, training: snapshot.Training) -> runtimes.Workload:
+        """Return the workload that removes the journal of a training that was deleted while it ran."""
+        home = self.directory / training.namespace / training.name
+        journal = str(home / "work" / "journal")
+        return runtimes.Workload(
+            name=workloads.tidy_name(training.uid),
+            argv=(sys.executable, "-m", "coordinator.journal.removal", journal, training.uid),
+            directory=home,
+        )
+
     def _config(
         self, training: snapshot.Training, clusters: int, home: pathlib.Path, credentials: pathlib.Path
     ) -> config.AggregatorConfig:

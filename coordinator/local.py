@@ -64,7 +64,7 @@ def gather(
     )
     shelf = bundles.BundleShelf(state / "bundles")
 
-    def launch(hub_address: parts.HubAddress) -> workloads.Launch:
+    def launch(hub_address: parts.HubAddress) -> workloads.Launcher:
         return launcher.Launcher(
             directory=state / "aggregators",
             issuer=issuer,
@@ -75,7 +75,7 @@ def gather(
             model_store=settings.model_store or f"file://{state / 'models'}",
             limits=snapshot.Limits(settings.link_grace_seconds, settings.start_grace_seconds),
             log_level=settings.log_level,
-        ).launch
+        )
 
     return parts.Parts(
         authority=issuer,

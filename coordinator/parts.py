@@ -41,7 +41,7 @@ class Parts:
     shelf: bundles.BundleShelf
     apps: controller.Apps
     tokens: token_shelf.TokenShelf
-    launch: Callable[[HubAddress], workloads.Launch]
+    launch: Callable[[HubAddress], workloads.Launcher]
     terms: translate.Terms = translate.ONE_ADDRESS_EACH
     feed: Feed | None = None
     on_routes: Callable[[Mapping[str, str]], None] = lambda routes: None

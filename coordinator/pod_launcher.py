@@ -141,6 +141,34 @@ class PodLauncher:
             ),
         )  # fmt: skip
 
+    def tidy(self, training: snapshot.Training) -> runtimes.Workload:
+        """Return the workload that removes the journal of a training that was deleted while it ran.
+
+        Raises: UnusableStore.
+        """
+        store = model_stores.choose(training.spec, self.models_claim, self.model_store)
+        journal = str(_journal_of(training))
+        return runtimes.Workload(
+            name=workloads.tidy_name(training.uid),
+            argv=("python3", "-P", "-m", "coordinator.journal.removal", journal, training.uid),
+            directory=CONFIGURATION,
+            environment={"PYTHONUNBUFFERED": "1", "HOME": str(SCRATCH)},
+            files={"training": f"{training.namespace}/{training.name}".encode()},
+            image=self.image,
+            pod=runtimes.Pod(
+                namespace=training.namespace,
+                labels={
+                    "app.kubernetes.io/name": "hanse",
+                    "app.kubernetes.io/component": "tidy",
+                    "app.kubernetes.io/managed-by": "hanse",
+                    "hanse.dev/training": training.name,
+                },
+                mounts=_mounts(dataclasses.replace(store, secret=""), self.models_claim),
+                egress=(),
+                service_account=cluster_objects.AGGREGATOR_ACCOUNT,
+            ),
+        )
+
     def _egress(
         self, store: model_stores.ModelStore, hub_port: int
     ) -> tuple[runtimes.Destination | runtimes.PodDestination, ...] | None:
@@ -167,7 +195,7 @@ class PodLauncher:
             listen_address=f"0.0.0.0:{PORT}",
             work_directory=pathlib.Path(WORK),
             # The process makes this directory: one that kubelet made would be root's.
-            journal_directory=pathlib.Path(model_stores.MOUNT, ".journals", training.uid),
+            journal_directory=_journal_of(training),
             model_store=store.url,
             model_store_name=store.name,
             model_store_credentials=pathlib.Path(STORE_CREDENTIALS) if store.secret else None,
@@ -175,6 +203,10 @@ class PodLauncher:
             termination_log=pathlib.Path(runtimes.TERMINATION_LOG),
             log_level=self.log_level,
         )
+
+
+def _journal_of(training: snapshot.Training) -> pathlib.Path:
+    return pathlib.Path(model_stores.MOUNT, ".journals", training.uid)
 
 
 def _mounts(store: model_stores.ModelStore, own_claim: str) -> tuple[runtimes.Mount, ...]:

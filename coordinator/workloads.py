@@ -29,9 +29,22 @@ HEARING_SECONDS = 60.0
 """An aggregator that was taken over dials again within seconds; so long nothing is said of its training."""
 
 NAME_PREFIX = "aggregator-"
+TIDY_PREFIX = "tidy-"
 
 Launch = Callable[[snapshot.Training, int], Coroutine[Any, Any, runtimes.Workload]]
 """Writes the aggregator's credentials and returns the workload that runs it, for so many clusters."""
+
+
+class Launcher(Protocol):
+    """What aggregators need, on one kind of runtime."""
+
+    async def launch(self, training: snapshot.Training, clusters: int) -> runtimes.Workload:
+        """Write the aggregator's credentials and return the workload that runs it."""
+        ...
+
+    def tidy(self, training: snapshot.Training) -> runtimes.Workload:
+        """Return the workload that removes the journal of a training that was deleted while it ran."""
+        ...
 
 
 class Sessions(Protocol):
@@ -193,13 +206,23 @@ class Workloads:
             del self._processes[process.uid]
             self._sessions.forget(process.uid)
 
-    def forget(self, uid: str) -> None:
-        """Its training is gone, and it goes now."""
+    def forget(self, uid: str, tidy: runtimes.Workload | None = None) -> None:
+        """Its training is gone, and it goes now; then `tidy` runs, which removes what it left."""
         process = self._processes.pop(uid, None)
         self._exits.pop(workload_name(uid), None)
         self._sessions.forget(uid)
         if process is not None:
             self.wind_down(process, 0.0)
+        if tidy is not None:
+            self._in_background(self._tidy(tidy, None if process is None else process.winding_down))
+
+    async def _tidy(self, workload: runtimes.Workload, ending: asyncio.Task[None] | None) -> None:
+        if ending is not None:
+            await asyncio.wait({ending})
+        try:
+            await self._runtime.start(workload)
+        except (runtimes.RuntimeFailure, stores.StoreError, OSError) as error:
+            _log.warning("journal not removed", workload=workload.name, error=str(error))
 
     def sweep(self, wanted: Collection[str]) -> None:
         """End what runs for a training that is gone or over; `wanted` has the uids of all others."""
@@ -288,6 +311,11 @@ def _is_the_end(exit_: snapshot.Exit) -> bool:
     """Whether a training is over with its aggregator; a pause ends the aggregator only."""
     finished = exit_.finished
     return finished is None or finished.reason != reasons.TrainingReason.SUSPEND_REQUESTED
+
+
+def tidy_name(uid: str) -> str:
+    """Return the name of the workload that removes the journal of a training."""
+    return f"{TIDY_PREFIX}{uid}"[: runtimes.MAXIMUM_NAME_LENGTH].rstrip("-")
 
 
 def workload_name(uid: str) -> str:

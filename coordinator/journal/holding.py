@@ -9,10 +9,12 @@ writes later is not kept out. On file systems that keep no locks between nodes, 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 LOCK = "lock"
@@ -37,12 +39,24 @@ def hold(directory: Path) -> int:
 
 def empty(directory: Path) -> None:
     """Remove what a journal has, but not while another process writes it. Raises: Held, OSError."""
+    with held(directory):
+        clear(directory)
+
+
+@contextlib.contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Have a journal for this process for as long as that takes. Raises: Held, OSError."""
     descriptor = hold(directory)
     try:
-        for path in directory.iterdir():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            elif path.name != LOCK:
-                path.unlink()
+        yield
     finally:
         os.close(descriptor)
+
+
+def clear(directory: Path) -> None:
+    """Remove what a journal has, but for the lock, which this process holds. Raises: OSError."""
+    for path in directory.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()

@@ -252,13 +252,21 @@ async def test_a_training_becomes_a_job_and_goes_again(scene: Scene) -> None:
         await scene.api.delete("FederatedTraining", "hospitals", scene.namespace)
         while (await agent.read()).assignments.assignments:
             pass
-        await until(lambda: _empty(scene, "Job", "Secret", "ConfigMap", "NetworkPolicy"))
+        tidy = workloads.tidy_name(uid)
+        await until(lambda: _empty(scene, "Job", "Secret", "ConfigMap", "NetworkPolicy", but_for=tidy))
+        (job,) = await until(scene.jobs)
+        assert job["metadata"]["name"] == tidy
+        pod = job["spec"]["template"]["spec"]
+        assert pod["containers"][0]["command"][-2:] == [f"/var/lib/hanse/models/.journals/{uid}", uid]
+        assert {"claimName": "hanse-models"} in [v.get("persistentVolumeClaim") for v in pod["volumes"]]
 
 
-async def _empty(scene: Scene, *kinds: str) -> bool:
+async def _empty(scene: Scene, *kinds: str, but_for: str) -> bool:
+    """What removes the journal is left, and ends when it has; no kubelet runs it here."""
     for kind in kinds:
         for item in (await scene.api.list(kind, scene.namespace)).items:
-            if item["metadata"]["name"] not in ("tiny-app", "kube-root-ca.crt"):
+            name = item["metadata"]["name"]
+            if name not in ("tiny-app", "kube-root-ca.crt") and not name.startswith(but_for):
                 return False
     return True
 

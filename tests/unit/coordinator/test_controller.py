@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import datetime as dt
 import itertools
 import pathlib
@@ -154,6 +155,7 @@ class Scene:
             aggregators=self.edges,
             apps=self.apps,
             launch=self._launch,
+            tidy=self._tidy,
             revoke=self._revoke,
             roll=members.Members(self.store, lambda: self.now),
             now=lambda: self.now,
@@ -166,6 +168,10 @@ class Scene:
         return runtimes.Workload(
             workloads.workload_name(training.uid), ("aggregator",), pathlib.PurePath("/nowhere")
         )
+
+    def _tidy(self, training: snapshot.Training) -> runtimes.Workload:
+        assert "aggregator-uid-3" in self.runtime.running or training.suspended
+        return runtimes.Workload(workloads.tidy_name(training.uid), ("tidy",), pathlib.PurePath("/nowhere"))
 
     def _revoke(self, revocations: authorisation.Revocations) -> None:
         self.revoked = revocations
@@ -391,6 +397,35 @@ async def test_an_aggregator_that_could_not_begin_is_started_until_it_can(
     assert (await scene.status())["phase"] == "Failed"
 
 
+@pytest.mark.parametrize("state", ["running", "suspended", "finished", "not begun"])
+async def test_the_journal_of_a_training_that_is_deleted_goes(state: str, scene: Scene) -> None:
+    """When its aggregator is gone; one that finished has tidied up, and one that never began has none."""
+    if state == "not begun":
+        await scene.training(clusters={"minimum": 5})
+        await scene.settle()
+    else:
+        await scene.training()
+        await scene.settle()
+        progress = snapshot.Progress(round=2, round_started_at=START)
+        scene.edges.aggregator = snapshot.Aggregator(address="10.0.0.1:7443", progress=progress)
+        await scene.settle()
+    if state == "suspended":
+        await scene.training(suspend=True)
+        await scene.settle()
+    elif state == "finished":
+        finished = snapshot.Finished(True, "AllRoundsDone", "done")
+        scene.edges.aggregator = snapshot.Aggregator(
+            address="10.0.0.1:7443", progress=dataclasses.replace(progress, finished=finished)
+        )
+        scene.controller.notify()
+        await scene.settle()
+    await scene.store.delete(KEY)
+    await scene.settle()
+    tidies = [name for name in scene.runtime.running if name.startswith(workloads.TIDY_PREFIX)]
+    assert tidies == (["tidy-uid-3"] if state in ("running", "suspended") else [])
+    assert "aggregator-uid-3" not in scene.runtime.running
+
+
 async def test_an_aggregator_that_cannot_start_fails_the_training(scene: Scene) -> None:
     """The runtime's words are in the condition."""
     scene.runtime.fails = runtimes.WorkloadNotStarted("aggregator", "no such file")
@@ -422,7 +457,7 @@ async def test_deleting_a_training_stops_everything(scene: Scene) -> None:
     await scene.store.delete(KEY)
     await scene.settle()
     assert scene.edges.wanted == {"budapest": (), "zurich": ()}
-    assert not scene.runtime.running
+    assert list(scene.runtime.running) == ["tidy-uid-3"]
 
 
 async def test_expelling_revokes_at_once_and_leaves_the_roster(scene: Scene) -> None:
