@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import pathlib
 import shutil
 import sys
 import time
@@ -22,6 +23,7 @@ from flwr.serverapp import ServerApp
 
 from coordinator.aggregator import (
     allocator,
+    compaction,
     grid,
     history,
     model,
@@ -200,7 +202,7 @@ class Aggregator:
                 rules = terms.rules_of(self._spec, self._config)
                 self._watcher.judge = quorum.Judge(self._name, rules, self._service.driver.end)
             self._watcher.refused = self._service.refused
-            watch.install(self._watcher)
+            watch.install(self._watcher, self._compaction())
             log.info("server app starts")
             context = host.make_context(self._run_id, host.SERVER_NODE_ID, {}, run_config)
             host.seed(self._run_id)
@@ -277,6 +279,19 @@ class Aggregator:
             on_arrays=self._watcher.sent,
             spool_directory=self._spool,
             tidy=allocator.return_free_pages,
+        )
+
+    def _compaction(self) -> compaction.Compaction:
+        installed = (self._config.installed_app and self._config.installed_app.server_app) or ""
+        directory = pathlib.Path.cwd()  # the app's own copy
+        own = directory if self._config.app_bundle is not None else None
+        return compaction.Compaction(
+            self._history,
+            self._book,
+            self._progress,
+            self._watcher,
+            directory=directory,
+            is_of_app=compaction.whose(own, installed),
         )
 
     def _judged(self, app: ServerApp) -> bool:

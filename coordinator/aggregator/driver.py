@@ -332,6 +332,15 @@ class Driver:
 
         return self._call(on_loop)
 
+    def kept(self) -> dict[str, tuple[str, str]]:
+        """The messages whose late replies wait to count in a round to come, with their types and groups."""
+
+        def on_loop() -> dict[str, tuple[str, str]]:
+            built = {message_id: reply.build(message_id) for message_id, reply in self._kept.items()}
+            return {key: (one.metadata.message_type, one.metadata.group_id) for key, one in built.items()}
+
+        return self._call(on_loop)
+
     def finished(self) -> None:
         """The ServerApp returned."""
         self._call(lambda: self.handle(events.AppFinished(self._clock())))

@@ -7,6 +7,7 @@ the clients with it. How a batch is carried out is not known here.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import secrets
 import threading
@@ -19,14 +20,14 @@ from flwr.app import Array, Message
 from coordinator.aggregation import events
 from coordinator.aggregator import driver as driver_module
 from coordinator.journal import book as journal
-from coordinator.journal import entries, late, replay
+from coordinator.journal import entries, late, replay, segments
 from federation.api import reasons
 from federation.flower import arrays as flower_arrays
 from federation.flower import messages as flower_messages
 from federation.flower import replies
 from federation.runtime import failpoints
 from federation.telemetry import logs
-from federation.wire import digests, outbox
+from federation.wire import codec, digests, outbox
 from federation.wire import hanse_pb2 as pb
 
 log = logs.get_logger(__name__)
@@ -61,6 +62,11 @@ class History:
         if book.was_cut:  # numbers may be used again, for other messages
             self._rename()
         self._numbers = itertools.count(1 + self._replay.messages)
+        self._mixed = self._replay.mixed
+        self._starts = 0
+        self._states = {
+            entry.start: attachment for entry, attachment in found if isinstance(entry, entries.Snapshot)
+        }
         self._lock = threading.RLock()
         self._main = threading.get_ident()
         self._live = not self.resumes
@@ -84,6 +90,7 @@ class History:
     def nodes(self) -> list[int]:
         """The nodes that the app may address, ascending."""
         main = self._on_main()
+        self._mixed = self._mixed or not main
         with self._lock:
             given = self._recorded(lambda: self._replay.nodes(main=main))
             if given is None:
@@ -99,6 +106,7 @@ class History:
     ) -> replay.Batch:
         """Number a batch, as before if it was pushed before; nothing of it is sent yet."""
         main = self._on_main()
+        self._mixed = self._mixed or not (main and waits)
         with self._lock:
             before = self._recorded(lambda: self._replay.push(calls, main=main))
             if before is not None:
@@ -191,6 +199,74 @@ class History:
             and found.node in names
         }
 
+    # -- snapshots -------------------------------------------------------------------------------
+
+    def begins(
+        self, rounds: int, restore: Callable[[entries.Snapshot, bytes], _Answer]
+    ) -> tuple[Place, entries.Snapshot | None, _Answer | None] | None:
+        """A strategy's start of so many rounds begins: what it was restored to, if there is a snapshot of it.
+
+        restore: makes what the app has now what it was then; raises ValueError, before it changed anything,
+            if that cannot be.
+        Returns None for a start of which nothing can be kept.
+        """
+        if not self._on_main():
+            return None
+        with self._lock:
+            self._starts += 1
+            number = self._starts
+            before = self._replay.position
+
+            def found() -> tuple[entries.Snapshot, _Answer] | None:
+                snapshot = self._replay.snapshot(number, rounds)
+                if snapshot is None:
+                    return None
+                try:
+                    return snapshot, restore(snapshot, self._states.pop(number))
+                except ValueError as error:
+                    raise self._replay.differs(number, str(error)) from error
+
+            restored = self._recorded(found)
+            after = self._book.position() if self._live else self._book.number_of(before)
+        if restored is None:
+            return Place(number, rounds, after), None, None
+        return Place(number, rounds, restored[0].after), *restored
+
+    @property
+    def at_the_end(self) -> bool:
+        """Whether what happens now has not happened before, and all of it on the app's first thread."""
+        return self._live and not self._mixed and self._on_main()
+
+    def entry_of(
+        self, place: Place, server_round: int
+    ) -> tuple[entries.Snapshot, dict[str, tuple[str, str]]]:
+        """A snapshot of the rounds up to this one, but for what is in it, and the late replies that wait.
+
+        Raises: JournalUnusable.
+        """
+        with self._lock:
+            following = next(self._numbers)
+            self._numbers = itertools.count(following)
+        snapshot = entries.Snapshot(
+            start=place.start,
+            round=server_round,
+            rounds=place.rounds,
+            after=place.after,
+            until=self._book.position(),
+            calls=0,
+            messages=following - 1,
+            nodes=self._told or self._replay.known_nodes,
+            state_bytes=0,
+            arrays=(),
+        )
+        return snapshot, self._driver.kept()
+
+    def bytes_of(self, attachment: bytes, stored: entries.StoredArray) -> bytes | segments.Region:
+        """Where the bytes of a snapshot's array lie, or, of a small one, what they are."""
+        if not stored.segment:
+            return attachment[stored.offset : stored.offset + stored.length]
+        return self._book.segments.find(stored.segment, stored.offset, stored.length)
+
     # -- the rest --------------------------------------------------------------------------------
 
     def _on_main(self) -> bool:
@@ -233,6 +309,7 @@ class History:
         failpoints.reach("aggregator.resumed")
 
     def _late_messages(self) -> list[driver_module.Late]:
+        self._late_pushes.update((kept.message_id, _as_sent(kept)) for kept in self._replay.late)
         known = ((self._late_pushes.get(key), one) for key, one in self._late.items())
         return [
             driver_module.Late(
@@ -299,12 +376,34 @@ class History:
 
 _Answer = TypeVar("_Answer")
 
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """A start of a strategy: which one of the app's, of how many rounds, after which entry."""
+
+    start: int
+    rounds: int
+    after: int
+
+
 Push = Callable[[Collection[str], Mapping[str, entries.Received]], object]
 """Hands the messages with these ids to the driver, with the replies that came before a restart."""
 
 
 def _late_in(found: Iterable[tuple[entries.Any, bytes]]) -> dict[str, late.Late]:
     return {one.message_id: one for one in late.waiting(entry for entry, _ in found)}
+
+
+def _as_sent(kept: entries.KeptReply) -> driver_module.Push:
+    """As much of a message as there must be to give its late reply to the app."""
+
+    def error(code: int, reason: str) -> Message:
+        raise AssertionError(f"it has its reply already: {code} {reason}")
+
+    header = pb.MessageHeader(
+        message_id=kept.message_id, message_type=kept.message_type, group_id=kept.group_id
+    )
+    return driver_module.Push(kept.message_id, kept.node, 0.0, codec.OutgoingMessage(header, {}), error)
 
 
 def fingerprint(header: pb.MessageHeader) -> str:

@@ -11,6 +11,7 @@ import dataclasses
 import math
 import threading
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from coordinator.aggregation import events, instructions
 from federation.api import reasons
@@ -118,6 +119,23 @@ class Progress:
         """An earlier process had begun this round."""
         with self._lock:
             self._round = number
+
+    def kept(self) -> dict[str, object]:
+        """What rounds so far said, for `restore`."""
+        with self._lock:
+            metrics = [[*key, dict(values)] for key, values in self._metrics.items()]
+            examples = {name: entry.examples for name, entry in self._clusters.items()}
+            return {"metrics": metrics, "examples": examples}
+
+    def restore(self, number: int, kept: Mapping[str, Any]) -> None:
+        """Take over what an earlier process's rounds up to this one said."""
+        with self._lock:
+            self._round = max(number, self._round)
+            for round_number, phase, values in kept["metrics"]:
+                self._metrics[round_number, phase] = values
+                self._unreported.append((round_number, phase))
+            for name, count in kept["examples"].items():
+                self._clusters.setdefault(name, _Cluster()).examples = count
 
     def replayed(self, number: int | None, kind: events.Kind, examples: Mapping[str, int]) -> None:
         """A phase that an earlier process saw to its end, with the examples that clusters counted."""

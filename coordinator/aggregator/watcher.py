@@ -49,6 +49,10 @@ class Watcher:
         if not self._aggregates:
             self.arrays, self.round = arrays, self._progress.current_round
 
+    def restored(self, server_round: int, arrays: ArrayRecord) -> None:
+        """An earlier process's strategy had made these."""
+        self.arrays, self.round, self._aggregates = arrays, server_round, True
+
     def fit_collected(self, server_round: int, results: Sequence[object], failures: Sequence[object]) -> None:
         """A round of the older API has its answers; there, TrainingOver looks like a failed client."""
         for failure in failures:

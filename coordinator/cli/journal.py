@@ -200,6 +200,9 @@ def _rows(one: dict[str, Any]) -> list[tuple[str, ...]]:
             return [(entry, "", "Nodes", ", ".join(one["clusters"]), "", "", "", "")]
         case "Restart":
             return [(entry, "", "Restart", "", "", "", "", f"at {one['at']}, after all that stands above")]
+        case "Snapshot":
+            detail = f"stands for the rounds up to this one, {view.format_bytes(one['bytes'])}"
+            return [(entry, str(one["round"]), "Snapshot", "", "", "", "", detail)]
         case other:
             detail = "" if one["known"] else "this version cannot read it"
             return [(entry, "", other, "", "", "", "", detail)]

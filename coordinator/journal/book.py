@@ -25,19 +25,20 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from coordinator.journal import entries, holding, room, segments
+from coordinator.journal import entries, holding, retention, room, segments
 from federation.runtime import failpoints
 from federation.telemetry import logs
 from federation.wire import digests
 
 log = logs.get_logger(__name__)
 
-FORMAT = 1
-"""What this version writes, and the oldest that it reads."""
+FORMATS = (1, 2)
+"""What this version reads. A journal is begun in the first, which the version before reads as well; with its
+first snapshot it is of the second."""
 
 DROPPED = "dropped"
 """The fact that says why the arrays of replies are not there any more."""
@@ -100,12 +101,16 @@ class Book:
         self.was_cut = False
         """Whether entries were found that are not what was written; they and all after them are gone."""
         try:
-            self._connection = self._open(facts | {"format": str(FORMAT)})
+            self._connection = self._open(facts | {"format": str(FORMATS[0])})
             self._found = self._read()
         except BaseException:
             os.close(self._held)
             raise
         self._number = self._found[-1][0] if self._found else 0
+        self._named = {number: _segments_of([entry]) for number, entry, _ in self._found}
+        self.segments.keep_only(set().union(*self._named.values()))
+        self.grown_bytes = sum(_size(entry, attachment) for _, entry, attachment in self._found)
+        """What all replies that were written took; it never goes down."""
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
@@ -131,6 +136,9 @@ class Book:
         """Write an entry, some time before whatever is made durable next."""
         with self._lock:
             self._unwritten.append((entry, attachment))
+            self.grown_bytes += _size(entry, attachment)
+            for array in entries.stored_in(entry):
+                self.segments.named(array.segment, array.offset)
 
     def when_durable(self, call: Callable[[], object]) -> None:
         """Call when all that was appended until now is durable; never, if the disk fails.
@@ -154,6 +162,70 @@ class Book:
         """
         for call in self._write(self._flush):
             call()
+
+    def position(self) -> int:
+        """Return the number of the last entry, when all that was appended is durable.
+
+        Raises: JournalUnusable.
+        """
+
+        def work() -> tuple[int, list[Callable[[], object]]]:
+            calls = self._flush()
+            return self._number, calls
+
+        number, calls = self._write(work)
+        for call in calls:
+            call()
+        return number
+
+    def number_of(self, position: int) -> int:
+        """The number of the entry that was found in this position, counted from 0; 0 for none."""
+        return self._found[position][0] if position >= 0 else 0
+
+    def compact(
+        self, snapshot: entries.Snapshot, attachment: bytes, kept: Mapping[str, tuple[str, str]]
+    ) -> None:
+        """Put a snapshot in the place of what it makes needless, at once or not at all.
+
+        kept: messages whose late replies wait to count, with the type and group of what was sent.
+        Raises: NoRoom, and then nothing has changed; JournalUnusable; OSError if its arrays cannot be synced.
+        """
+        self.segments.sync(_segments_of([snapshot]))  # who writes entries meanwhile does not wait for that
+        with self._file_lock:
+            if self._closed or self._broken is not None:
+                return
+            with self._failures():
+                rows = [
+                    (number, entries.read(line))
+                    for number, line in self._connection.execute(
+                        "select number, line from entries where number <= ? order by number",
+                        (snapshot.until,),
+                    )
+                ]
+                needless = retention.needless(rows, snapshot, kept)
+                if not needless:
+                    return
+                counted = {"calls": retention.calls(rows, needless), "late": retention.late(rows, kept)}
+                number, line = max(needless), entries.write(snapshot.model_copy(update=counted))
+                self._connection.execute("begin immediate")
+                self._connection.executemany(
+                    "delete from entries where number = ?", [(one,) for one in needless]
+                )
+                self._connection.execute(
+                    "insert into entries (number, line, attachment, checksum) values (?, ?, ?, ?)",
+                    (number, line, attachment, entries.checksum(line, attachment)),
+                )
+                self._connection.execute(
+                    "update facts set value = ? where name = 'format'", (str(FORMATS[-1]),)
+                )
+                failpoints.reach("aggregator.snapshot-written")
+                self._connection.execute("commit")
+            failpoints.reach("aggregator.snapshot-counts")
+            self._named = {one: named for one, named in self._named.items() if one not in needless}
+            self._named[number] = _segments_of([snapshot])
+            with self._lock:
+                unwritten = _segments_of(entry for entry, _ in self._unwritten)
+                self.segments.keep_only(unwritten.union(*self._named.values()))
 
     def fact(self, name: str, make: Callable[[], str]) -> str:
         """Return a value that was written once, or make and write it. Raises: JournalUnusable."""
@@ -189,6 +261,7 @@ class Book:
             with self._failures():
                 self._connection.execute("delete from entries where number > ?", (last,))
             del self._found[entries_kept:]
+            self._named = {number: named for number, named in self._named.items() if number <= last}
             self._number = last
             return calls
 
@@ -235,6 +308,8 @@ class Book:
         except sqlite3.DatabaseError as error:
             raise JournalObsolete(f"{self._file}: {error}") from error
         for name, value in facts.items():
+            if name == "format" and written[name] in map(str, FORMATS):
+                continue
             if written[name] != value:
                 kind = JournalUnusable if name == "format" else JournalObsolete
                 raise kind(f"the journal's {name} is {written[name]}, and this aggregator's is {value}")
@@ -252,7 +327,7 @@ class Book:
                     why = f"entry {number} is not what was written"
                     break
                 entry = entries.read(line)
-                if isinstance(entry, entries.Received) and (why := self._rotten(entry)):
+                if why := self._rotten(entry):
                     break
                 good.append((number, entry, attachment))
         except sqlite3.OperationalError as error:
@@ -271,14 +346,12 @@ class Book:
                 raise JournalObsolete(f"{self._file} is damaged beyond entry {last}: {error}") from error
         return good
 
-    def _rotten(self, entry: entries.Received) -> str:
-        """Say what is wrong with the bytes of a reply; empty: nothing.
+    def _rotten(self, entry: entries.Any) -> str:
+        """Say what is wrong with the bytes of an entry's arrays; empty: nothing.
 
         Raises: JournalObsolete if they were dropped; JournalUnusable if the disk does not give them.
         """
-        for array in entry.arrays:
-            if not array.segment:
-                continue  # covered by the entry's checksum
+        for array in entries.stored_in(entry):  # the others are covered by the entry's checksum
             try:
                 region = self.segments.find(array.segment, array.offset, array.length)
             except FileNotFoundError as error:
@@ -294,7 +367,7 @@ class Book:
             except OSError as error:
                 raise JournalUnusable(f"{self._file.parent}: {error}") from error
             if hasher.digest(digests.DIGEST_BYTES).hex() != array.digest:
-                return f"the reply to {entry.message_id} is not what was received"
+                return f"an array of a {entry.entry} entry is not what was written"
         return ""
 
     def _write(self, work: Callable[[], _Result]) -> _Result:
@@ -325,7 +398,8 @@ class Book:
             with self._failures():
                 failpoints.reach("aggregator.journal-sync")
                 # First the bytes, then the entry that names them.
-                self.segments.sync(_segments_of(entry for entry, _ in batch))
+                named = [_segments_of([entry]) for entry, _ in batch]
+                self.segments.sync(set().union(*named))
                 failpoints.reach("aggregator.arrays-synced")
                 for number, (entry, attachment) in enumerate(batch, self._number + 1):
                     line = entries.write(entry)
@@ -335,6 +409,7 @@ class Book:
                     "insert into entries (number, line, attachment, checksum) values (?, ?, ?, ?)", rows
                 )
                 self._connection.execute("commit")
+                self._named.update(zip((row[0] for row in rows), named, strict=True))
                 failpoints.reach("aggregator.entries-written")
         except NoRoom as error:
             with self._lock:
@@ -405,10 +480,9 @@ _Result = TypeVar("_Result")
 
 
 def _segments_of(batch: Iterable[entries.Any]) -> set[int]:
-    return {
-        array.segment
-        for entry in batch
-        if isinstance(entry, entries.Received)
-        for array in entry.arrays
-        if array.segment
-    }
+    return {array.segment for entry in batch for array in entries.stored_in(entry)}
+
+
+def _size(entry: entries.Any, attachment: bytes) -> int:
+    replied = isinstance(entry, entries.Received)
+    return len(attachment) + sum(array.length for array in entries.stored_in(entry)) if replied else 0

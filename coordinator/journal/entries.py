@@ -145,13 +145,60 @@ class Resumed(Entry):
     at_unix: float
 
 
+class KeptReply(Entry):
+    """A late reply to a message of a round that a snapshot stands for; it waits to count in a round to come.
+
+    message_type, group_id: of the message that it answers, which the app does not make again.
+    """
+
+    message_id: str
+    node: int
+    round: int
+    message_type: str
+    group_id: str
+
+
+class Snapshot(Entry):
+    """What the rounds of a start came to; it stands in the place of their entries.
+
+    The attachment is what it says (state_bytes long), then its small arrays.
+    """
+
+    entry: Literal["Snapshot"] = "Snapshot"
+    start: int
+    """Which call of a strategy's start it is of, counted from 1."""
+    round: int
+    """The last round that it stands for."""
+    rounds: int
+    """How many rounds the start was to have."""
+    after: int
+    until: int
+    """Entries with numbers above the one and up to the other are in it, but for those beside it."""
+    calls: int
+    """How many calls of the app it stands for."""
+    messages: int
+    """How many messages and batches had been numbered."""
+    nodes: tuple[Node, ...]
+    """The nodes that the app was last told of."""
+    late: tuple[KeptReply, ...] = ()
+    state_bytes: int
+    arrays: tuple[StoredArray, ...]
+
+
 Any = Annotated[
-    NodesGiven | Pushed | Received | Closed | Pulled | Dropped | Resumed,
+    NodesGiven | Pushed | Received | Closed | Pulled | Dropped | Resumed | Snapshot,
     pydantic.Field(discriminator="entry"),
 ]
 
 Received.model_rebuild()
 _ADAPTER: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(Any)
+
+
+def stored_in(entry: Any) -> tuple[StoredArray, ...]:
+    """Return the arrays of an entry whose bytes lie in segments."""
+    if not isinstance(entry, Received | Snapshot):
+        return ()
+    return tuple(array for array in entry.arrays if array.segment)
 
 
 def write(entry: Any) -> str:

@@ -33,6 +33,7 @@ def waiting(found: Iterable[entries.Any]) -> tuple[Late, ...]:
     Of those whose reply has not come only the last one of each node, and none that is older than a reply of
     that node which counted.
     """
+    kept: dict[str, entries.KeptReply] = {}
     pushed: list[entries.Pushed] = []
     closed: dict[str, dict[str, entries.Outcome]] = {}
     accepted: dict[str, entries.Received] = {}
@@ -44,13 +45,19 @@ def waiting(found: Iterable[entries.Any]) -> tuple[Late, ...]:
             case entries.Closed():
                 closed[entry.batch_id] = {outcome.message_id: outcome for outcome in entry.outcomes}
                 gone.update(one.reply for one in entry.outcomes if one.reply != one.message_id)
+            case entries.Snapshot():
+                kept.update((one.message_id, one) for one in entry.late)
             case entries.Received(verdict=entries.AcceptedReply()):
                 accepted.setdefault(entry.message_id, entry)
             case entries.Dropped():
                 gone.add(entry.message_id)
-    came: dict[str, Late] = {}
+    came: dict[str, Late] = {
+        key: Late(key, one.node, one.round, accepted[key])
+        for key, one in kept.items()
+        if key in accepted and key not in gone
+    }
     awaited: dict[int, Late] = {}
-    order: dict[str, int] = {}
+    order: dict[str, int] = {key: number for number, key in enumerate(came)}
     for batch in pushed:
         outcomes = closed.get(batch.batch_id)
         if outcomes is None:

@@ -76,7 +76,12 @@ class Replay:
         self._closed: dict[str, tuple[entries.Outcome, ...]] = {}
         self._received: dict[str, entries.Received] = {}
         self._fetched: set[str] = set()
-        self._position = 0
+        self.late: tuple[entries.KeptReply, ...] = ()
+        """Late replies to messages of rounds that a snapshot stands for."""
+        self._snapshots: dict[int, _At[entries.Snapshot]] = {}
+        self._position = -1
+        self.mixed = False
+        """Whether there were calls of other threads, or such as do not wait: no snapshot stands for them."""
         self.messages = 0
         """How many messages and batches were numbered."""
         self.round = 0
@@ -85,23 +90,32 @@ class Replay:
         """How many calls were answered."""
         for position, entry in enumerate(found):
             self._sort_in(position, entry)
-        self.empty = not (self._main or self._pushed or self._pulled)
+        self.empty = not (self._main or self._pushed or self._pulled or self._snapshots)
         """Whether there was no call: the training begins."""
 
     def _sort_in(self, position: int, entry: entries.Any) -> None:
         match entry:
+            case entries.Snapshot():
+                self._snapshots[entry.start] = _At(position, entry)
+                self._nodes.append(_At(position, entries.NodesGiven(nodes=entry.nodes, main=True)))
+                self.round, self.messages = entry.round, entry.messages
+                self.calls += entry.calls
+                self.late += entry.late
             case entries.NodesGiven():
                 self._nodes.append(_At(position, entry))
+                self.mixed = self.mixed or not entry.main
                 if entry.main:
                     self._main.append(_At(position, entry))
             case entries.Pushed():
                 self.round = entry.round or self.round
                 self.messages += 1 + len(entry.messages)
+                self.mixed = self.mixed or not (entry.main and entry.waits)
                 if entry.main:
                     self._main.append(_At(position, entry))
                 else:
                     self._pushed.append(_At(position, entry))
             case entries.Pulled():
+                self.mixed = True
                 self._fetched.update(outcome.message_id for outcome in entry.outcomes)
                 if entry.main:
                     self._main.append(_At(position, entry))
@@ -118,6 +132,26 @@ class Replay:
         """Take over what an earlier replay, of which the rest is forgotten, knew of nodes and rounds."""
         self._nodes.append(_At(0, entries.NodesGiven(nodes=nodes, main=False)))
         self.round = number
+
+    @property
+    def position(self) -> int:
+        """Where the last call that was answered stands, counted from 0; -1 if none was."""
+        return self._position
+
+    def snapshot(self, start: int, rounds: int) -> entries.Snapshot | None:
+        """What a start's first rounds came to, which stands for their calls. Raises: Diverged."""
+        at = self._snapshots.get(start)
+        if at is None:
+            return None
+        if at.entry.rounds != rounds:
+            what = f"start {start} of a strategy is to have {rounds} rounds"
+            raise Diverged(f"{what} where it had {at.entry.rounds} before", at.position)
+        self._position = max(self._position, at.position)
+        return at.entry
+
+    def differs(self, start: int, how: str) -> Diverged:
+        """What the app began with is built otherwise than what a snapshot was taken of."""
+        return Diverged(f"in start {start} of a strategy {how}", self._snapshots[start].position)
 
     @property
     def over(self) -> bool:

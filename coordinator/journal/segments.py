@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Collection
+import weakref
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from federation import durable
@@ -30,7 +31,7 @@ _NAME = re.compile(r"segment-(\d{8})")
 class Region(flower_arrays.SpoolRegion):
     """A run of bytes that can be found again: in which segment, and where."""
 
-    __slots__ = ("number",)
+    __slots__ = ("__weakref__", "number")
 
     def __init__(self, file: flower_arrays.SpoolFile, offset: int, length: int, number: int) -> None:
         """Use Segments.allocate."""
@@ -50,17 +51,50 @@ class Segments:
         self._files: dict[int, flower_arrays.SpoolFile] = {}
         self._newest = max(self.numbers(), default=0)
         self._current: flower_arrays.SpoolFile | None = None
+        self._current_number = 0
+        self._unnamed: dict[int, weakref.WeakSet[Region]] = {}
+        """Regions that somebody fills, and no entry names yet, by segment."""
 
     def allocate(self, length: int) -> Region:
         """Set bytes aside for one array. Raises: OSError."""
         with self._lock:
             if self._current is None or self._current.size >= SEGMENT_BYTES:
-                self._make_room()
-                self._newest += 1
-                made = flower_arrays.SpoolFile.create(self._path(self._newest))
-                durable.sync(self._directory)  # its name; its bytes are made durable by `sync`
-                self._current = self._files[self._newest] = made
-            return Region(self._current, self._current.allocate(length).offset, length, self._newest)
+                self._current, self._current_number = self._begin(), self._newest
+            return self._set_aside(self._current, self._current_number, length)
+
+    def allocate_apart(self, lengths: Sequence[int]) -> list[Region]:
+        """Set bytes aside in a segment of their own, which is kept or goes as a whole. Raises: OSError."""
+        with self._lock:
+            file = self._begin()
+            return [self._set_aside(file, self._newest, length) for length in lengths]
+
+    def _begin(self) -> flower_arrays.SpoolFile:
+        """Make the next segment. With the lock held."""
+        self._make_room()
+        self._newest += 1
+        made = flower_arrays.SpoolFile.create(self._path(self._newest))
+        durable.sync(self._directory)  # its name; its bytes are made durable by `sync`
+        self._files[self._newest] = made
+        return made
+
+    def _set_aside(self, file: flower_arrays.SpoolFile, number: int, length: int) -> Region:
+        region = Region(file, file.allocate(length).offset, length, number)
+        self._unnamed.setdefault(number, weakref.WeakSet()).add(region)
+        return region
+
+    def named(self, number: int, offset: int) -> None:
+        """An entry names the region that begins there."""
+        with self._lock:
+            waiting = self._unnamed.get(number, ())
+            for region in [region for region in waiting if region.offset == offset]:
+                self._unnamed[number].discard(region)
+
+    def keep_only(self, named: Collection[int]) -> None:
+        """Remove segments that no entry names, but for those that somebody still fills for one."""
+        with self._lock:
+            for number in self.numbers():
+                if number not in named and not self._unnamed.get(number):
+                    self._drop(number)
 
     def find(self, number: int, offset: int, length: int) -> Region:
         """Return a region that an earlier process wrote. Raises: OSError if its file is gone or too short."""
@@ -105,9 +139,13 @@ class Segments:
         """Remove segments; whoever still reads one keeps it until then."""
         with self._lock:
             for number in numbers:
-                self._remove(number)
-                if number == self._newest:
-                    self._current = None
+                self._drop(number)
+
+    def _drop(self, number: int) -> None:
+        self._remove(number)
+        self._unnamed.pop(number, None)
+        if number == self._current_number:
+            self._current = None
 
     def _path(self, number: int) -> Path:
         return self._directory / name_of(number)

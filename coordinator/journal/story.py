@@ -89,13 +89,16 @@ def tell(journal: reading.Journal) -> list[dict[str, Any]]:
                     message["detail"] = (
                         "the late reply was dropped: its cluster had left, or late ones count no more"
                     )
+            case entries.Snapshot() as snapshot:
+                stands_for = {"start": snapshot.start, "round": snapshot.round, "calls": snapshot.calls}
+                happened.append(_happened(line, "Snapshot", **stands_for, bytes=bytes_of(line, snapshot)))
             case entries.Resumed() as resumed:
                 at = dt.datetime.fromtimestamp(resumed.at_unix, dt.UTC).isoformat(timespec="seconds")
                 happened.append(_happened(line, "Restart", at=at))
     return happened
 
 
-_KINDS = frozenset({"NodesGiven", "Pushed", "Received", "Closed", "Pulled", "Dropped", "Resumed"})
+_KINDS = frozenset({"NodesGiven", "Pushed", "Received", "Closed", "Pulled", "Dropped", "Resumed", "Snapshot"})
 """What is told here; of other kinds an entry is only named."""
 
 
@@ -155,9 +158,9 @@ def _settle(messages: Mapping[str, dict[str, Any]], outcome: entries.Outcome) ->
         message["outcome"], message["detail"] = "Given", f"the late reply to {outcome.reply} stands in"
 
 
-def bytes_of(line: reading.Line, received: entries.Received) -> int:
-    """Return how many bytes the journal has of a reply."""
-    return line.size_bytes + sum(array.length for array in received.arrays if array.segment)
+def bytes_of(line: reading.Line, entry: entries.Any) -> int:
+    """Return how many bytes the journal has of a reply or a snapshot."""
+    return line.size_bytes + sum(array.length for array in entries.stored_in(entry))
 
 
 def damages(
@@ -166,14 +169,19 @@ def damages(
     """Return what is not as it was written, in order; `why_not_found` says what is wrong with an array."""
     found: list[Damage] = []
     format_ = journal.facts.get("format", "")
-    if format_ != str(book.FORMAT):
+    if format_ not in map(str, book.FORMATS):
+        reads = " and ".join(map(str, book.FORMATS))
         found.append(
-            Damage(0, f"its format is {format_ or 'missing'}, this version reads {book.FORMAT}", _NOT_READ)
+            Damage(0, f"its format is {format_ or 'missing'}, this version reads {reads}", _NOT_READ)
         )
     if gone := _dropped(journal):
         found.append(Damage(0, gone, _BEGINS_ANEW))
     looked_into = not gone and book.DROPPED not in journal.facts
-    snapshots = [line.number for line in journal.lines if line.whole and line.kind not in _KINDS]
+    snapshots = [
+        line.number
+        for line in journal.lines
+        if line.whole and (line.kind not in _KINDS or isinstance(line.entry, entries.Snapshot))
+    ]
     last = 0
     for position, line in enumerate(journal.lines):
         # Entries that a snapshot stands for are removed: who reads on after it does not miss them.
@@ -206,9 +214,8 @@ def _dropped(journal: reading.Journal) -> str:
     named = {
         array.segment
         for line in journal.lines
-        if isinstance(line.entry, entries.Received)
-        for array in line.entry.arrays
-        if array.segment
+        if line.entry is not None
+        for array in entries.stored_in(line.entry)
     }
     gone = sorted(named - set(journal.segments))
     if not gone:
@@ -225,11 +232,15 @@ def _wrong(
         return f"entry {line.number} is not what was written, its checksum differs"
     if line.entry is None:
         return f"entry {line.number} ({line.kind or 'no kind'}) is of no kind that this version knows"
-    if isinstance(line.entry, entries.Received):
-        for array in line.entry.arrays:
-            if array.segment and (why := why_not_found(journal, array)):
-                return f"the reply to {line.entry.message_id} is damaged, {why}"
+    for array in entries.stored_in(line.entry):
+        if why := why_not_found(journal, array):
+            of = "the snapshot" if isinstance(line.entry, entries.Snapshot) else _reply_of(line.entry)
+            return f"{of} is damaged, {why}"
     return ""
+
+
+def _reply_of(entry: entries.Any) -> str:
+    return f"the reply to {entry.message_id}" if isinstance(entry, entries.Received) else "it"
 
 
 def _not_looked_into(journal: reading.Journal, array: entries.StoredArray) -> str:
@@ -239,7 +250,8 @@ def _not_looked_into(journal: reading.Journal, array: entries.StoredArray) -> st
 
 def _cut_back(lines: Sequence[reading.Line], kept: int) -> str:
     """Say how far a resume gets if so many entries count."""
-    rounds = [line.entry.round for line in lines[:kept] if isinstance(line.entry, entries.Pushed)]
+    begun = (entries.Pushed, entries.Snapshot)
+    rounds = [line.entry.round for line in lines[:kept] if isinstance(line.entry, begun)]
     number = max((number for number in rounds if number is not None), default=0)
     where = f"goes on in round {number}" if number else "begins anew"
     lost = len(lines) - kept

@@ -27,6 +27,7 @@ from flwr.serverapp.exception import InconsistentMessageReplies
 from flwr.serverapp.strategy import Strategy
 
 from federation.flower import arrays as flower_arrays
+from federation.flower import kept_rounds
 
 Metrics = Mapping[str, Any]
 
@@ -114,7 +115,7 @@ _REPORTS: Final[Mapping[type, Mapping[str, Report]]] = {
         "evaluate": _legacy_server_evaluate,
     },
 }
-_WATCHED: Final = "__hanse_watched__"
+WATCHED: Final = "__hanse_watched__"
 _AGGREGATE: Final = ("server_round", "replies")
 _LEGACY_AGGREGATE: Final = ("server_round", "results", "failures")
 
@@ -147,9 +148,10 @@ def _described(tensor: bytes, tensor_type: str) -> tuple[str, tuple[int, ...]]:
 class Watch:
     """An observer's hold on the strategy classes of this process, until `remove`."""
 
-    def __init__(self, observer: Observer) -> None:
+    def __init__(self, observer: Observer, keeper: kept_rounds.Keeper | None = None) -> None:
         """Wrap every strategy class that there is, and from now on every new one."""
         self._observer = observer
+        self._keeper = keeper
         self._local = threading.local()
         self._undo: list[Callable[[], None]] = []
         for base in _REPORTS:
@@ -210,7 +212,7 @@ class Watch:
                 report(self._observer, server_round, result)
             return result
 
-        setattr(reporting, _WATCHED, True)
+        setattr(reporting, WATCHED, True)
         return reporting
 
     def _rescued(self, method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -251,18 +253,22 @@ class Watch:
                 if outermost or (num_rounds and not self._local.announced):
                     self._local.announced = num_rounds
                     self._observer.started(bound.args[0], num_rounds)
+                own = None
                 if "evaluate_fn" in given:
                     holder = given["evaluate_fn"]
+                    own = unwatched(holder["evaluate_fn"])
                     holder["evaluate_fn"] = self._evaluating(holder["evaluate_fn"])
+                if self._keeper is not None and kept_rounds.is_flowers(method):
+                    return kept_rounds.start(method, bound, self._keeper, own)
                 return method(*bound.args, **bound.kwargs)
             finally:
                 self._leave("start")
 
-        setattr(starting, _WATCHED, True)
+        setattr(starting, WATCHED, True)
         return starting
 
     def _evaluating(self, evaluate_fn: Any) -> Any:
-        if not evaluate_fn or getattr(evaluate_fn, _WATCHED, False):
+        if not evaluate_fn or getattr(evaluate_fn, WATCHED, False):
             return evaluate_fn
 
         def evaluating(*args: Any, **kwargs: Any) -> Any:
@@ -271,7 +277,8 @@ class Watch:
             _server_evaluate(self._observer, server_round, result)
             return result
 
-        setattr(evaluating, _WATCHED, True)
+        setattr(evaluating, WATCHED, True)
+        evaluating.__wrapped__ = evaluate_fn  # type: ignore[attr-defined]
         return evaluating
 
     def _enter(self, kind: str) -> bool:
@@ -283,9 +290,19 @@ class Watch:
         setattr(self._local, kind, getattr(self._local, kind) - 1)
 
 
-def install(observer: Observer) -> Watch:
-    """Tell `observer` of everything that strategies of this process do, until the Watch is removed."""
-    return Watch(observer)
+def install(observer: Observer, keeper: kept_rounds.Keeper | None = None) -> Watch:
+    """Tell `observer` of everything that strategies of this process do, until the Watch is removed.
+
+    keeper: keeps the rounds of Flower's own loop, if one is given.
+    """
+    return Watch(observer, keeper)
+
+
+def unwatched(function: Any) -> Any:
+    """Return the app's own function under the wrappers that were put around it here."""
+    while getattr(function, WATCHED, False):
+        function = function.__wrapped__
+    return function
 
 
 def _family(base: type) -> Iterator[type]:
@@ -307,7 +324,7 @@ def _method_to_wrap(base: type, cls: type, name: str) -> Callable[..., Any] | No
                 return None
             method = owner.__dict__[name]
             abstract = getattr(method, "__isabstractmethod__", False)
-            watched = getattr(method, _WATCHED, False)
+            watched = getattr(method, WATCHED, False)
             return method if inspect.isfunction(method) and not abstract and not watched else None
     return None
 

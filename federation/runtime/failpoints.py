@@ -41,6 +41,8 @@ NAMES: Final = (
     "aggregator.reply-written",
     "aggregator.reply-confirmed",
     "aggregator.batch-closed",
+    "aggregator.snapshot-written",
+    "aggregator.snapshot-counts",
     "aggregator.resumed",
     "aggregator.app-ended",
     "aggregator.model-written",

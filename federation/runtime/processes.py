@@ -35,6 +35,7 @@ INHERITED_ENVIRONMENT = (
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
     failpoints.VARIABLE,
+    "HANSE_SNAPSHOT_RULE",  # for tests: coordinator/aggregator/compaction.py
 )
 """What a program needs to start and to compute as its parent would. Tokens and cloud keys stay out."""
 

@@ -20,6 +20,7 @@ from federation.runtime import failpoints
 _PASSED_ON = (
     "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "SSL_CERT_FILE",
     failpoints.VARIABLE,
+    "HANSE_SNAPSHOT_RULE",  # for tests: coordinator/aggregator/compaction.py
 )  # fmt: skip
 """What children see of the user's environment. Settings of numerical libraries follow by prefix."""
 

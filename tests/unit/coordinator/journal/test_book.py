@@ -88,7 +88,7 @@ def test_what_the_disk_does_not_give_now_is_not_given_up(tmp_path: Path) -> None
     (tmp_path / "a" / book.INDEX).mkdir(parents=True)
     book.Book(tmp_path / "b", FACTS).close()
     with sqlite3.connect(tmp_path / "b" / book.INDEX) as connection:
-        connection.execute("update facts set value = '2' where name = 'format'")
+        connection.execute("update facts set value = '3' where name = 'format'")
     connection.close()
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / book.INDEX).write_bytes(b"no database at all" * 1000)

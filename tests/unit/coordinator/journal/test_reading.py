@@ -176,7 +176,7 @@ def test_a_whole_journal_has_no_damage(tmp_path: Path) -> None:
          "entry 1 is not what was written", "back to 0 entries, forgets 8, and begins anew"),
         ("delete from entries where number in (4, 5)", "entries 4 to 5 are missing", "would not notice"),
         ("delete from entries where number = 3", "entry 3 is missing", "would not notice"),
-        ("update facts set value = '2' where name = 'format'", "its format is 2, this version reads 1",
+        ("update facts set value = '3' where name = 'format'", "its format is 3, this version reads 1 and 2",
          "does not touch it"),
     ],
 )  # fmt: skip
@@ -226,15 +226,15 @@ def test_arrays_that_were_dropped_for_want_of_room_are_named(tmp_path: Path) -> 
 def test_entries_that_a_later_version_wrote_are_named(tmp_path: Path) -> None:
     """Show goes on behind them; what stands before a snapshot may be gone."""
     played(tmp_path)
-    line = '{"entry":"Snapshot","round":1}'
+    line = '{"entry":"Summary","round":1}'
     change(
         tmp_path,
         f"insert into entries values (9, '{line}', x'', {entries.checksum(line, b'')})",
     )
     change(tmp_path, "delete from entries where number between 2 and 6")
     (found,) = damages(tmp_path)
-    assert "entry 9 (Snapshot) is of no kind that this version knows" in found.what
-    assert [one["what"] for one in story.tell(reading.read(tmp_path))] == ["Nodes", "Batch", "Snapshot"]
+    assert "entry 9 (Summary) is of no kind that this version knows" in found.what
+    assert [one["what"] for one in story.tell(reading.read(tmp_path))] == ["Nodes", "Batch", "Summary"]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no database at all" * 1000])
@@ -270,3 +270,27 @@ def test_outcomes_that_were_fetched_one_by_one_are_told(tmp_path: Path) -> None:
     opened.close()
     (message, other) = story.tell(reading.read(tmp_path))[1]["messages"]
     assert (message["outcome"], other["outcome"]) == ("Given", "Waiting")
+
+
+def test_a_snapshot_is_told_and_its_arrays_are_looked_at(tmp_path: Path) -> None:
+    """What it stands for is no gap; a changed byte of it is damage."""
+    journal = book.Book(tmp_path, FACTS)
+    journal.append(nodes())
+    journal.append(pushed("b1", "a"))
+    stored = with_array(journal, "of", b"z" * 80_000).arrays
+    snapshot = entries.Snapshot(
+        start=1, round=3, rounds=9, after=0, until=journal.position(), calls=0, messages=3, nodes=(),
+        state_bytes=5, arrays=stored,
+    )  # fmt: skip
+    journal.compact(snapshot, b"state", {})
+    journal.append(pushed("b2", "b", number=4))
+    journal.close()
+    found = reading.read(tmp_path)
+    told = story.tell(found)
+    assert [one["what"] for one in told] == ["Snapshot", "Batch"]
+    assert (told[0]["round"], told[0]["calls"], told[0]["bytes"] > 80_000) == (3, 2, True)
+    assert story.damages(found, reading.why_not_found) == []
+    (segment,) = (tmp_path / book.ARRAYS).iterdir()
+    segment.write_bytes(segment.read_bytes()[:-1] + b"!")
+    (damage,) = story.damages(found, reading.why_not_found)
+    assert "the snapshot is damaged" in damage.what
