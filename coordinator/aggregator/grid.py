@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
-from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from coordinator.aggregation import events
@@ -43,6 +43,9 @@ FEW_REPLIES = 4
 """So few leave little memory behind on their way in: not worth the time that giving it back takes."""
 
 
+_KINDS = list(events.Kind)
+
+
 @dataclasses.dataclass
 class _Phase:
     """What one call of the app wants sent."""
@@ -57,7 +60,7 @@ class _Phase:
     @property
     def kind(self) -> events.Kind:
         """The weightiest of its messages' kinds."""
-        return min(self.kinds, key=list(events.Kind).index)
+        return min(self.kinds, key=_KINDS.index)
 
 
 class HanseGrid(Grid):
@@ -169,7 +172,7 @@ class HanseGrid(Grid):
             phase.number = round_of(message) if phase.number is None else phase.number
             phase.sent.append((message, flower_messages.to_wire(message, "")))
             if message.has_content():
-                records = message.content.array_records.values()
+                records = [record for record in message.content.values() if isinstance(record, ArrayRecord)]
                 phase.carried.update((id(record), record) for record in records)
                 phase.arrays = next((record for record in records if len(record)), phase.arrays)
         return phase if phase.sent else None
@@ -271,8 +274,8 @@ def round_of(message: Message) -> int | None:
     """The round's number where the message's config names it, as Flower's strategies do."""
     if not message.has_content():
         return None
-    for record in message.content.config_records.values():
-        number = record.get(ROUND_KEY)
+    for record in message.content.values():
+        number = record.get(ROUND_KEY) if isinstance(record, ConfigRecord) else None
         if isinstance(number, int) and number > 0:
             return number
     return None

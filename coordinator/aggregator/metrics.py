@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from flwr.app import Message
+from flwr.app import Message, MetricRecord
 
 WEIGHT = "num-examples"
 """Flower's own default for `weighted_by_key`."""
@@ -29,11 +29,16 @@ def examples(message: Message) -> int | None:
     """The number of examples a reply speaks for, or None if it does not say."""
     if not message.has_content():
         return None
-    for record in message.content.metric_records.values():
+    for record in _records(message):
         value = record.get(WEIGHT)
         if isinstance(value, int | float) and math.isfinite(value) and value > 0:
             return int(value)
     return None
+
+
+def _records(message: Message) -> list[MetricRecord]:
+    """The metric records; Flower's own property for them builds a checked dictionary at each call."""
+    return [record for record in message.content.values() if isinstance(record, MetricRecord)]
 
 
 def average(replies: Iterable[Message]) -> dict[str, float]:
@@ -48,7 +53,7 @@ def average(replies: Iterable[Message]) -> dict[str, float]:
         if not reply.has_content():
             continue
         weight = float(examples(reply) or 1)
-        for record in reply.content.metric_records.values():
+        for record in _records(reply):
             for name, value in scalars(record).items():
                 sums[name] = sums.get(name, 0.0) + weight * value
                 weights[name] = weights.get(name, 0.0) + weight
