@@ -46,8 +46,8 @@ INDEX = "journal.sqlite"
 ARRAYS = "arrays"
 
 SOON_SECONDS = 0.1
-"""So long may a client wait to hear that its reply is safe: meanwhile it only keeps the bytes. Its batch mostly
-closes sooner; syncing before that would hold up what still comes in, to the same file."""
+"""So long may a client wait to hear that its reply is safe: meanwhile it only keeps the bytes. Its batch
+mostly closes sooner; a sync before that would hold up what still comes in, to the same file."""
 
 _READ_BYTES = 1024 * 1024
 
