@@ -139,6 +139,8 @@ class Exchange(pb_grpc.ExchangeServicer):
         self._driver.connected(client.node, session)
         try:
             # The welcome names what came on links before this one, and a client forgets such replies.
+            if client.storing is not None:
+                await asyncio.wait({client.storing})
             await asyncio.gather(*client.checking)
             await self._driver.written()
             await session.welcome(agreed, self._run_id)
