@@ -2,8 +2,9 @@
 
 `AggregatorEnd` mirrors sessions.Client and sessions.Session (replace, send, confirm, write_until) and,
 of Exchange, `_read` and `_take`. `ClientEnd` mirrors ExchangeLink's `_exchange`, `_read`, `_write` and
-`_act`. What a frame brings about beyond the link is returned, for who knows what follows. An end writes
-all that it has while it is linked; how much of that arrives is not known here.
+`_act`. A frame that is mentioned (see Departures) may leave later, and never after what follows it: that
+is a slow link. What a frame brings about beyond the link is returned, for who knows what follows. An end
+writes all that it has while it is linked; how much of that arrives is not known here.
 """
 
 from __future__ import annotations

@@ -77,8 +77,17 @@ class MemoryBook:
         else:
             call()
 
+    def hurry(self) -> None:
+        """Nothing: when the journal's thread writes is a step of the model."""
+
     def commit(self) -> None:
-        """Write all that was appended."""
+        """Write all that was appended, and call those who waited for it."""
+        calls, self.waiting = self.waiting, []
+        self._write()
+        for call in calls:
+            call()
+
+    def _write(self) -> None:
         self.durable += self.unwritten
         self.unwritten = []
         self.crashes.append(canonical(self.durable))
@@ -87,7 +96,7 @@ class MemoryBook:
         """The journal's thread writes."""
         self.written += self.waiting
         self.waiting = []
-        self.commit()
+        self._write()
 
     def tell(self) -> None:
         """The journal's thread calls those who waited for what it wrote."""
