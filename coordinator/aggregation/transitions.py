@@ -209,8 +209,8 @@ class BatchFact(enum.StrEnum):
 
     MESSAGE_SETTLED = "message settled"
     ALL_SETTLED = "all settled"
-    DEADLINE_WITH_ENOUGH = "deadline, enough replies"
-    GRACE_OVER = "enough replies, grace over"
+    DEADLINE_WITH_ENOUGH = "deadline with enough replies"
+    GRACE_OVER = "grace over"
     TAKEN = "as many replies as are taken"
     QUORUM_LOST = "quorum lost"
     TRAINING_ENDED = "training ended"
