@@ -6,13 +6,9 @@ another model.
 
 from __future__ import annotations
 
-import os
-import signal
-from pathlib import Path
-
 import pytest
 
-from tests.cluster.federation import trainings
+from tests.cluster.federation import killing, trainings
 from tests.cluster.federation.trainings import Clusters, eventually
 
 pytestmark = pytest.mark.cluster
@@ -87,20 +83,7 @@ class Victim:
 
     def kill(self) -> None:
         """Kill -9, from outside the container."""
-        uid = self.pod()["metadata"]["uid"]
-        killed = 0
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
-            try:
-                groups = (entry / "cgroup").read_text()
-                command = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if (uid in groups or uid.replace("-", "_") in groups) and b"edge_agent.client" in command:
-                os.kill(int(entry.name), signal.SIGKILL)
-                killed += 1
-        assert killed == 1
+        assert killing.kill("edge_agent.client", pod=self.pod()["metadata"]["uid"]) == 1
 
 
 def test_a_killed_client_goes_on_in_its_pod(clusters: Clusters) -> None:

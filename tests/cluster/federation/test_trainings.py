@@ -270,29 +270,3 @@ def test_a_cut_of_a_minute_in_mid_round_loses_no_edge(clusters: Clusters) -> Non
     assert {entry["name"]: entry["state"] for entry in status["clusters"]} == dict.fromkeys(
         clusters.edges, "Completed"
     )
-
-
-@pytest.mark.parametrize("victim", ["coordinator", "aggregator", "agent", "client"])
-def test_killed_pods_end_as_specified_or_with_a_reason(clusters: Clusters, victim: str) -> None:
-    """Whatever pod is killed in mid-round, the training completes or fails with a sentence."""
-    name = f"killed-{victim}"
-    offer_everywhere(clusters, name, **PAUSE)
-    clusters.train(name, rounds=5, clusters={"minimum": len(clusters.edges) - 1})
-    clusters.in_round(name, 2)
-    edge = clusters.edges[0]
-    where, namespace, selector = {
-        "coordinator": ("hub", "hanse-system", "hanse.dev/leader=true"),
-        "aggregator": ("hub", trainings.NAMESPACE, f"hanse.dev/training={name}"),
-        "agent": (edge, "hanse", "app.kubernetes.io/component=agent"),
-        "client": (edge, "hanse", f"hanse.dev/training={name}"),
-    }[victim]
-    clusters.kubectl(
-        where, "delete", "pod", "-n", namespace, "-l", selector, "--grace-period=0", "--force", "--wait=false"
-    )
-    status = clusters.ended(name, seconds=300)
-    if status["phase"] == "Failed":
-        why = condition(status, "Failed")
-        assert why["reason"]
-        assert why["message"].splitlines()[0].endswith(".")
-    else:
-        assert status["model"]["sha256"]

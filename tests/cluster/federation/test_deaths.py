@@ -1,0 +1,82 @@
+"""Whatever dies on real clusters in the middle of a round, the model is that of an undisturbed training.
+
+A client whose pod is lost begins with an empty `context.state`, so this app keeps nothing there; what becomes
+of a state is in test_client_deaths.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from simulations.lab import port as labs
+from tests.cluster.federation import killing, trainings
+from tests.cluster.federation.trainings import Clusters, condition, eventually
+
+pytestmark = pytest.mark.cluster
+
+ROUNDS = 4
+PAUSE = {"behaviour": "pause", "seconds": 3}
+"""Rounds that are long enough to be met in their middle."""
+
+
+def train(clusters: Clusters, name: str) -> None:
+    for edge in clusters.edges:
+        clusters.offer(edge, name, PAUSE)
+    clusters.train(name, rounds=ROUNDS, round={"deadlineSeconds": 300})
+
+
+def delete(clusters: Clusters, cluster: str, namespace: str, selector: str) -> None:
+    """Delete pods without letting them say anything."""
+    assert clusters.get(cluster, "pods", namespace, "-l", selector)
+    now = ("--grace-period=0", "--force", "--wait=false")
+    clusters.kubectl(cluster, "delete", "pod", "-n", namespace, "-l", selector, *now)
+
+
+def program(clusters: Clusters, cluster: str, name: str) -> None:
+    """Kill a program of a cluster's node; the node starts it again."""
+    assert killing.kill(name, str(clusters.lab.kubeconfig(cluster).parent)) == 1
+
+
+def aggregator_process(clusters: Clusters, training: str) -> None:
+    (pod,) = clusters.get(labs.HUB, "pods", trainings.NAMESPACE, "-l", f"hanse.dev/training={training}")
+    assert killing.kill("coordinator.aggregator", pod=pod["metadata"]["uid"])
+
+
+Kill = Callable[[Clusters, str], object]
+
+VICTIMS: dict[str, Kill] = {
+    "coordinator": lambda c, _: delete(c, labs.HUB, "hanse-system", "hanse.dev/leader=true"),
+    "aggregator-pod": lambda c, name: delete(c, labs.HUB, trainings.NAMESPACE, f"hanse.dev/training={name}"),
+    "aggregator-process": aggregator_process,
+    "agent": lambda c, _: delete(c, c.edges[0], "hanse", "app.kubernetes.io/component=agent"),
+    "client-pod": lambda c, name: delete(c, c.edges[0], "hanse", f"hanse.dev/training={name}"),
+    "hub-apiserver": lambda c, _: program(c, labs.HUB, "kube-apiserver"),
+    "edge-apiserver": lambda c, _: program(c, c.edges[0], "kube-apiserver"),
+    "edge-kubelet": lambda c, _: program(c, c.edges[0], "kubelet"),
+}
+
+
+@pytest.fixture(scope="module")
+def wanted(clusters: Clusters) -> str:
+    """The SHA-256 of an undisturbed training's model."""
+    train(clusters, "undisturbed")
+    return str(clusters.ended("undisturbed", seconds=300)["model"]["sha256"])
+
+
+@pytest.mark.parametrize("victim", VICTIMS)
+def test_the_model_is_the_same_whoever_dies(clusters: Clusters, wanted: str, victim: str) -> None:
+    """Killed in the second round; the training goes on by itself, with nobody missing."""
+    name = f"killed-{victim}"
+    train(clusters, name)
+    clusters.in_round(name, 2)
+    VICTIMS[victim](clusters, name)
+    # An API server that was killed answers again after some seconds.
+    eventually(
+        lambda: clusters.kubectl(labs.HUB, "get", "ft", name, "-n", trainings.NAMESPACE, check=False),
+        "the hub",
+    )
+    status = clusters.ended(name, seconds=300)
+    assert status["phase"] == "Completed", condition(status, "Failed")
+    assert status["model"]["sha256"] == wanted
