@@ -22,6 +22,7 @@ class NodeRecord:
     state: transitions.Node = transitions.Node.UNKNOWN
     why: str = ""  # why it is not connected, as part of a sentence
     away_until: float = 0.0
+    away_seconds: float = 0.0  # how long it is waited for
     open: dict[str, MessageRecord] = dataclasses.field(default_factory=dict)
     kept: list[MessageRecord] = dataclasses.field(default_factory=list)
     newest_counted: int = -1  # the push number of the newest Train message whose own reply counted

@@ -35,6 +35,10 @@ from coordinator.aggregation import batches, events, instructions, records, sent
 from coordinator.aggregation.transitions import MessageFact, NodeFact, RunFact
 from federation.api import reasons
 
+RESUMED_GRACE_SECONDS = 15.0
+"""So long at least those who took part are waited for after a restart: a client that has found nobody for a
+while dials again after 10 s at most."""
+
 # A strategy asks twice before it samples, so only a third question can be one of an app that waits.
 _ASKS_OF_A_WAITING_APP = 3
 
@@ -174,7 +178,7 @@ class RoundMachine(batches.Batches):
         if node.state is not transitions.Node.AWAY:
             return
         grace = self._rules.link_grace_seconds
-        node.away_until = self._now + grace
+        node.away_seconds, node.away_until = grace, self._now + grace
         node.why = "its link is lost"
         for message in node.open.values():
             self._move(message, MessageFact.LINK_LOST)
@@ -196,14 +200,15 @@ class RoundMachine(batches.Batches):
             before = node.state
             self._step_node(node, NodeFact.REMEMBERED)
             if node.state is transitions.Node.AWAY and before is not transitions.Node.AWAY:
-                node.away_until = self._now + self._rules.link_grace_seconds
+                node.away_seconds = max(self._rules.link_grace_seconds, RESUMED_GRACE_SECONDS)
+                node.away_until = self._now + node.away_seconds
                 node.why = "it has not come back since the aggregator was restarted"
                 self._set_timer(node.away_until, batches.GRACE, node.node)
         self._visible = tuple(sorted(m.node for m in members if self._node(m.node).reachable))
 
     def _grace_over(self, node: records.NodeRecord) -> None:
         self._step_node(node, NodeFact.GRACE_OVER)
-        grace = sentences.seconds(self._rules.link_grace_seconds)
+        grace = sentences.seconds(node.away_seconds)
         node.why = f"its link was lost and did not come back within {grace}"
         self._tell_cluster(
             node, reasons.ClusterState.LOST, reasons.ClusterReason.LINK_LOST, f"{node.name}: {node.why}"

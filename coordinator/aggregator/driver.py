@@ -149,6 +149,7 @@ class Driver:
         self.app_may_start: concurrent.futures.Future[None] = concurrent.futures.Future()
         """Done when enough clients are there; raises TrainingOver if they never will be."""
         book.wait_for_room(lambda why: loop.call_soon_threadsafe(self.room_changed, why))
+        book.when_broken(lambda why: loop.call_soon_threadsafe(self._journal_broken, why))
         self.admits = asyncio.Event()
         """Set when clients may speak: at once, or when a resumed app has come to where it was."""
 
@@ -177,6 +178,13 @@ class Driver:
                 self._wake_at(self._due)
         self._progress.held_up(reasons.TrainingReason.STORAGE_FULL if missing else "", missing)
         self._on_change()
+
+    def _journal_broken(self, why: str) -> None:
+        # At once: who waits for what is never written, a client that comes back say, waits in vain.
+        stop = events.StopAsked(
+            reasons.TrainingReason.STORAGE_UNAVAILABLE, f"The training was ended, since {why}."
+        )
+        self.handle(stop)
 
     def connected(self, node: int, session: Session) -> None:
         """A warm client opened a session; it replaces the one that the node had, which has said goodbye."""
@@ -347,7 +355,11 @@ class Driver:
 
     def end(self, reason: str, message: str) -> NoReturn:
         """End the training, for a reason that shows on the app's side. Raises: TrainingOver."""
-        self._call(lambda: self.handle(events.StopAsked(reason, message)))
+        stop = events.StopAsked(reason, message)
+        if asyncio._get_running_loop() is self._loop:  # which cannot wait for itself
+            self._loop.call_soon(self.handle, stop)
+        else:
+            self._call(lambda: self.handle(stop))
         raise TrainingOver(reason, message)
 
     def _call(self, on_loop: Callable[[], Result]) -> Result:

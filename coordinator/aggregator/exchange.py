@@ -141,7 +141,8 @@ class Exchange(pb_grpc.ExchangeServicer):
             # The welcome names what came on links before this one, and a client forgets such replies.
             if client.storing is not None:
                 await asyncio.wait({client.storing})
-            await asyncio.gather(*client.checking)
+            if client.checking:  # a session that ends meanwhile must not take the checks with it
+                await asyncio.wait(set(client.checking))
             await self._driver.written()
             await session.welcome(agreed, self._run_id)
             reader = asyncio.create_task(self._read(client, session, request_iterator))
@@ -225,7 +226,7 @@ class Exchange(pb_grpc.ExchangeServicer):
     def _act(self, client: sessions.Client) -> bool:
         """Act on what frames brought about; returns whether it must wait for room. Raises: OSError."""
         if client.reply is not None and (missing := client.reply.write_again()):
-            self._room.missing(client.cluster, missing, "a reply waits")
+            self._room.missing(f"reply of {client.cluster}", missing, "a reply waits")
             if client.storing is None:
                 client.storing = asyncio.create_task(self._store(client))
             return True
@@ -255,7 +256,7 @@ class Exchange(pb_grpc.ExchangeServicer):
             self._not_stored(client, error)
         finally:
             client.storing = None
-            self._room.there(client.cluster)
+            self._room.there(f"reply of {client.cluster}")
 
     def _look_at_header(self, client: sessions.Client, header: pb.MessageHeader) -> None:
         """Refuse what the header alone shows to be unacceptable, before its arrays take time and room."""

@@ -99,6 +99,7 @@ class Book:
         self._hurry = threading.Event()
         self._closed = False
         self._broken: Exception | None = None
+        self._on_broken: Callable[[str], object] = lambda _: None
         self.was_cut = False
         """Whether entries were found that are not what was written; they and all after them are gone."""
         try:
@@ -119,6 +120,10 @@ class Book:
     def found(self) -> list[tuple[entries.Any, bytes]]:
         """The entries that earlier processes wrote, in order, with their attachments."""
         return [(entry, attachment) for _, entry, attachment in self._found]
+
+    def when_broken(self, call: Callable[[str], object]) -> None:
+        """Call with part of a sentence, on any thread, when the journal can be written no more."""
+        self._on_broken = call
 
     def wait_for_room(self, told: Callable[[str], object]) -> None:
         """From now on, who writes waits for room where there is none, until `give_up`.
@@ -449,7 +454,9 @@ class Book:
     def _break(self, error: Exception) -> JournalUnusable:
         self._broken = error
         log.error("journal not written", error=str(error))
-        return JournalUnusable(f"the journal cannot be written: {error}")
+        unusable = JournalUnusable(f"the journal cannot be written: {error}")
+        self._on_broken(str(unusable))
+        return unusable
 
     def _unusable(self, error: sqlite3.Error) -> JournalUnusable:
         kind = NoRoom if self.room.lacks(error) else JournalUnusable
@@ -476,6 +483,7 @@ class Book:
                     calls = self._flush()
                 except NoRoom:
                     pause = room.RETRY_SECONDS
+                    self._hurry.set()  # the clock stands still until it is written, whoever waits
                     continue
                 except JournalUnusable:
                     continue

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -239,3 +241,32 @@ def test_a_new_link_says_that_replies_are_safe_only_when_they_are_written(
             assert not confirmed.wait(1)
             assert edge.files().count("reply") == 2
     assert confirmed.wait(fakes.LIMIT_SECONDS)
+
+
+def test_a_link_that_is_cut_again_leaves_the_check_of_a_reply_alone(
+    federation: fakes.Federation, edge: Edge, proxy: proxies.Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new link waits until the replies of the one before are checked; its own end does not end the check.
+
+    Time decides here only how surely a mistake is seen.
+    """
+    checker = federation.exchange._verifier
+    values, reached, gate = checker.values, threading.Event(), threading.Event()
+
+    async def slow(*given: Any) -> events.Accepted | events.Refused:
+        reached.set()
+        await asyncio.to_thread(gate.wait, fakes.LIMIT_SECONDS)
+        return await values(*given)
+
+    monkeypatch.setattr(checker, "values", slow)
+    edge.start(proxy.address)
+    federation.started()
+    with pending(federation, ask(1)) as replies:
+        assert reached.wait(fakes.LIMIT_SECONDS)
+        for _ in range(3):
+            federation.on_loop(proxy.cut)
+            time.sleep(0.5)
+        gate.set()
+        (reply,) = replies.result(fakes.LIMIT_SECONDS)
+    assert calls(reply) == 0
+    assert len(edge.asked) == 1

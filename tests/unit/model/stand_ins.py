@@ -104,6 +104,9 @@ class MemoryBook:
         for call in calls:
             call()
 
+    def when_broken(self, tell: Callable[[str], object]) -> None:
+        """It never is."""
+
     def wait_for_room(self, tell: Callable[[str], object]) -> None:
         """There always is."""
 

@@ -294,6 +294,19 @@ def resumed_with(*late, rules=RULES):
     return machine, said
 
 
+def test_after_a_restart_those_who_took_part_are_waited_for_longer():
+    """Their clients may have found nobody for a while, and dial again only some seconds later."""
+    machine = rounds.RoundMachine("demo/hospitals", RULES, 0)
+    members = tuple(events.Member(node, f"edge-{node:02}") for node in (1, 2))
+    machine.handle(events.RosterChanged(members, 0), events.Resumed(members, 2, 0))
+    machine.handle(push("b", ("a", 1), ("c", 2)))
+    assert not only(machine.handle(events.TimePassed(RULES.link_grace_seconds + 1)), instructions.SettleMessage)
+    said = machine.handle(events.NodeConnected(1, 14), events.TimePassed(rounds.RESUMED_GRACE_SECONDS))
+    assert [each.message_id for each in only(said, instructions.SendMessage)] == ["a"]
+    (failed,) = only(said, instructions.FailTraining)
+    assert "did not come back within 15 s" in failed.message
+
+
 CAME = events.Late("m1", 3, 1, came=True, examples=7)
 NEXT_ROUND = dataclasses.replace(RULES, late_replies=events.LateReplies.NEXT_ROUND)
 

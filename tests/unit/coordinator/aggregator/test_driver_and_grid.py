@@ -268,3 +268,12 @@ def test_rounds_are_named_by_config() -> None:
     with fakes.server_process():
         for value, want in [(3, 3), (0, None), (-1, None)]:
             assert grid.round_of(ask(A, **{"server-round": value})) == want
+
+
+def test_who_ends_the_training_on_the_event_loop_does_not_wait_for_it(driving: fakes.Driving) -> None:
+    """A reply of before a restart whose bytes are gone is found there."""
+    with pytest.raises(driver_module.TrainingOver, match="reply-7 is missing"):
+        driving.on_loop(lambda: driving.driver.end("JournalDamaged", "reply-7 is missing"))
+    driving.on_loop(lambda: None)  # what was asked for meanwhile has happened
+    assert driving.driver.over is not None
+    assert driving.driver.over.reason == "JournalDamaged"

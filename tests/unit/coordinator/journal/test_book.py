@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import sqlite3
 import threading
 from pathlib import Path
@@ -205,3 +206,15 @@ def test_a_journal_that_cannot_be_written_says_so_from_then_on(tmp_path: Path) -
             opened.commit()
     opened.close()
     assert told == []
+
+
+def test_a_journal_that_breaks_says_so_at_once(tmp_path: Path) -> None:
+    """Also when nobody commits: who waits for what is never written would wait for ever."""
+    opened, said = book.Book(tmp_path, FACTS), queue.Queue[str]()
+    opened.when_broken(said.put)
+    opened._connection.execute("pragma query_only = on")
+    opened.append(nodes())
+    opened.when_durable(lambda: said.put("durable"))
+    assert "cannot be written" in said.get(timeout=20)
+    opened.close()
+    assert said.empty()

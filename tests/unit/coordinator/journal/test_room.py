@@ -91,6 +91,20 @@ def test_a_disk_that_fills_again_and_again(disk: disks.Disk) -> None:
     assert again(disk.path / "journal") == [pushed(f"b{number}", "a") for number in range(3)]
 
 
+def test_what_nobody_waits_for_is_tried_again_too(disk: disks.Disk) -> None:
+    """The clock stands still until it is written, so it is not left to the next who commits."""
+    opened, heard = book.Book(disk.path / "journal", FACTS), Listener()
+    opened.wait_for_room(heard)
+    disk.fill()
+    opened.append(pushed("b1", "a"), bytes(50_000))
+    opened.hurry()
+    heard.until(missing=True)
+    disk.make_room()
+    heard.until(missing=False)
+    opened.close()
+    assert again(disk.path / "journal") == [pushed("b1", "a")]
+
+
 def test_who_gave_up_does_not_wait(disk: disks.Disk) -> None:
     """A training that is stopped while there is no room ends; what was written stays."""
     opened, heard = book.Book(disk.path / "journal", FACTS), Listener()
