@@ -54,8 +54,8 @@ def main() -> int:
     until = time.monotonic() + HELD_SECONDS
     while True:
         try:
-            found = remove(directory, uid)
-            log.info("journal of a deleted training" if found else "no journal to remove", path=str(directory))
+            if remove(directory, uid):
+                log.info("journal of a deleted training removed", path=str(directory))
         except holding.Held as error:
             if time.monotonic() > until:
                 log.error("journal not removed", error=str(error))

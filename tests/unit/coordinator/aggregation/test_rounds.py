@@ -300,7 +300,9 @@ def test_after_a_restart_those_who_took_part_are_waited_for_longer():
     members = tuple(events.Member(node, f"edge-{node:02}") for node in (1, 2))
     machine.handle(events.RosterChanged(members, 0), events.Resumed(members, 2, 0))
     machine.handle(push("b", ("a", 1), ("c", 2)))
-    assert not only(machine.handle(events.TimePassed(RULES.link_grace_seconds + 1)), instructions.SettleMessage)
+    assert not only(
+        machine.handle(events.TimePassed(RULES.link_grace_seconds + 1)), instructions.SettleMessage
+    )
     said = machine.handle(events.NodeConnected(1, 14), events.TimePassed(rounds.RESUMED_GRACE_SECONDS))
     assert [each.message_id for each in only(said, instructions.SendMessage)] == ["a"]
     (failed,) = only(said, instructions.FailTraining)
