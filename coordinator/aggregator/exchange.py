@@ -235,13 +235,14 @@ class Exchange(pb_grpc.ExchangeServicer):
                 case codec.HeaderReceived(header):
                     self._look_at_header(client, header)
                 case codec.MessageReceived(header):
-                    reply, client.reply = client.reply or received.Reply(self._files), None
+                    reply, client.reply = client.arriving(), None
                     if not reply.refused:
                         client.checking.add(task := asyncio.create_task(self._check(client, header, reply)))
                         task.add_done_callback(client.checking.discard)
                 case transfers.TransferRepeated(transfer_id):
                     client.confirm_transfer(transfer_id)
                 case transfers.TransferAbandoned():
+                    client.drop(client.reply)
                     client.reply = None
         return False
 
@@ -281,9 +282,7 @@ class Exchange(pb_grpc.ExchangeServicer):
                 log.exception("reply not readable", cluster=client.cluster)
                 refused = _unreadable(client, error)
         if refused is not None:
-            if client.reply is None:
-                client.reply = received.Reply(self._files)
-            client.reply.refuse()
+            client.drop(client.arriving())
             self._refuse(client, answered or header.reply_to_message_id, refused)
 
     async def _check(self, client: sessions.Client, header: pb.MessageHeader, reply: received.Reply) -> None:
@@ -291,6 +290,7 @@ class Exchange(pb_grpc.ExchangeServicer):
         message_id = header.reply_to_message_id
         sent = self._driver.outgoing(message_id, client.node)
         if sent is None:  # the machine says what becomes of it; what cannot be checked never counts
+            client.drop(reply)
             self._refuse(client, message_id, _unreadable(client, "it came too late to be checked"))
             return
         try:
@@ -303,6 +303,7 @@ class Exchange(pb_grpc.ExchangeServicer):
             message = self._message(client, sent.header, header, reply)
         except Exception as error:  # whatever a hostile reply provokes ends as its refusal
             log.exception("reply not readable", cluster=client.cluster)
+            client.drop(reply)
             self._refuse(client, message_id, _unreadable(client, error))
             return
 
@@ -334,6 +335,7 @@ class Exchange(pb_grpc.ExchangeServicer):
     def _refuse_transfer(self, client: sessions.Client, error: codec.WireError) -> None:
         """A reply whose bytes are not a message, or too many: its message is answered by the refusal."""
         message_id = outbox.answered_by(client.transfer_id)
+        client.drop(client.reply)
         client.reply = None
         if message_id is None or isinstance(error, transfers.TransferNotBegun):
             if client.transfer_id and client.refused_transfer == client.transfer_id:

@@ -35,18 +35,27 @@ class _Place:
 class Reply:
     """The arrays of one reply, by digest."""
 
-    def __init__(self, files: segments.Segments) -> None:
-        """Start without arrays."""
+    def __init__(self, files: segments.Segments, alone: bool = False) -> None:
+        """Start without arrays; `alone` keeps them in a segment of their own, which goes if it is refused."""
         self._files = files
+        self._alone = alone
+        self._own_segments: list[int] = []
         self._regions: dict[bytes, segments.Region] = {}
         self._small: dict[bytes, bytearray] = {}
         self._small_bytes = 0
         self._unwritten: collections.deque[tuple[_Place, int, bytes]] = collections.deque()
         self.refused = False
 
+    @property
+    def stored(self) -> bool:
+        """Whether it has room in a file."""
+        return bool(self._regions)
+
     def refuse(self) -> None:
         """Drop what came, and whatever still comes."""
         self.refused = True
+        self._files.drop(self._own_segments)
+        self._own_segments.clear()
         self._regions.clear()
         self._small.clear()
         self._unwritten.clear()
@@ -67,8 +76,17 @@ class Reply:
     def _write(self, place: _Place, position: int, data: codec.Buffer) -> None:
         region = self._regions.get(place.digest)
         if region is None:
-            region = self._regions[place.digest] = self._files.allocate(place.length)
+            region = self._regions[place.digest] = self._allocate(place.length)
         region.write(position, data)
+
+    def _allocate(self, length: int) -> segments.Region:
+        if not self._alone:
+            return self._files.allocate(length)
+        own = self._own_segments
+        region = self._files.allocate_alone(length, own[-1] if own else None)
+        if region.number not in own:
+            own.append(region.number)
+        return region
 
     def sink(self, entry: pb.ArrayEntry) -> codec.Sink:
         """Where the bytes of one array go, in order; those for which there is no room wait for `write_again`.

@@ -50,12 +50,28 @@ class Client:
         """Set while bytes of its reply wait for room; no frame of it is taken then."""
         self._files = files
         self._session: Session | None = None
+        self._has_wasted = False
+        """Whether it had a reply dropped whose room in a segment, shared with others, cannot be given back.
+
+        Its replies have segments of their own from then on, so that one who begins and drops them again and
+        again does not fill the journal, which costs the training its oldest replies.
+        """
         self.incoming = transfers.Incoming(limits, sink_factory=self._sink)
 
     def _sink(self, entry: pb.ArrayEntry) -> codec.Sink:
+        return self.arriving().sink(entry)
+
+    def arriving(self) -> received.Reply:
+        """The reply that comes, which begins now if none does."""
         if self.reply is None:
-            self.reply = received.Reply(self._files)
-        return self.reply.sink(entry)
+            self.reply = received.Reply(self._files, alone=self._has_wasted)
+        return self.reply
+
+    def drop(self, reply: received.Reply | None) -> None:
+        """Give up what came of a reply, and whatever still comes of it."""
+        if reply is not None:
+            self._has_wasted = self._has_wasted or reply.stored
+            reply.refuse()
 
     def replace(self, session: Session, hello: pb.ClientHello) -> None:
         """Put a new session in the place of the old one."""

@@ -68,6 +68,17 @@ class Segments:
             file = self._begin()
             return [self._set_aside(file, self._newest, length) for length in lengths]
 
+    def allocate_alone(self, length: int, number: int | None) -> Region:
+        """Set bytes aside in the segment `number`, of which nobody else has any. Raises: OSError.
+
+        None, or one that is gone, begins another. `drop` gives its room back, unlike that of a shared one.
+        """
+        with self._lock:
+            file = None if number is None else self._files.get(number)
+            if number is None or file is None:
+                file, number = self._begin(), self._newest
+            return self._set_aside(file, number, length)
+
     def _begin(self) -> flower_arrays.SpoolFile:
         """Make the next segment. With the lock held."""
         self._make_room()
@@ -127,6 +138,8 @@ class Segments:
             log.warning("oldest replies dropped, the training cannot be resumed")
 
     def _remove(self, number: int) -> None:
+        if number == self._current_number:
+            self._current = None
         self._files.pop(number, None)
         self._path(number).unlink(missing_ok=True)
 
@@ -144,8 +157,6 @@ class Segments:
     def _drop(self, number: int) -> None:
         self._remove(number)
         self._unnamed.pop(number, None)
-        if number == self._current_number:
-            self._current = None
 
     def _path(self, number: int) -> Path:
         return self._directory / name_of(number)

@@ -257,8 +257,8 @@ async def lie(federation: fakes.Federation, own: credentials.CredentialDirectory
                     break
 
 
-def ask(federation: fakes.Federation, *clusters: str) -> dict[str, Message]:
-    content = RecordDict({"arrays": ArrayRecord({"w": Array(np.ones(8, np.float32))})})
+def ask(federation: fakes.Federation, *clusters: str, size: int = 8) -> dict[str, Message]:
+    content = RecordDict({"arrays": ArrayRecord({"w": Array(np.ones(size, np.float32))})})
     replies = federation.grid.send_and_receive(
         [Message(content, fakes.node(cluster), "train") for cluster in clusters], timeout=fakes.LIMIT_SECONDS
     )
@@ -347,6 +347,30 @@ def test_a_client_cannot_answer_for_another(federation: fakes.Federation) -> Non
     reply = ask(federation, "zurich")["zurich"]
     thief.result(fakes.LIMIT_SECONDS)
     assert reply.content["arrays"]["w"].numpy().sum() == 0  # type: ignore[union-attr]
+
+
+def test_a_reply_begun_again_and_again_takes_the_room_of_two(federation: fakes.Federation) -> None:
+    """What stays is what came of the first one, and the one that counts."""
+    size, tries = 100_000, 30
+
+    def begins_again(honest: codec.OutgoingMessage) -> list[Any]:
+        data = Array(np.ones(size, np.float32)).data
+        entry(honest.header).digest, entry(honest.header).length_bytes = digests.digest(data), len(data)
+        del entry(honest.header).shape[:]
+        entry(honest.header).shape.append(size)
+        large = codec.OutgoingMessage(honest.header, {digests.digest(data): data})
+        unfinished = [begin(large), frames.Chunk(0, stream(large)[:-1])]
+        return [*unfinished * tries, *whole(large)]
+
+    federation.expect("geneva")
+    own = federation.credentials_of(fakes.identity("geneva"))
+    done = federation.spawn(lie(federation, own, begins_again))
+    federation.started()
+    assert ask(federation, "geneva", size=size)["geneva"].has_content()
+    done.result(fakes.LIMIT_SECONDS)
+    length = len(Array(np.ones(size, np.float32)).data)
+    files = (federation.directory / "journal").rglob("segment-*")
+    assert sum(path.stat().st_size for path in files) == 2 * length - 1
 
 
 def test_megabytes_of_words_do_not_reach_status(federation: fakes.Federation) -> None:
