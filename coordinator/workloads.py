@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from typing import Any, Protocol
 
+from coordinator import tidying
 from coordinator.clients import last_words
 from coordinator.planning import restarts, snapshot
 from federation.api import reasons
@@ -122,6 +123,7 @@ class Workloads:
         self._sweeping: set[str] = set()
         self._exits: dict[str, snapshot.Exit] = {}
         self._listed = asyncio.Event()
+        self._tidying = tidying.Tidying(runtime)
 
     def find(self, uid: str) -> Process | None:
         """Return a training's aggregator, if there is one."""
@@ -219,10 +221,7 @@ class Workloads:
     async def _tidy(self, workload: runtimes.Workload, ending: asyncio.Task[None] | None) -> None:
         if ending is not None:
             await asyncio.wait({ending})
-        try:
-            await self._runtime.start(workload)
-        except (runtimes.RuntimeFailure, stores.StoreError, OSError) as error:
-            _log.warning("journal not removed", workload=workload.name, error=str(error))
+        await self._tidying.tidy(workload)
 
     def sweep(self, wanted: Collection[str]) -> None:
         """End what runs for a training that is gone or over; `wanted` has the uids of all others."""
@@ -253,7 +252,9 @@ class Workloads:
             if isinstance(event, runtimes.Exited):
                 self._running.discard(event.name)
                 self._sweeping.discard(event.name)
-                if process is not None:
+                if event.name.startswith(TIDY_PREFIX):
+                    self._tidying.ended(event)
+                elif process is not None:
                     await self._sessions.drained(process.uid, DRAIN_SECONDS)
                     process.exit, process.ended_at = exit_of(event), self._now()
                     if process.adopted_at is not None and not _is_the_end(process.exit):
