@@ -68,18 +68,15 @@ def show(
         typer.echo(json.dumps({name: value for name, value in told.items() if name != "damages"}, indent=2))
         return
     facts, size = told["facts"], told["bytes"]
-    typer.echo(
-        f"{facts.get('training', '?')}  uid {facts.get('uid', '?')}  format {facts.get('format', '?')}"
-    )
+    training, uid, format_ = (facts.get(name, "?") for name in ("training", "uid", "format"))
+    typer.echo(tables.plain(f"{training}  uid {uid}  format {format_}"))
     if rows := [row for one in told["happened"] for row in _rows(one)]:
         typer.echo(
             tables.table(("ENTRY", "ROUND", "WHAT", "CLUSTER", "REPLY", "EXAMPLES", "BYTES", "DETAIL"), rows)
         )
     dropped = f", dropped: {facts['dropped']}" if "dropped" in facts else ""
-    typer.echo(
-        f"{told['entries']} entries in {view.format_bytes(size['index'])}, "
-        f"arrays {view.format_bytes(size['arrays'])}{dropped}"
-    )
+    index, arrays = view.format_bytes(size["index"]), view.format_bytes(size["arrays"])
+    typer.echo(tables.plain(f"{told['entries']} entries in {index}, arrays {arrays}{dropped}"))
 
 
 @app.command("verify")

@@ -8,6 +8,8 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
+from coordinator.cli import tables
+
 CANNOT_START = 2
 FAILED = 1
 INTERRUPTED = 130
@@ -21,8 +23,8 @@ class Output(StrEnum):
 
 
 def refuse(message: str, code: int = CANNOT_START) -> NoReturn:
-    """Print one sentence on standard error and end the command."""
+    """Print one sentence on standard error, with nothing in it that steers a terminal; end the command."""
     Console(stderr=True, soft_wrap=True).print(
-        f"hanse: {message}", style="red", highlight=False, markup=False
+        f"hanse: {tables.plain(message)}", style="red", highlight=False, markup=False
     )
     raise typer.Exit(code)

@@ -106,3 +106,18 @@ def test_what_cannot_be_found_or_read_is_one_sentence(
         result = invoke(*arguments)
         assert result.exit_code == 2
         assert want in result.output
+
+
+def test_a_journal_does_not_steer_the_terminal(tmp_path: Path) -> None:
+    """Neither by what it says of itself, nor in a refusal that repeats what it says."""
+    hostile = "\x1b]0;gone\x07\x1b[2J"
+    where = journal(tmp_path / "one", {"training": hostile, "uid": hostile})
+    with sqlite3.connect(where / book.INDEX) as connection:
+        connection.execute("insert into facts values ('dropped', ?)", (hostile,))
+    connection.close()
+    shown = invoke("show", where)
+    refused = invoke("show", f"nosuch{hostile}")
+    assert (shown.exit_code, refused.exit_code) == (0, 2)
+    for result in (shown, refused):
+        assert "gone" in result.output
+        assert not {"\x1b", "\x07"} & set(result.output)
