@@ -103,7 +103,7 @@ class SpoolFile:
     def open(cls, path: pathlib.Path) -> SpoolFile:
         """Open such a file to read it; raises OSError."""
         opened = cls.__new__(cls)
-        opened._take(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        opened._take(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))  # a pipe is not waited for
         return opened
 
     @property

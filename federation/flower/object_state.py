@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-import random
 import types
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from federation.flower import arrays as flower_arrays
+from federation.flower import generators
 from federation.flower import messages as flower_messages
 from federation.wire import codec
 
@@ -35,7 +35,10 @@ _RECORDS: Final[Mapping[str, type]] = {
     cls.__name__: cls for cls in (ArrayRecord, ConfigRecord, MetricRecord, RecordDict)
 }
 _MAPPINGS: Final[Mapping[str, type]] = {"dict": dict, "OrderedDict": OrderedDict, **_RECORDS}
-_GENERATORS: Final = (random.Random, np.random.Generator, np.random.RandomState)
+_CONTAINERS: Final[Mapping[str, type]] = {
+    **_MAPPINGS,
+    **{cls.__name__: cls for cls in (list, tuple, set, frozenset, np.ndarray)},
+}
 CODE: Final = (
     type,
     types.FunctionType,
@@ -145,7 +148,7 @@ def children(value: object) -> Iterator[tuple[str, object]]:
 def is_plain_object(value: object) -> bool:
     """Whether all that an object remembers is in its `__dict__`."""
     cls = type(value)
-    if isinstance(value, (*CODE, *_GENERATORS, BaseException, Array)):
+    if isinstance(value, (*CODE, *generators.KINDS, BaseException, Array)):
         return False
     if not isinstance(getattr(value, "__dict__", None), dict):
         return False
@@ -163,7 +166,9 @@ def is_plain_object(value: object) -> bool:
 
 def _is_opaque(value: object) -> bool:
     known = (*_MAPPINGS.values(), list, tuple, set, frozenset, np.ndarray, bytes)
-    if type(value) in known or isinstance(value, (*CODE, *_GENERATORS, Array, np.generic, types.MethodType)):
+    if type(value) in known or isinstance(
+        value, (*CODE, *generators.KINDS, Array, np.generic, types.MethodType)
+    ):
         return False
     return not is_plain_object(value)
 
@@ -218,8 +223,11 @@ class _Writer:
             return {"is": "function", "of": told} if told else {"is": "same"}
         if isinstance(value, types.MethodType):
             return {"is": "same", "of": self.write(value.__self__, f"{path}.__self__")}
-        if type(value) in _GENERATORS:
-            return {"is": "generator", "of": self.write(_generator_state(value), path)}
+        if type(value) in generators.KINDS:
+            if why := generators.why_unknown(value):
+                raise Unsafe(f"{path}: {why}")
+            of = self.write(generators.state_of(value), path)
+            return {"is": "generator", "class": generators.name_of(value), "of": of}
         if is_plain_object(value):
             told = [[name, self.write(one, f"{path}.{name}")] for name, one in vars(value).items()]
             return {"is": "object", "class": _name(value), "of": told}
@@ -274,10 +282,31 @@ ReadBytes = Callable[[int], bytes]
 MakeArray = Callable[[int, str, tuple[int, ...], str], Array]
 
 
+class _StandsIn:
+    """In the place of an object of the app's while it is tried whether all can be read."""
+
+
+class _Unhashable(_StandsIn):
+    """The same for one that cannot be a key."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+_UNREADABLE: Final = (
+    ArithmeticError, AttributeError, EOFError, LookupError, RecursionError, TypeError, ValueError,
+)  # fmt: skip
+"""What a state that no version wrote may lead to."""
+
+
 class _Reader:
+    """Reads twice: first into objects that stand in for the app's, then, with what was made, into these."""
+
     def __init__(self, origins: Origins, read: ReadBytes, make: MakeArray) -> None:
         self._origins, self._bytes, self._make = origins, read, make
         self._made: list[Any] = []
+        self._ready: dict[int, Any] = {}
+        """What was made of runs of bytes, by the identity of what names them."""
+        self._tries = False
 
     def check(self, told: Any) -> None:
         """Look whether everything that is to be filled is there, before anything is changed."""
@@ -287,23 +316,23 @@ class _Reader:
         elif isinstance(told, dict) and "is" in told:
             if "at" in told:
                 there = self._origins.at(told["at"])
-                is_class = told["is"] in ("same", "generator") or type(there).__name__ == told["is"]
-                if told["is"] == "function":
-                    is_class = [name for name, _ in self._origins.cells(there)] == [
-                        name for name, _ in told["of"]
-                    ]
-                if not (is_class or (told["is"] == "object" and _name(there) == told["class"])):
+                if not _is_as_told(told, there, self._origins.cells(there)):
                     raise Mismatch(f"{told['at']} is a {_name(there)}")
             self.check(told.get("of"))
 
+    def all(self, told: Mapping[str, Any], *, tries: bool) -> dict[str, Any]:
+        """Read the roots. tries: into what stands in for the app's objects."""
+        self._made, self._tries = [], tries
+        return {name: self.read(one) for name, one in told.items()}
+
     def read(self, told: Any) -> Any:
         if not isinstance(told, dict):
+            if type(told) not in _PLAIN:
+                raise ValueError(f"a {type(told).__name__} stands for itself")
             return told
         what = told["is"]
-        if what == "bytes":
-            return self._bytes(told["blob"])
-        if what == "scalar":
-            return np.frombuffer(bytes.fromhex(told["hex"]), dtype=np.dtype(told["dtype"]))[0]
+        if what in ("bytes", "scalar"):
+            return self._once(told, self._bytes_of if what == "bytes" else _scalar)
         if what == "again":
             return self._made[told["number"]]
         number = len(self._made)
@@ -320,33 +349,57 @@ class _Reader:
         elif what in ("tuple", "set", "frozenset"):
             self._made[number] = made = self._filled(what, [self.read(one) for one in told["of"]], there)
         elif what == "object":
-            state = {name: self.read(one) for name, one in told["of"]}
+            state = {str(name): self.read(one) for name, one in told["of"]}
             vars(made).clear()
             vars(made).update(state)
         elif what == "generator":
-            _set_generator_state(made, self.read(told["of"]))
+            state = self.read(told["of"])
+            if self._tries:
+                generators.check(made, state)
+            else:
+                generators.set_state(made, state)
         elif what == "function":
-            cells = dict(self._origins.cells(made))
-            for name, one in told["of"]:
-                cells[name].cell_contents = self.read(one)
+            values = [(name, self.read(one)) for name, one in told["of"]]
+            if not self._tries:
+                cells = dict(self._origins.cells(made))
+                for name, value in values:
+                    cells[name].cell_contents = value
         elif what == "same" and "of" in told:
             self.read(told["of"])
         return made
 
+    def _once(self, told: dict[str, Any], make: Callable[[dict[str, Any]], Any]) -> Any:
+        """What is made while it is tried is what is used then: its bytes are read once."""
+        if self._tries:
+            self._ready[id(told)] = made = make(told)
+            return made
+        return self._ready.pop(id(told))
+
     def _begun(self, what: str, told: dict[str, Any], there: Any) -> Any:
         """The object, before it is filled, so that what lies in it may name it."""
         if what == "Array":
-            return self._make(told["blob"], told["dtype"], tuple(told["shape"]), told["stype"])
+            return self._once(told, self._array)
         if what == "ndarray":
-            return self._ndarray(told, there)
+            made = self._once(told, self._ndarray)
+            fits = there is not None and (there.dtype, there.shape) == (made.dtype, made.shape)
+            if self._tries or not fits or not there.flags.writeable:
+                return made
+            there[...] = made
+            return there
         if what in ("tuple", "set", "frozenset"):
             return None
-        if there is not None:
+        if what in ("object", "generator", "function", "same"):
+            if there is None:
+                raise ValueError(f"it is not said where a {what} stood")
+            if what != "object" or not self._tries:
+                return there
+            return _Unhashable() if type(there).__hash__ is None else _StandsIn()
+        if there is not None and not self._tries:
             return there
         return [] if what == "list" else _MAPPINGS[what]()
 
     def _filled(self, what: str, values: list[Any], there: Any) -> Any:
-        if what == "set" and there is not None:
+        if what == "set" and there is not None and not self._tries:
             there.clear()
             there.update(values)
             return there
@@ -354,28 +407,68 @@ class _Reader:
         same = what == "tuple" and there is not None and len(there) == len(made)
         return there if same and all(a is b for a, b in zip(there, made, strict=True)) else made
 
-    def _ndarray(self, told: dict[str, Any], there: Any) -> np.ndarray[Any, Any]:
-        dtype, shape = np.dtype(told["dtype"]), tuple(told["shape"])
+    def _bytes_of(self, told: dict[str, Any]) -> bytes:
+        return self._bytes(told["blob"])
+
+    def _array(self, told: dict[str, Any]) -> Array:
+        dtype, shape, stype = told["dtype"], _shape(told), told["stype"]
+        if not isinstance(dtype, str) or not isinstance(stype, str):
+            raise ValueError("an array is described by other things than words")
+        return self._make(told["blob"], dtype, shape, stype)
+
+    def _ndarray(self, told: dict[str, Any]) -> np.ndarray[Any, Any]:
+        dtype, shape = np.dtype(told["dtype"]), _shape(told)
         flat = np.frombuffer(bytearray(self._bytes(told["blob"])), dtype=dtype)
         made = flat.reshape(shape) if told["order"] == "C" else flat.reshape(shape[::-1]).T
         made.flags.writeable = told["writeable"]
-        if there is not None and there.dtype == dtype and there.shape == shape and there.flags.writeable:
-            there[...] = made
-            return there  # type: ignore[no-any-return]
         return made
+
+
+def _is_as_told(told: Mapping[str, Any], there: object, cells: Sequence[tuple[str, object]]) -> bool:
+    """Whether an object of the app's is of the kind that was written."""
+    match told["is"]:
+        case "same":
+            return True
+        case "generator":
+            if type(there) not in generators.KINDS:
+                return False
+            name = generators.name_of(there)
+            return bool(told.get("class", name) == name)
+        case "function":
+            return [name for name, _ in cells] == [name for name, _ in told["of"]]
+        case "object":
+            return is_plain_object(there) and _name(there) == told["class"]
+        case what:
+            return type(there) is _CONTAINERS.get(what)
+
+
+def _shape(told: Mapping[str, Any]) -> tuple[int, ...]:
+    shape = tuple(told["shape"])
+    if not all(type(length) is int and length >= 0 for length in shape):
+        raise ValueError(f"no array has the shape {shape}")
+    return shape
+
+
+def _scalar(told: Mapping[str, Any]) -> Any:
+    (made,) = np.frombuffer(bytes.fromhex(told["hex"]), dtype=np.dtype(told["dtype"]))
+    return made
 
 
 def read(state: bytes, origins: Origins, read_bytes: ReadBytes, make: MakeArray) -> dict[str, Any]:
     """Make everything as it was, and return the roots.
 
     make: an Array out of the run of bytes with this number, its dtype, shape and serialisation.
-    Raises: Mismatch, and then nothing has been changed.
+    Raises: Mismatch, or what `read_bytes` raises of the disk, and then nothing has been changed.
     """
-    told = json.loads(state)
     reader = _Reader(origins, read_bytes, make)
-    for one in told.values():
-        reader.check(one)
-    return {name: reader.read(one) for name, one in told.items()}
+    try:
+        told = json.loads(state)
+        for one in told.values():
+            reader.check(one)
+        reader.all(told, tries=True)
+    except _UNREADABLE as error:
+        raise Mismatch(f"what was written of it cannot be read: {error}") from error
+    return reader.all(told, tries=False)
 
 
 def _is_assigned(cell: types.CellType) -> bool:
@@ -393,23 +486,6 @@ def _dtype(dtype: np.dtype[Any], path: str) -> str:
 
 def _name(value: object) -> str:
     return f"{type(value).__module__}.{type(value).__qualname__}"
-
-
-def _generator_state(generator: Any) -> Any:
-    if isinstance(generator, random.Random):
-        return generator.getstate()
-    if isinstance(generator, np.random.RandomState):
-        return generator.get_state(legacy=False)
-    return generator.bit_generator.state
-
-
-def _set_generator_state(generator: Any, state: Any) -> None:
-    if isinstance(generator, random.Random):
-        generator.setstate(state)
-    elif isinstance(generator, np.random.RandomState):
-        generator.set_state(state)
-    else:
-        generator.bit_generator.state = state
 
 
 def code_of(values: Iterable[object]) -> Iterator[types.FunctionType | type]:

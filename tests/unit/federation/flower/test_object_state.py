@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
+import json
 import random
 import threading
 from collections.abc import Callable
@@ -223,3 +225,189 @@ def test_an_app_that_is_built_otherwise_is_found_before_anything_is_changed() ->
     assert vars(other) == {"first": [], "second": [1]}
     with pytest.raises(object_state.Mismatch, match=r"there is no thing.second"):
         again(written, origins(thing=Thing(first=[])))
+
+
+GENERATORS: dict[str, Callable[[], Any]] = {
+    "python": lambda: random.Random(1),
+    "older": lambda: np.random.RandomState(1),
+    **{
+        bits.__name__: lambda bits=bits: np.random.Generator(bits(1))  # type: ignore[misc]
+        for bits in (
+            np.random.MT19937,
+            np.random.PCG64,
+            np.random.PCG64DXSM,
+            np.random.Philox,
+            np.random.SFC64,
+        )
+    },
+}
+
+
+def changed(written: object_state.Written, change: Callable[[Any], None]) -> object_state.Written:
+    """The same with another state."""
+    told = json.loads(written.state)
+    change(told)
+    return dataclasses.replace(written, state=json.dumps(told).encode())
+
+
+def parts_of(told: Any) -> dict[str, Any]:
+    """What a written mapping holds, by key."""
+    return {key: value for key, value in told["of"] if isinstance(key, str)}
+
+
+def drawn(generator: Any) -> list[float]:
+    """Its next numbers."""
+    return [generator.random() for _ in range(3)]
+
+
+@pytest.mark.parametrize("kind", GENERATORS)
+def test_a_generator_goes_on_where_it_was(kind: str) -> None:
+    """Of each kind that there is; one of another kind is found before anything is changed."""
+    was, fresh = GENERATORS[kind](), GENERATORS[kind]()
+    given = origins(generator=was)
+    drawn(was)
+    written = object_state.write({"generator": was}, given)
+    again(written, origins(generator=fresh))
+    assert drawn(fresh) == drawn(was)
+    for other in GENERATORS.keys() - {kind}:
+        generator = GENERATORS[other]()
+        with pytest.raises(object_state.Mismatch):
+            again(written, origins(generator=generator))
+        assert drawn(generator) == drawn(GENERATORS[other]())
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "number"),
+    [
+        ("MT19937", "pos", 10**9), ("MT19937", "pos", 625), ("MT19937", "pos", -1), ("older", "pos", 10**9),
+        ("Philox", "buffer_pos", 5), ("Philox", "buffer_pos", -1), ("Philox", "buffer_pos", "4"),
+        ("PCG64", "has_uint32", 2**70), ("PCG64", "has_uint32", None),
+    ],
+)  # fmt: skip
+def test_a_generator_is_not_set_to_what_ends_the_process(kind: str, place: str, number: object) -> None:
+    """A place outside its table: the next draw would read there. What comes before it stays as it was."""
+    was = Thing(before=[1], generator=GENERATORS[kind]())
+    written = object_state.write({"thing": was}, origins(thing=was))
+
+    def change(told: Any) -> None:
+        state = parts_of(told["thing"])["generator"]["of"]
+        holds = state if place in parts_of(state) else parts_of(state)["state"]
+        holds["of"] = [[key, number if key == place else value] for key, value in holds["of"]]
+
+    fresh: Any = Thing(before=[], generator=GENERATORS[kind]())
+    with pytest.raises(object_state.Mismatch):
+        again(changed(written, change), origins(thing=fresh))
+    assert fresh.before == []
+    assert drawn(fresh.generator) == drawn(GENERATORS[kind]())
+
+
+def test_a_place_of_a_python_generator_is_looked_at() -> None:
+    """Behind the end of its table, or of other parts."""
+    was = random.Random(1)
+    written = object_state.write({"generator": was}, origins(generator=was))
+
+    def behind(told: Any) -> None:
+        told["generator"]["of"]["of"][1]["of"][-1] = 10**9
+
+    def fewer(told: Any) -> None:
+        del told["generator"]["of"]["of"][1]["of"][0]
+
+    def words(told: Any) -> None:
+        told["generator"]["of"]["of"][2] = "no number"
+
+    for change in (behind, fewer, words):
+        with pytest.raises(object_state.Mismatch):
+            again(changed(written, change), origins(generator=random.Random(1)))
+
+
+def no_such_run(last: Any) -> None:
+    last["blob"] = 17
+
+
+def other_dtype(last: Any) -> None:
+    last["dtype"] = "<f8"
+
+
+def no_dtype(last: Any) -> None:
+    last["dtype"] = "nothing"
+
+
+def other_shape(last: Any) -> None:
+    last["shape"] = [4]
+
+
+def no_kind(last: Any) -> None:
+    last["is"] = "nothing"
+
+
+def nowhere(last: Any) -> None:
+    last.update({"is": "same"})
+
+
+def again_of_nothing(last: Any) -> None:
+    last.update({"is": "again", "number": 10**6})
+
+
+def no_key(last: Any) -> None:
+    last.update({"is": "dict", "of": [[{"is": "list", "of": []}, 1]]})
+
+
+def no_metric(last: Any) -> None:
+    last.update({"is": "MetricRecord", "of": [["loss", "no number"]]})
+
+
+def no_json(last: Any) -> None:
+    last["hex"] = {"is": 3}
+    last.update({"is": "scalar", "dtype": "<f4"})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        no_such_run, other_dtype, no_dtype, other_shape, no_kind, nowhere, again_of_nothing, no_key,
+        no_metric, no_json,
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_found_before_anything_is_changed(change: Callable[[Any], None]) -> None:
+    """Also where it stands last: all before it is as the app made it."""
+
+    def made() -> Any:
+        thing = Thing(heard=[0], table={"a": 0}, seen={0}, sums=np.zeros(3), generator=random.Random(1))
+        vars(thing)["last"] = None
+        return thing
+
+    was = made()
+    given = origins(thing=was)
+    was.heard.append(1), was.table.update(b=1), was.seen.add(1), was.generator.random()
+    was.sums += 1
+    was.last = np.ones(3, np.float32)
+    written = object_state.write({"thing": was}, given)
+    fresh = made()
+    heard, table, seen, sums = fresh.heard, fresh.table, fresh.seen, fresh.sums
+    with pytest.raises(object_state.Mismatch):
+        again(
+            changed(written, lambda told: change(parts_of(told["thing"])["last"])),
+            origins(thing=fresh),
+        )
+    assert (heard, table, seen, sums.tolist()) == ([0], {"a": 0}, {0}, [0, 0, 0])
+    assert list(vars(fresh)) == list(vars(made()))
+    assert fresh.last is None
+    assert fresh.generator.random() == random.Random(1).random()
+
+
+@pytest.mark.parametrize("state", [b"", b"[]", b'{"a": {}}', b'{"a": ' + b"[" * 100_000])
+def test_what_is_no_state_is_refused(state: bytes) -> None:
+    """As what cannot be read."""
+    with pytest.raises(object_state.Mismatch):
+        again(object_state.Written(state, (), lambda _: False), origins())
+
+
+def test_a_generator_of_an_unknown_kind_is_not_written() -> None:
+    """Nobody could check its state."""
+
+    class Own(np.random.MT19937):
+        """Somebody's own source of bits."""
+
+    thing = Thing(generator=np.random.Generator(Own(1)))
+    with pytest.raises(object_state.Unsafe, match="is of no kind whose state can be checked"):
+        object_state.write({"thing": thing}, origins(thing=thing))
