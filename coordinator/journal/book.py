@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from coordinator.journal import entries, holding, retention, room, segments
+from coordinator.journal import entries, holding, retention, room, schema, segments
 from federation.runtime import failpoints
 from federation.telemetry import logs
 from federation.wire import digests
@@ -50,13 +50,6 @@ SOON_SECONDS = 0.1
 mostly closes sooner; a sync before that would hold up what still comes in, to the same file."""
 
 _READ_BYTES = 1024 * 1024
-
-_SCHEMA = """
-create table if not exists facts (name text primary key, value text not null) strict;
-create table if not exists entries (
-    number integer primary key, line text not null, attachment blob not null, checksum integer not null
-) strict;
-"""
 
 
 class JournalUnusable(Exception):
@@ -307,9 +300,13 @@ class Book:
     def _open(self, facts: dict[str, str]) -> sqlite3.Connection:
         try:
             connection = sqlite3.connect(self._file, check_same_thread=False, isolation_level=None)
+            schema.distrust(connection)
             connection.execute("pragma journal_mode = wal")
             connection.execute("pragma synchronous = full")
-            connection.executescript(_SCHEMA)
+            connection.executescript(schema.TABLES)
+            if why := schema.why_not(connection):
+                connection.close()
+                raise JournalObsolete(f"{self._file}: {why}")
             connection.executemany(
                 "insert into facts (name, value) values (?, ?) on conflict do nothing", facts.items()
             )
@@ -331,12 +328,13 @@ class Book:
         good: list[tuple[int, entries.Any, bytes]] = []
         why = ""
         try:
-            for number, line, attachment, checksum in self._connection.execute(
-                "select number, line, attachment, checksum from entries order by number"
-            ):
-                if entries.checksum(line, attachment) != checksum:
+            for number, row in schema.rows(self._connection):
+                if type(number) is not int or number < 1:  # nothing that is cut off stands behind it
+                    raise JournalObsolete(f"{self._file}: it has an entry without a number of one")
+                if row is None or entries.checksum(row[1], row[2]) != row[3]:
                     why = f"entry {number} is not what was written"
                     break
+                _, line, attachment, _ = row
                 entry = entries.read(line)
                 if why := self._rotten(entry):
                     break
@@ -371,6 +369,8 @@ class Book:
                 ) from error
             except EOFError as error:
                 return str(error)
+            except OSError as error:
+                raise JournalUnusable(f"{self._file.parent}: {error}") from error
             hasher = digests.start()
             try:
                 for start in range(0, array.length, _READ_BYTES):

@@ -55,6 +55,10 @@ class Pushed(Entry):
     messages: tuple[SentMessage, ...]
 
 
+FilePlace = Annotated[int, pydantic.Field(ge=0, lt=2**63)]
+"""What a file system takes; beyond that the calls of it raise other errors than those of a disk."""
+
+
 class StoredArray(Entry):
     """Where the bytes of one array of a reply lie. digest: hexadecimal, the array's name on the wire.
 
@@ -62,9 +66,9 @@ class StoredArray(Entry):
     """
 
     digest: str
-    segment: int
-    offset: int
-    length: int
+    segment: FilePlace
+    offset: FilePlace
+    length: FilePlace
 
 
 class Received(Entry):

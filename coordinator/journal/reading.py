@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 import sqlite3
+import stat
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import Any
 
 import pydantic
 
-from coordinator.journal import book, entries, segments
+from coordinator.journal import book, entries, schema, segments
 from federation.wire import digests
 
 ATTEMPTS = 20
@@ -93,7 +94,9 @@ def why_not_found(journal: Journal, array: entries.StoredArray) -> str:
     name = segments.name_of(array.segment)
     hasher, offset, left = digests.start(), array.offset, array.length
     try:
-        with (journal.directory / book.ARRAYS / name).open("rb", buffering=0) as file:
+        with open(journal.directory / book.ARRAYS / name, "rb", buffering=0, opener=_open) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return f"{name} is no file"
             while left:
                 data = os.pread(file.fileno(), min(left, _READ_BYTES), offset)
                 if not data:
@@ -104,6 +107,11 @@ def why_not_found(journal: Journal, array: entries.StoredArray) -> str:
         return f"{name}: {error.strerror or error}"
     got = hasher.digest(digests.DIGEST_BYTES).hex()
     return "" if got == array.digest else f"{name} holds other bytes than were received"
+
+
+def _open(path: str, flags: int) -> int:
+    """Open without waiting for somebody who writes, should it be a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _copy(index: Path, to: Path) -> None:
@@ -136,14 +144,20 @@ def _contents(copy: Path, index: Path) -> tuple[dict[str, str], list[Line], str]
     lines: list[Line] = []
     with contextlib.closing(sqlite3.connect(copy)) as connection:
         try:
+            schema.distrust(connection)
+            if why := schema.why_not(connection):
+                raise JournalUnreadable(f"{index}: {why}")
             facts = dict(connection.execute("select name, value from facts order by name"))
         except sqlite3.DatabaseError as error:
             raise JournalUnreadable(f"{index}: {error}") from error
+        if not all(isinstance(said, str) for fact in facts.items() for said in fact):
+            raise JournalUnreadable(f"{index}: its facts are no words")
         try:
-            for number, line, attachment, checksum in connection.execute(
-                "select number, line, attachment, checksum from entries order by number"
-            ):
-                lines.append(_line(number, line, attachment, checksum))
+            for number, row in schema.rows(connection):
+                if row is None:
+                    lines.append(Line(number if type(number) is int else 0, None, "", False, 0))
+                else:
+                    lines.append(_line(*row))
         except sqlite3.DatabaseError as error:
             return facts, lines, str(error)
     return facts, lines, ""

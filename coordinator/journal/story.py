@@ -93,13 +93,19 @@ def tell(journal: reading.Journal) -> list[dict[str, Any]]:
                 stands_for = {"start": snapshot.start, "round": snapshot.round, "calls": snapshot.calls}
                 happened.append(_happened(line, "Snapshot", **stands_for, bytes=bytes_of(line, snapshot)))
             case entries.Resumed() as resumed:
-                at = dt.datetime.fromtimestamp(resumed.at_unix, dt.UTC).isoformat(timespec="seconds")
-                happened.append(_happened(line, "Restart", at=at))
+                happened.append(_happened(line, "Restart", at=_moment(resumed.at_unix)))
     return happened
 
 
 _KINDS = frozenset({"NodesGiven", "Pushed", "Received", "Closed", "Pulled", "Dropped", "Resumed", "Snapshot"})
 """What is told here; of other kinds an entry is only named."""
+
+
+def _moment(unix: float) -> str:
+    try:
+        return dt.datetime.fromtimestamp(unix, dt.UTC).isoformat(timespec="seconds")
+    except (OverflowError, ValueError, OSError):
+        return "no time that there is"
 
 
 def _happened(line: reading.Line, what: str, **more: Any) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sqlite3
 import threading
 from pathlib import Path
@@ -294,3 +296,162 @@ def test_a_snapshot_is_told_and_its_arrays_are_looked_at(tmp_path: Path) -> None
     segment.write_bytes(segment.read_bytes()[:-1] + b"!")
     (damage,) = story.damages(found, reading.why_not_found)
     assert "the snapshot is damaged" in damage.what
+
+
+def line_of(entry: entries.Any, **changes: object) -> str:
+    """An entry as none is written."""
+    return json.dumps({**json.loads(entries.write(entry)), **changes})
+
+
+def put(directory: Path, number: object, line: object, attachment: object = b"") -> None:
+    """Write a row whose checksum holds."""
+    checksum = entries.checksum(line, b"") if isinstance(line, str) else 0
+    with sqlite3.connect(directory / book.INDEX) as connection:
+        connection.execute("insert into entries values (?, ?, ?, ?)", (number, line, attachment, checksum))
+    connection.close()
+
+
+def loosen(directory: Path) -> None:
+    """Make the table of entries one that takes anything."""
+    change(directory, "create table loose (number, line, attachment, checksum)")
+    change(directory, "insert into loose select * from entries")
+    change(directory, "drop table entries")
+    change(directory, "alter table loose rename to entries")
+
+
+def found_again(directory: Path) -> list[entries.Any]:
+    """What the next aggregator finds."""
+    opened = book.Book(directory, FACTS)
+    opened.close()
+    return [entry for entry, _ in opened.found]
+
+
+@pytest.mark.parametrize("at", [1e300, -1e300, 1e15])
+def test_a_time_that_there_is_not_is_said_to_be_none(tmp_path: Path, at: float) -> None:
+    """An entry whose checksum holds may say any number."""
+    played(tmp_path)
+    put(tmp_path, 9, entries.write(entries.Resumed(at_unix=at)))
+    assert story.tell(reading.read(tmp_path))[-1]["at"] == "no time that there is"
+    assert damages(tmp_path) == []
+
+
+@pytest.mark.parametrize("place", ["segment", "offset", "length"])
+@pytest.mark.parametrize("value", [2**64, 2**63, -1])
+def test_an_array_where_no_file_has_bytes_is_damage(tmp_path: Path, place: str, value: int) -> None:
+    """Verify names it, and an aggregator cuts it off."""
+    written = played(tmp_path)
+    stored = {"digest": "00" * 32, "segment": 1, "offset": 0, "length": 1, place: value}
+    put(tmp_path, 9, line_of(received("b2-9", BASEL.node), arrays=[stored]))
+    (found,) = damages(tmp_path)
+    assert "entry 9 (Received) is of no kind that this version knows" in found.what
+    assert found_again(tmp_path) == written
+
+
+@pytest.mark.parametrize("place", ["offset", "length"])
+def test_an_array_beyond_the_end_of_its_file_is_damage(tmp_path: Path, place: str) -> None:
+    """The largest numbers that there may be."""
+    written = played(tmp_path)
+    stored = {"digest": "00" * 32, "segment": 1, "offset": 1, "length": 1, place: 2**63 - 1}
+    put(tmp_path, 9, line_of(received("b2-9", BASEL.node), arrays=[stored]))
+    (found,) = damages(tmp_path)
+    assert "the reply to b2-9 is damaged, segment-00000001" in found.what
+    assert found_again(tmp_path) == written
+
+
+@pytest.mark.parametrize(
+    ("line", "attachment"), [(None, b""), (7, b""), (b"{}", b""), ("{}", None), ("{}", "text"), ("{}", 1.5)]
+)
+def test_a_row_of_other_values_is_damage(tmp_path: Path, line: object, attachment: object) -> None:
+    """In a table that takes them."""
+    written = played(tmp_path)
+    loosen(tmp_path)
+    put(tmp_path, 9, line, attachment)
+    (found,) = damages(tmp_path)
+    assert "entry 9 is not what was written" in found.what
+    assert story.tell(reading.read(tmp_path))[-1]["what"] == "Unreadable"
+    assert found_again(tmp_path) == written
+
+
+@pytest.mark.parametrize("number", [None, "nine", 1.5, b"", 0, -3])
+def test_an_entry_that_has_no_number_makes_the_journal_useless(tmp_path: Path, number: object) -> None:
+    """It cannot be cut off: what stands behind it is not known."""
+    played(tmp_path)
+    loosen(tmp_path)
+    put(tmp_path, number, entries.write(nodes()))
+    assert any("is not what was written" in found.what for found in damages(tmp_path))
+    with pytest.raises(book.JournalObsolete, match="an entry without a number"):
+        book.Book(tmp_path, FACTS)
+
+
+def test_an_entry_with_the_last_number_there_is_is_cut_off(tmp_path: Path) -> None:
+    """None could follow it."""
+    written = played(tmp_path)
+    put(tmp_path, 2**63 - 1, entries.write(nodes()))
+    assert any("is not what was written" in found.what for found in damages(tmp_path))
+    opened = book.Book(tmp_path, FACTS)
+    opened.append(nodes())
+    opened.commit()
+    opened.close()
+    assert found_again(tmp_path) == [*written, nodes()]
+
+
+def test_text_that_is_none_is_damage(tmp_path: Path) -> None:
+    """Bytes in the place of text."""
+    written = played(tmp_path)
+    change(tmp_path, "update entries set line = cast(x'ff7b7d' as text) where number = 8")
+    (found,) = damages(tmp_path)
+    assert "entry 8 is not what was written" in found.what
+    assert found_again(tmp_path) == written[:7]
+
+
+ENDLESS = (
+    "create view {} as with recursive n(i) as (select 1 union all select i + 1 from n) "
+    "select i as number, '' as line, x'' as attachment, 0 as checksum, '' as name, '' as value from n"
+)
+
+
+@pytest.mark.parametrize(
+    ("statements", "want"),
+    [
+        (["drop table entries", ENDLESS.format("entries")], "it has a view, entries"),
+        (["drop table facts", ENDLESS.format("facts")], "it has a view, facts"),
+        (["create trigger t after insert on entries begin delete from facts; end"], "it has a trigger, t"),
+        (["drop table entries", "create virtual table entries using fts5(number, line, checksum)"],
+         "no such table: entries"),
+        (["drop table entries",
+          "create table entries (number integer primary key, line, checksum, attachment as (zeroblob(9)))"],
+         "its table entries has no column attachment"),
+    ],
+)  # fmt: skip
+def test_what_is_no_table_of_a_journal_is_not_asked(tmp_path: Path, statements: list[str], want: str) -> None:
+    """A view may never end; an aggregator begins another journal in its place."""
+    played(tmp_path)
+    for statement in statements:
+        change(tmp_path, statement)
+    with pytest.raises(reading.JournalUnreadable, match=want):
+        reading.read(tmp_path)
+    with pytest.raises(book.JournalObsolete, match=want):
+        book.Book(tmp_path, FACTS)
+
+
+def test_facts_that_are_no_words_are_said(tmp_path: Path) -> None:
+    """In a table that takes them."""
+    played(tmp_path)
+    change(tmp_path, "drop table facts")
+    change(tmp_path, "create table facts (name primary key, value)")
+    change(tmp_path, "insert into facts values ('uid', x'00')")
+    with pytest.raises(reading.JournalUnreadable, match="its facts are no words"):
+        reading.read(tmp_path)
+    with pytest.raises(book.JournalObsolete):
+        book.Book(tmp_path, FACTS)
+
+
+def test_a_pipe_in_the_place_of_arrays_is_damage(tmp_path: Path) -> None:
+    """Nobody writes into it, and it is not waited for."""
+    written = played(tmp_path)
+    (segment,) = (tmp_path / book.ARRAYS).iterdir()
+    segment.unlink()
+    os.mkfifo(segment)
+    (found,) = damages(tmp_path)
+    assert "segment-00000001 is no file" in found.what
+    assert found_again(tmp_path) == written[:2]
