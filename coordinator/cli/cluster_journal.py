@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from coordinator.cli import models, output, reach, watch
@@ -27,6 +28,22 @@ async def document(
     api: client.Client, training: str, hub_namespace: str, own_claim: str, *, arrays: bool
 ) -> dict[str, Any]:
     """Return what `story.document` says of a training's journal. Raises: reach.Refused, KubernetesError."""
+    with only_damage_is_failure():
+        return await _document(api, training, hub_namespace, own_claim, arrays=arrays)
+
+
+@contextlib.contextmanager
+def only_damage_is_failure() -> Iterator[None]:
+    """Let a journal that could not be looked at end the command otherwise than a damaged one."""
+    try:
+        yield
+    except reach.Refused as error:
+        raise reach.Refused(str(error), output.CANNOT_START) from error
+
+
+async def _document(
+    api: client.Client, training: str, hub_namespace: str, own_claim: str, *, arrays: bool
+) -> dict[str, Any]:
     found = await watch.find(api, training)
     namespace, uid = found["metadata"]["namespace"], found["metadata"]["uid"]
     try:
@@ -42,9 +59,12 @@ async def document(
                 async for data in blocks:
                     said += data
         except errors.CommandFailed as error:
-            words = str(error).rstrip().splitlines()[-1]
-            raise reach.Refused(
-                f"the journal of {training} on claim {claim}: {words}", output.FAILED
-            ) from error
-    told: dict[str, Any] = json.loads(said)
+            words = str(error).rstrip().rpartition("\n")[2]
+            raise reach.Refused(f"the journal of {training} on claim {claim}: {words}") from error
+    try:
+        told: dict[str, Any] = json.loads(said)
+    except ValueError as error:
+        raise reach.Refused(
+            f"the journal of {training} on claim {claim}: what pod {pod} said of it has no end; try again"
+        ) from error
     return told

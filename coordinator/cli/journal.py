@@ -24,8 +24,9 @@ Where = Annotated[
     str,
     typer.Argument(
         metavar="[DIR|TRAINING]",
-        help="A journal's directory, a run's directory (of `hanse simulate --keep`), or a training: NAME, "
-        "NAMESPACE/NAME or its uid, looked for in --keep and then on the cluster; left out: the latest run.",
+        help="A directory (a journal's, or a run's of `hanse simulate --keep`), or a training: in a kept "
+        "run by NAME, NAMESPACE/NAME or uid (--keep DIR), on a cluster by NAMESPACE/NAME; left out: the "
+        "latest run.",
     ),
 ]
 Keep = Annotated[
@@ -59,7 +60,7 @@ def show(
 ) -> None:
     """Show what happened, round by round: what was sent to whom, the replies and their verdicts, restarts.
 
-    Reads only, also while the aggregator writes.
+    Reads only, also while the aggregator writes. Exit codes: 0, it was read; 2, it could not be.
 
     Examples: `hanse journal show ./run`, `hanse journal show cardiology/hospitals -o json`
     """
@@ -89,9 +90,10 @@ def verify(
     claim: Claim = CLAIM,
     form: Form = output.Output.TEXT,
 ) -> None:
-    """Check every entry and every array, and say what each damage means for a resume; exit code 1 if any.
+    """Check every entry and every array, and say what each damage means for a resume.
 
-    Reads only, also while the aggregator writes.
+    Reads only, also while the aggregator writes. Exit codes: 0, it is whole; 1, it is damaged; 2, it could
+    not be read.
 
     Examples: `hanse journal verify ./run`, `hanse journal verify cardiology/hospitals`
     """
@@ -153,7 +155,11 @@ def _directory(where: str, keep: Path | None) -> Path | None:
         return max(named, key=lambda journal: journal.stat().st_mtime)
     if keep is None and len(Path(where).parts) == 2:
         return None
-    output.refuse(f"{where}: no such directory, and no training of this name has a journal below {root}/")
+    output.refuse(
+        f"{where}: no such directory, and no training of this name has a journal below {root}/; name a "
+        "directory, or a training: in a kept run by NAME, NAMESPACE/NAME or uid (--keep DIR), on a cluster "
+        "by NAMESPACE/NAME"
+    )
 
 
 def _below(directory: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer import testing
 
-from coordinator.cli import main
+from coordinator.cli import cluster_journal, main, output, reach
 from coordinator.journal import book
 from tests.unit.coordinator.journal.conftest import closed, nodes, pushed, received
 
@@ -101,6 +101,7 @@ def test_what_cannot_be_found_or_read_is_one_sentence(
         (("verify", "bad"), "not a database"),
         (("show",), "no journal below hanse-runs"),
         (("show", "nosuch"), "no training of this name has a journal"),
+        (("verify", "nosuch"), "on a cluster by NAMESPACE/NAME"),
         (("show", "x", "--keep", "nosuch"), "no such directory"),
     ):
         result = invoke(*arguments)
@@ -121,3 +122,19 @@ def test_a_journal_does_not_steer_the_terminal(tmp_path: Path) -> None:
     for result in (shown, refused):
         assert "gone" in result.output
         assert not {"\x1b", "\x07"} & set(result.output)
+
+
+def test_what_could_not_be_looked_at_is_not_damaged() -> None:
+    """A pod that does not start ends other commands with 1, which here says that the journal is damaged."""
+    with (
+        pytest.raises(reach.Refused, match="does not run") as caught,
+        cluster_journal.only_damage_is_failure(),
+    ):
+        raise reach.Refused("Pod x does not run", output.FAILED)
+    assert caught.value.code == output.CANNOT_START
+
+
+def test_the_help_says_how_a_command_ends() -> None:
+    """And how a training is named."""
+    told = " ".join(invoke("verify", "--help").output.replace("│", " ").split())
+    assert "0, it is whole; 1, it is damaged; 2, it could not be read" in told
