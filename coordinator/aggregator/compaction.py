@@ -137,9 +137,9 @@ class Compaction:
     ) -> tuple[object_state.Origins | None, surroundings.Surroundings | None, str]:
         """What there is as a start begins; or why it cannot be looked at."""
         try:
-            origins = object_state.Origins(roots, surroundings.digest_of, self._is_of_app)
+            origins = object_state.Origins(roots, surroundings.said_by, self._is_of_app)
             around = surroundings.Surroundings(
-                object_state.code_of(origins.objects()),
+                surroundings.code_of(origins),
                 lambda value: origins.path_of(value) is not None,
                 self._directory,
                 self._is_of_app,

@@ -76,12 +76,12 @@ class Origins:
     def __init__(
         self,
         roots: Mapping[str, object],
-        digest: Callable[[object], bytes],
+        digest: Callable[[object], object],
         is_of_app: Callable[[str], bool] = lambda _: False,
     ) -> None:
         """Look at everything that can be reached from `roots`.
 
-        digest: of an object that cannot be looked into; equal ones say the same. May raise Unsafe.
+        digest: what an object says that cannot be looked into; equal ones say the same. May raise Unsafe.
         is_of_app: whether the module of this name is the app's own; its functions may close over variables.
         Raises: Unsafe.
         """
@@ -89,7 +89,7 @@ class Origins:
         self._is_of_app = is_of_app
         self._objects: dict[str, object] = {}
         self._paths: dict[int, str] = {}
-        self._said: dict[str, bytes] = {}
+        self._said: dict[str, object] = {}
         waiting = list(roots.items())
         while waiting:
             path, value = waiting.pop()
@@ -130,6 +130,10 @@ class Origins:
     def objects(self) -> list[object]:
         """Everything that stood somewhere."""
         return list(self._objects.values())
+
+    def opaque(self) -> list[object]:
+        """Those of them that cannot be looked into."""
+        return [self._objects[path] for path in self._said]
 
 
 def children(value: object) -> Iterator[tuple[str, object]]:

@@ -10,6 +10,8 @@ libraries are trusted to keep nothing.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import io
 import os
 import pathlib
@@ -19,14 +21,20 @@ import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
+from flwr.app import Array
+from flwr.serverapp import ServerApp
+
+from federation.flower import arrays as flower_arrays
 from federation.flower import object_state, watch
-from federation.wire import digests
+from federation.wire import codec, digests
 
 MAXIMUM_BYTES = 64 * 1024 * 1024
 """Looked at each time, in one variable: an evaluation's data set of that size takes less than a tenth of a
 second. Whoever holds more gets no snapshots, and keeps its training's pace."""
 
-_FLOWER: Final = "flwr"
+_CACHING: Final = type(functools.lru_cache(len))
+_LOOKED_INTO: Final = (*object_state.CODE, _CACHING)
+"""Named where they stand; what they keep is looked at by itself, if they are the app's own."""
 _NOT_THEIRS: Final = ("_abc_impl",)
 """What Python itself keeps in a class."""
 
@@ -41,11 +49,27 @@ class _Hashing(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
-        self._bytes += len(view)
-        if self._bytes > MAXIMUM_BYTES:
-            raise object_state.Unsafe(f"more than {MAXIMUM_BYTES} bytes")
+        self.count(len(view))
         self.digest.update(view)
         return len(view)
+
+    def count(self, count: int) -> None:
+        """So many bytes more are looked at. Raises: Unsafe if they are too many."""
+        self._bytes += count
+        if self._bytes > MAXIMUM_BYTES:
+            raise object_state.Unsafe(f"more than {MAXIMUM_BYTES} bytes")
+
+
+@dataclasses.dataclass(frozen=True)
+class Said:
+    """What an object says; equal ones say the same.
+
+    code: what can be called through it. held: whatever it names by an id, so that an id means one object.
+    """
+
+    digest: bytes
+    code: tuple[object, ...] = dataclasses.field(default=(), compare=False)
+    held: tuple[object, ...] = dataclasses.field(default=(), compare=False)
 
 
 class _Sayer(pickle.Pickler):
@@ -53,27 +77,49 @@ class _Sayer(pickle.Pickler):
 
     def __init__(self, file: _Hashing, known: Callable[[object], bool]) -> None:
         super().__init__(file, protocol=5)
-        self._known = known
+        self._file, self._known = file, known
         self.code: list[object] = []
+        self.held: list[object] = []
 
     def persistent_id(self, obj: Any) -> str | None:
-        """Code is named and not looked into here; so is Flower, which is the same in each process."""
-        if isinstance(obj, object_state.CODE):
+        """Code is named and not looked into here; so is the app as Flower holds it."""
+        if isinstance(obj, _LOOKED_INTO):
             self.code.append(obj)
-            return f"code {id(obj)}"
-        if type(obj).__module__.partition(".")[0] == _FLOWER and not hasattr(obj, "count_bytes"):
-            return f"flower {id(obj)}"
+            return self._named("code", obj)
+        if type(obj) is ServerApp:
+            return self._named("server app", obj)
         if self._known(obj):
-            return f"known {id(obj)}"
+            return self._named("known", obj)
+        if isinstance(obj, Array):  # what is kept beside its bytes, a digest say, comes and goes
+            data = flower_arrays.bytes_of(obj)
+            hasher = digests.start()
+            for start in range(0, len(data), _PIECE_BYTES):
+                piece = _piece(data, start)
+                self._file.count(len(piece))
+                hasher.update(piece)
+            digest = hasher.digest(digests.DIGEST_BYTES).hex()
+            return f"array {obj.dtype!r} {tuple(obj.shape)!r} {obj.stype!r} {digest}"
         return None
 
+    def _named(self, what: str, obj: object) -> str:
+        self.held.append(obj)
+        return f"{what} {id(obj)}"
 
-def digest_of(value: object) -> bytes:
-    """Return a digest of what an object says. Raises: Unsafe for one that says nothing, or too much."""
-    return _said(value, lambda _: False)[0]
+
+def said_by(value: object) -> Said:
+    """Return what an object says. Raises: Unsafe for one that says nothing, or too much."""
+    return _said(value, lambda _: False)
 
 
-def _said(value: object, known: Callable[[object], bool]) -> tuple[bytes, list[object]]:
+def code_of(origins: object_state.Origins) -> list[object]:
+    """Return what the rounds of a start may call: functions and classes, also those inside of what cannot be
+    looked into. Raises: Unsafe.
+    """
+    inside = (code for one in origins.opaque() for code in said_by(one).code)
+    return [*object_state.code_of(origins.objects()), *inside]
+
+
+def _said(value: object, known: Callable[[object], bool]) -> Said:
     file = _Hashing()
     sayer = _Sayer(file, known)
     try:
@@ -84,7 +130,17 @@ def _said(value: object, known: Callable[[object], bool]) -> tuple[bytes, list[o
         raise object_state.Unsafe(
             f"a {type(value).__name__} cannot be compared: {type(error).__name__}"
         ) from error
-    return file.digest.digest(digests.DIGEST_BYTES), sayer.code
+    return Said(file.digest.digest(digests.DIGEST_BYTES), tuple(sayer.code), tuple(sayer.held))
+
+
+_PIECE_BYTES: Final = 4 * 1024 * 1024
+
+
+def _piece(data: codec.Buffer | codec.ByteSource, start: int) -> memoryview:
+    length = min(_PIECE_BYTES, len(data) - start)
+    if isinstance(data, bytes | bytearray | memoryview):
+        return memoryview(data)[start : start + length]
+    return memoryview(data.read(start, length))
 
 
 class Surroundings:
@@ -132,28 +188,24 @@ class Surroundings:
                 found[str(path.relative_to(self._directory))] = (status.st_size, status.st_mtime_ns)
         return found
 
-    def _look(self, known: Callable[[object], bool]) -> dict[str, bytes]:
+    def _look(self, known: Callable[[object], bool]) -> dict[str, Said]:
         """What every variable of the app's code says, by name; nothing where no code of it is called."""
         if not self._first:
             return {}
-        said: dict[str, bytes] = {}
-        seen: set[int] = set()
+        said: dict[str, Said] = {}
+        seen: dict[int, object] = {}
         waiting: list[object] = [*self._first, *self._modules()]
         while waiting:
             code = waiting.pop()
             if id(code) in seen:
                 continue
-            seen.add(id(code))
+            seen[id(code)] = code
             for name, value in _variables(code, known):
-                if isinstance(value, object_state.CODE):
-                    inner: list[object] = [value]
-                    said[name] = str(id(value)).encode()
-                else:
-                    try:
-                        said[name], inner = _said(value, known)
-                    except object_state.Unsafe as error:
-                        raise object_state.Unsafe(f"{name}: {error}") from error
-                waiting.extend(one for one in inner if self._is_own(one))
+                try:
+                    said[name] = _said(value, known)
+                except object_state.Unsafe as error:
+                    raise object_state.Unsafe(f"{name}: {error}") from error
+                waiting.extend(one for one in said[name].code if self._is_own(one))
         return said
 
     def _modules(self) -> list[types.ModuleType]:
@@ -194,3 +246,8 @@ def _variables(code: object, known: Callable[[object], bool]) -> Iterator[tuple[
                     yield f"{name} of {where}", cell.cell_contents
         yield f"defaults of {where}", (code.__defaults__, code.__kwdefaults__)
         yield f"attributes of {where}", dict(vars(code))
+    elif isinstance(code, _CACHING):
+        where = f"{code.__module__}.{code.__qualname__}"
+        if code.cache_info().currsize:
+            raise object_state.Unsafe(f"what {where} has cached cannot be compared")
+        yield f"{where} itself", code.__wrapped__

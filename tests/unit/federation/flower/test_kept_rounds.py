@@ -31,7 +31,7 @@ class Shelf:
     def begins(self, roots: Mapping[str, object], num_rounds: int) -> kept_rounds.Past:
         assert num_rounds == ROUNDS
         self._given = {name: roots[name] for name in roots if name != "initial_arrays"}
-        self._origins = object_state.Origins(roots, surroundings.digest_of, lambda name: name == __name__)
+        self._origins = object_state.Origins(roots, surroundings.said_by, lambda name: name == __name__)
         if not self._restore:
             return kept_rounds.Past()
         written = self.kept[self._restore]

@@ -46,7 +46,7 @@ class Thing:
 
 def origins(**roots: object) -> object_state.Origins:
     """As a start begins with these."""
-    return object_state.Origins(roots, surroundings.digest_of, lambda name: name == __name__)
+    return object_state.Origins(roots, surroundings.said_by, lambda name: name == __name__)
 
 
 def again(written: object_state.Written, fresh: object_state.Origins) -> dict[str, Any]:
