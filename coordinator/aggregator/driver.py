@@ -341,11 +341,17 @@ class Driver:
         return self._call(on_loop)
 
     def kept(self) -> dict[str, tuple[str, str]]:
-        """The messages whose late replies wait to count in a round to come, with their types and groups."""
+        """The messages whose late replies may count in a round to come, with their types and groups: those
+        replies wait, or may still come.
+        """
 
         def on_loop() -> dict[str, tuple[str, str]]:
+            missed = {push.message_id: push.outgoing.header for push in self._missed.values()}
             built = {message_id: reply.build(message_id) for message_id, reply in self._kept.items()}
-            return {key: (one.metadata.message_type, one.metadata.group_id) for key, one in built.items()}
+            return {
+                **{key: (one.message_type, one.group_id) for key, one in missed.items()},
+                **{key: (one.metadata.message_type, one.metadata.group_id) for key, one in built.items()},
+            }
 
         return self._call(on_loop)
 

@@ -240,7 +240,7 @@ class History:
     def entry_of(
         self, place: Place, server_round: int
     ) -> tuple[entries.Snapshot, dict[str, tuple[str, str]]]:
-        """A snapshot of the rounds up to this one, but for what is in it, and the late replies that wait.
+        """A snapshot of the rounds up to this one, but for what is in it, and messages with late replies.
 
         Raises: JournalUnusable.
         """

@@ -191,7 +191,8 @@ class Book:
     ) -> None:
         """Put a snapshot in the place of what it makes needless, at once or not at all.
 
-        kept: messages whose late replies wait to count, with the type and group of what was sent.
+        kept: messages whose late replies wait to count, or may still come, with the type and group of what
+            was sent.
         Raises: NoRoom, and then nothing has changed; JournalUnusable; OSError if its arrays cannot be synced.
         """
         self.segments.sync(_segments_of([snapshot]))  # who writes entries meanwhile does not wait for that

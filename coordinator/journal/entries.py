@@ -150,7 +150,9 @@ class Resumed(Entry):
 
 
 class KeptReply(Entry):
-    """A late reply to a message of a round that a snapshot stands for; it waits to count in a round to come.
+    """A message of a round that a snapshot stands for, whose late reply may count in a round to come.
+
+    The reply has an entry of its own, before the snapshot or after it, if it has come.
 
     message_type, group_id: of the message that it answers, which the app does not make again.
     """

@@ -31,7 +31,7 @@ def waiting(found: Iterable[entries.Any]) -> tuple[Late, ...]:
     """Return them in the order in which they were pushed.
 
     Of those whose reply has not come only the last one of each node, and none that is older than a reply of
-    that node which counted.
+    that node which counted; none that a snapshot stands for, since nothing is left to check a reply against.
     """
     kept: dict[str, entries.KeptReply] = {}
     pushed: list[entries.Pushed] = []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from coordinator.aggregation import events
 from coordinator.journal import entries
 
 
@@ -77,15 +78,15 @@ def needless(
 def late(
     found: Iterable[tuple[int, entries.Any]], kept: Mapping[str, tuple[str, str]]
 ) -> tuple[entries.KeptReply, ...]:
-    """Return what a snapshot says of late replies that wait, in the order in which they were asked for.
+    """Return what a snapshot says of late replies, in the order in which they were asked for.
 
-    kept: by message, the type and the group of what the app had sent.
+    kept: by message, the type and the group of what the app had sent; the reply waits to count, or may come.
     """
     told: list[entries.KeptReply] = []
     for _, entry in found:
         if isinstance(entry, entries.Snapshot):
             told.extend(one for one in entry.late if one.message_id in kept)
-        elif isinstance(entry, entries.Pushed):
+        elif isinstance(entry, entries.Pushed) and entry.kind is events.Kind.TRAIN and entry.waits:
             told.extend(
                 entries.KeptReply(
                     message_id=message.message_id,

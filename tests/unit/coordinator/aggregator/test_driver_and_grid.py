@@ -110,7 +110,9 @@ def test_a_missed_message_is_still_known_to_its_check(driving: fakes.Driving) ->
         driving.on_loop(lambda: driving.driver.handle(events.TimePassed(30.0)))
         assert pending.result(fakes.LIMIT_SECONDS) == []
     assert driving.driver.outgoing(message_id, NODES[0]) is not None
+    assert list(driving.driver.kept()) == [message_id]  # a snapshot of its round names it: it may come
     driving.on_loop(lambda: driving.reply(A, message_id))
+    assert driving.driver.kept() == {}
     assert driving.driver.outgoing(message_id, NODES[0]) is None
     assert driving.sessions[A].safe.wait(fakes.LIMIT_SECONDS)  # it is confirmed when the journal has it
     assert driving.sessions[A].confirmed == [message_id]

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coordinator.aggregation import events
 from coordinator.journal import book, entries, late, replay, retention
 from tests.unit.coordinator.journal.conftest import BASEL, ZURICH, closed, nodes, pushed, received
 from tests.unit.coordinator.journal.test_book import FACTS, again, with_array
@@ -118,6 +119,27 @@ def test_a_late_reply_that_waits_is_left_with_what_it_answers() -> None:
     two = snapshot(2, 0, 12, 6)
     assert retention.needless(found, two, {}) == {number for number, _ in found}
     assert retention.late(found, {}) == ()
+
+
+def test_a_late_reply_that_comes_after_the_snapshot_counts() -> None:
+    """Its message went with its round; the snapshot names it. Without the reply it means nothing."""
+    missed = a_round(1, missing=True)
+    late_id = missed[1].messages[1].message_id
+    asked = pushed("q1", "how is it", BASEL.node).model_copy(update={"kind": events.Kind.EVALUATE})
+    unanswered = entries.Closed(batch_id="q1", outcomes=())
+    found = [*enumerate([*missed, asked, unanswered], 1)]
+    kept = {late_id: ("train", "group"), "q1-9": ("evaluate", "group")}  # neither has come
+    one = snapshot(1, 0, len(found), 5).model_copy(update={"late": retention.late(found, kept)})
+    assert [said.message_id for said in one.late] == [late_id], "evaluations are never late"
+    assert retention.needless(found, one, kept) == {number for number, _ in found}
+    assert late.waiting([one]) == ()
+    reply, second = received(late_id, BASEL.node), pushed("b2", "said in 2", number=2)
+    for after in ([reply], [second, reply], [second, received("b2-7"), reply]):
+        (waiting,) = late.waiting([one, *after])
+        assert (waiting.message_id, waiting.round, waiting.reply) == (late_id, 1, reply)
+    stands_in = entries.Outcome(message_id="b2-9", reply=late_id)
+    used = entries.Closed(batch_id="b2", outcomes=(*closed(second).outcomes[:1], stands_in))
+    assert not any(one.reply for one in late.waiting([one, second, received("b2-7"), reply, used]))
 
 
 def test_a_start_of_another_length_is_found() -> None:
