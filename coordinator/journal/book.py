@@ -193,9 +193,24 @@ class Book:
 
         kept: messages whose late replies wait to count, or may still come, with the type and group of what
             was sent.
-        Raises: NoRoom, and then nothing has changed; JournalUnusable; OSError if its arrays cannot be synced.
+        Raises: NoRoom, and then nothing has changed; OSError if its arrays cannot be synced; in both cases
+            its segments are gone, to take no room from what must be written. JournalUnusable.
         """
-        self.segments.sync(_segments_of([snapshot]))  # who writes entries meanwhile does not wait for that
+        own = _segments_of([snapshot])
+        try:
+            self.segments.sync(own)  # who writes entries meanwhile does not wait for that
+        except OSError:
+            self.segments.drop(own)
+            raise
+        try:
+            self._put(snapshot, attachment, kept)
+        except NoRoom:  # after any other error the snapshot may count
+            self.segments.drop(own)
+            raise
+
+    def _put(
+        self, snapshot: entries.Snapshot, attachment: bytes, kept: Mapping[str, tuple[str, str]]
+    ) -> None:
         with self._file_lock:
             if self._closed or self._broken is not None:
                 return

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.journal import book, reading, room
+from coordinator.journal import book, entries, reading, room
+from federation.wire import digests
 from tests.fakes import disks
-from tests.unit.coordinator.journal.conftest import nodes, pushed
+from tests.unit.coordinator.journal.conftest import BASEL, ZURICH, nodes, pushed
 from tests.unit.coordinator.journal.test_book import FACTS, again, with_array
 
 
@@ -143,6 +144,65 @@ def test_before_anybody_listens_nobody_waits(disk: disks.Disk) -> None:
         book.Book(disk.path / "another", FACTS)
     disk.make_room()
     assert again(disk.path / "journal") == [nodes()]
+
+
+def test_a_snapshot_that_finds_no_room_takes_none(disk: disks.Disk) -> None:
+    """Its arrays go at once, and what it was to stand for stays."""
+    opened = book.Book(disk.path / "journal", FACTS)
+    opened.append(pushed("b1", "a"))
+    one, size = with_snapshot(opened), arrays_bytes(disk)
+    assert size > 0
+    disk.fill()
+    with pytest.raises(book.NoRoom):
+        opened.compact(one, bytes(200_000), {})
+    assert arrays_bytes(disk) == 0
+    opened.append(pushed("b2", "a"))
+    opened.commit()  # there is room now
+    disk.make_room()
+    opened.compact(with_snapshot(opened), bytes(200_000), {})
+    opened.close()
+    assert [entry.entry for entry in again(disk.path / "journal")] == ["Snapshot"]
+
+
+def test_a_snapshot_whose_arrays_cannot_be_synced_takes_none(
+    disk: disks.Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is known of their bytes, and no entry names them."""
+    opened = book.Book(disk.path / "journal", FACTS)
+    opened.append(pushed("b1", "a"))
+    one = with_snapshot(opened)
+
+    def fails(descriptor: int) -> None:
+        raise OSError(errno.EIO, "it fails")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", fails)
+        patched.setattr("os.fdatasync", fails)
+        with pytest.raises(OSError, match="it fails"):
+            opened.compact(one, b"", {})
+    assert arrays_bytes(disk) == 0
+    opened.close()
+    assert again(disk.path / "journal") == [pushed("b1", "a")]
+
+
+def with_snapshot(opened: book.Book) -> entries.Snapshot:
+    """A snapshot of all that was written, with an array in a segment of its own."""
+    until = opened.position()
+    (region,) = opened.segments.allocate_apart([300_000])
+    data = b"z" * 300_000
+    region.write(0, data)
+    stored = entries.StoredArray(
+        digest=digests.digest(data).hex(), segment=region.number, offset=region.offset, length=len(data)
+    )
+    return entries.Snapshot(
+        start=1, round=1, rounds=9, after=0, until=until, calls=0, messages=3,
+        nodes=(ZURICH, BASEL), state_bytes=0, arrays=(stored,),
+    )  # fmt: skip
+
+
+def arrays_bytes(disk: disks.Disk) -> int:
+    """What the journal's segments take."""
+    return sum(path.stat().st_size for path in (disk.path / "journal" / book.ARRAYS).iterdir())
 
 
 def test_arrays_that_find_no_room(disk: disks.Disk) -> None:
