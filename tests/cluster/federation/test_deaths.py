@@ -54,7 +54,7 @@ VICTIMS: dict[str, Kill] = {
     "client-pod": lambda c, name: delete(c, c.edges[0], "hanse", f"hanse.dev/training={name}"),
     "hub-apiserver": lambda c, _: program(c, labs.HUB, "kube-apiserver"),
     "edge-apiserver": lambda c, _: program(c, c.edges[0], "kube-apiserver"),
-    "edge-kubelet": lambda c, _: program(c, c.edges[0], "kubelet"),
+    "edge-kubelet": lambda c, _: program(c, c.edges[0], "kubelet.yaml"),
 }
 
 

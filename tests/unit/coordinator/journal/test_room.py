@@ -157,7 +157,8 @@ def test_a_snapshot_that_finds_no_room_takes_none(disk: disks.Disk) -> None:
         opened.compact(one, bytes(200_000), {})
     assert arrays_bytes(disk) == 0
     opened.append(pushed("b2", "a"))
-    opened.commit()  # there is room now
+    opened.wait_for_room(Listener())  # the files are closed on a thread of their own
+    opened.commit()
     disk.make_room()
     opened.compact(with_snapshot(opened), bytes(200_000), {})
     opened.close()
