@@ -14,6 +14,10 @@ from typing import Generic, TypeVar
 from federation.wire import frames, outbox
 from federation.wire import hanse_pb2 as pb
 
+SMALL_BYTES = 256 * 1024
+"""From so many bytes on, what was said leaves without more of its kind: a line of a log may be long, and all
+together must stay below what gRPC takes."""
+
 _Frame = TypeVar("_Frame", pb.ClientFrame, pb.AggregatorFrame)
 
 MENTION_SECONDS = 0.02
@@ -55,10 +59,12 @@ class Departures(Generic[_Frame]):
 
         messages: False leaves those of the outbox where they are, and everything else leaves.
         """
-        room = frames.MAXIMUM_TOGETHER
-        together: list[_Frame | frames.Chunk] = [
-            self._said.popleft() for _ in range(min(room, len(self._said)))
-        ]
+        room, size = frames.MAXIMUM_TOGETHER, 0
+        together: list[_Frame | frames.Chunk] = []
+        while self._said and len(together) < room and size < SMALL_BYTES:
+            small = self._said.popleft()
+            together.append(small)
+            size += small.ByteSize()
         while messages and len(together) < room:
             frame = self._box.next_frame()
             if frame is None:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation.wire import codec, departures, frames, outbox
+from federation.wire import codec, departures, frames, limits, outbox
 from federation.wire import hanse_pb2 as pb
 
 
@@ -66,6 +66,17 @@ def test_each_message_of_grpc_has_one_chunk_at_most() -> None:
     sending.departures.say(named("said"))
     assert sending.leaves() == ["said", "begin", "chunk"]
     assert sending.leaves() == []
+
+
+def test_long_lines_of_a_log_do_not_add_up_to_more_than_grpc_takes() -> None:
+    """Each leaves as it would alone."""
+    sending = Sending()
+    line = "x" * (limits.MAX_FRAME_BYTES // 2)
+    for _ in range(4):
+        sending.departures.say(pb.ClientFrame(log=pb.LogLines(lines=[line])))
+    sizes = [len(frames.serialise(sending.departures.next())) for _ in range(4)]
+    assert max(sizes) < limits.MAX_FRAME_BYTES
+    assert not sending.departures
 
 
 @given(st.lists(st.sampled_from(["say", "mention", "put", "next", "due"]), max_size=80))
