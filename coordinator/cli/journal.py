@@ -153,7 +153,7 @@ def _directory(where: str, keep: Path | None) -> Path | None:
     named = [journal for journal in found if where in _names(journal)]
     if named:
         return max(named, key=lambda journal: journal.stat().st_mtime)
-    if keep is None and len(Path(where).parts) == 2:
+    if keep is None and len(where.split("/")) == 2 and all(part.strip(".") for part in where.split("/")):
         return None
     output.refuse(
         f"{where}: no such directory, and no training of this name has a journal below {root}/; name a "

@@ -102,6 +102,8 @@ def test_what_cannot_be_found_or_read_is_one_sentence(
         (("show",), "no journal below hanse-runs"),
         (("show", "nosuch"), "no training of this name has a journal"),
         (("verify", "nosuch"), "on a cluster by NAMESPACE/NAME"),
+        (("verify", "/nosuch"), "no such directory"),
+        (("verify", "./nosuch"), "no such directory"),
         (("show", "x", "--keep", "nosuch"), "no such directory"),
     ):
         result = invoke(*arguments)
