@@ -164,23 +164,14 @@ class Book:
 
         Raises: JournalUnusable, also if an earlier write has failed: nothing follows from what is not there.
         """
-        for call in self._write(self._flush):
-            call()
+        self._flushed(lambda: None)
 
     def position(self) -> int:
         """Return the number of the last entry, when all that was appended is durable.
 
         Raises: JournalUnusable.
         """
-
-        def work() -> tuple[int, list[Callable[[], object]]]:
-            calls = self._flush()
-            return self._number, calls
-
-        number, calls = self._write(work)
-        for call in calls:
-            call()
-        return number
+        return self._flushed(lambda: self._number)
 
     def number_of(self, position: int) -> int:
         """The number of the entry that was found in this position, counted from 0; 0 for none."""
@@ -275,18 +266,15 @@ class Book:
     def cut(self, entries_kept: int) -> None:
         """Forget every entry that was found after the first so many. Raises: JournalUnusable."""
 
-        def work() -> list[Callable[[], object]]:
-            calls = self._flush()
+        def work() -> None:
             last = self._found[entries_kept - 1][0] if entries_kept else 0
             with self._failures():
                 self._connection.execute("delete from entries where number > ?", (last,))
             del self._found[entries_kept:]
             self._named = {number: named for number, named in self._named.items() if number <= last}
             self._number = last
-            return calls
 
-        for call in self._write(work):
-            call()
+        self._flushed(work)
 
     def drop_arrays(self) -> None:
         """The training is over: what replies carried is not needed any more, what happened stays."""
@@ -406,6 +394,19 @@ class Book:
             except NoRoom:
                 if not self._patient or self._given_up.wait(room.RETRY_SECONDS):
                     raise
+
+    def _flushed(self, work: Callable[[], _Result]) -> _Result:
+        """Write and sync what was appended, do something more with the file, and call those who waited."""
+        calls: list[Callable[[], object]] = []
+
+        def both() -> _Result:
+            calls.extend(self._flush())  # also of a try that finds no room afterwards
+            return work()
+
+        result = self._write(both)
+        for call in calls:
+            call()
+        return result
 
     def _flush(self) -> list[Callable[[], object]]:
         """Write and sync what was appended; return whom to call now. With the file's lock held.
