@@ -126,12 +126,7 @@ class PodLauncher:
             image=self.image,
             pod=runtimes.Pod(
                 namespace=training.namespace,
-                labels={
-                    "app.kubernetes.io/name": "hanse",
-                    "app.kubernetes.io/component": "aggregator",
-                    "app.kubernetes.io/managed-by": "hanse",
-                    "hanse.dev/training": training.name,
-                },
+                labels=_labels(training, "aggregator"),
                 mounts=_mounts(store, self.models_claim),
                 secret_directories={CREDENTIALS: material.files},
                 blobs=blobs,
@@ -157,12 +152,7 @@ class PodLauncher:
             image=self.image,
             pod=runtimes.Pod(
                 namespace=training.namespace,
-                labels={
-                    "app.kubernetes.io/name": "hanse",
-                    "app.kubernetes.io/component": "tidy",
-                    "app.kubernetes.io/managed-by": "hanse",
-                    "hanse.dev/training": training.name,
-                },
+                labels=_labels(training, "tidy"),
                 mounts=_mounts(dataclasses.replace(store, secret=""), self.models_claim),
                 egress=(),
                 service_account=cluster_objects.AGGREGATOR_ACCOUNT,
@@ -205,8 +195,17 @@ class PodLauncher:
         )
 
 
+def _labels(training: snapshot.Training, component: str) -> dict[str, str]:
+    return {
+        "app.kubernetes.io/name": "hanse",
+        "app.kubernetes.io/component": component,
+        "app.kubernetes.io/managed-by": "hanse",
+        "hanse.dev/training": training.name,
+    }
+
+
 def _journal_of(training: snapshot.Training) -> pathlib.Path:
-    return pathlib.Path(model_stores.MOUNT, ".journals", training.uid)
+    return pathlib.Path(model_stores.MOUNT, model_stores.JOURNALS, training.uid)
 
 
 def _mounts(store: model_stores.ModelStore, own_claim: str) -> tuple[runtimes.Mount, ...]:

@@ -15,9 +15,6 @@ from coordinator.cli import models, output, reach, watch
 from coordinator.planning import model_stores
 from federation.kube import client, containers, errors
 
-JOURNALS = ".journals"
-"""The directory of a claim in which aggregators keep their journals, each under its training's uid."""
-
 _TELL = (
     "import json, pathlib, sys; from coordinator.journal import story; "
     "print(json.dumps(story.document(pathlib.Path(sys.argv[1]), arrays=sys.argv[2] == 'arrays')))"
@@ -50,7 +47,7 @@ async def _document(
         claim = model_stores.choose(found["spec"], own_claim).claim or own_claim
     except model_stores.UnusableStore as error:
         raise reach.Refused(str(error)) from error
-    path = f"{models.MOUNT}/{JOURNALS}/{uid}"
+    path = f"{models.MOUNT}/{model_stores.JOURNALS}/{uid}"
     command = ("python3", "-P", "-c", _TELL, path, "arrays" if arrays else "")
     said = bytearray()
     async with models.reading_pod(api, namespace, claim, hub_namespace) as pod:

@@ -15,6 +15,9 @@ from typing import Any, Final
 MOUNT: Final = "/var/lib/hanse/models"
 """Where an aggregator finds the claim for models."""
 
+JOURNALS: Final = ".journals"
+"""The directory of a claim in which aggregators keep their journals, each under its training's uid."""
+
 _CLAIM = re.compile(r"pvc://([a-z0-9]([-a-z0-9.]*[a-z0-9])?)((?:/[A-Za-z0-9][A-Za-z0-9._-]*)*)/?")
 
 

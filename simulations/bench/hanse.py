@@ -17,13 +17,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import yaml
+from simulations import written
 
 ROOT = Path(__file__).resolve().parents[2]
 APP = Path(__file__).resolve().parent / "app"
 HOSPITALS = ROOT / "simulations" / "hospitals"
 ARRAYS = 10
-_API = "hanse.dev/v1alpha1"
 
 
 class BenchError(Exception):
@@ -101,9 +100,11 @@ def write_scenario(directory: Path, timings: Path, *, clients: int, model_bytes:
         "clusters": {"minimum": clients},
         "round": {"deadlineSeconds": 600},
     }
-    clusters = [_resource("EdgeCluster", name, None, {"acceptance": "Accepted"}) for name in names]
-    _write(directory / "training.yaml", [_resource("FederatedTraining", "no-op", "bench", training)])
-    _write(directory / "clusters.yaml", clusters)
+    clusters = [written.resource("EdgeCluster", name, None, {"acceptance": "Accepted"}) for name in names]
+    written.write(
+        directory / "training.yaml", [written.resource("FederatedTraining", "no-op", "bench", training)]
+    )
+    written.write(directory / "clusters.yaml", clusters)
     dataset = {"name": "nothing", "volume": {"configMap": {"name": "nothing"}}, "mountPath": "/data"}
     rule = {
         "name": "bench",
@@ -114,27 +115,15 @@ def write_scenario(directory: Path, timings: Path, *, clients: int, model_bytes:
     for name in names:
         edge = directory / "edges" / name
         edge.mkdir(parents=True)
-        _write(
+        written.write(
             edge / "edge.yaml",
             [
-                _resource("EdgeDataset", "nothing", "hanse", dataset),
-                _resource("ConfigMap", "nothing", "hanse")
+                written.resource("EdgeDataset", "nothing", "hanse", dataset),
+                written.resource("ConfigMap", "nothing", "hanse")
                 | {"apiVersion": "v1", "data": {"note": "no data"}},
-                _resource("EdgePolicy", "bench", "hanse", {"rules": [rule]}),
+                written.resource("EdgePolicy", "bench", "hanse", {"rules": [rule]}),
             ],
         )
-
-
-def _resource(
-    kind: str, name: str, namespace: str | None, spec: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
-    made: dict[str, Any] = {"apiVersion": _API, "kind": kind, "metadata": metadata}
-    return made | ({"spec": spec} if spec is not None else {})
-
-
-def _write(path: Path, documents: list[dict[str, Any]]) -> None:
-    path.write_text(yaml.safe_dump_all(documents, sort_keys=False), encoding="utf-8")
 
 
 def _simulate(scenario: Path, results: Path, timeout_seconds: float) -> dict[str, Any]:

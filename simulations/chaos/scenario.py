@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
-import yaml
-
+from simulations import written
 from simulations.chaos import faults
 from simulations.local import scenario
 
@@ -16,8 +14,6 @@ NAMESPACE, NAME = "lab", "chaos"
 
 MAXIMUM_RESTARTS = 10
 """More than any plan needs: what ends a training is never that it was injured too often."""
-
-_API = "hanse.dev/v1alpha1"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,16 +80,21 @@ def write(places: Places, shape: faults.Shape) -> scenario.Scenario:
         "server": {"maximumRestarts": MAXIMUM_RESTARTS},
         "client": {"maximumRestarts": MAXIMUM_RESTARTS},
     }
-    clusters = [_resource("EdgeCluster", name, None, {"acceptance": "Accepted"}) for name in names]
+    clusters = [written.resource("EdgeCluster", name, None, {"acceptance": "Accepted"}) for name in names]
     directory.mkdir(parents=True)
-    _write(directory / "hub.yaml", [_resource("FederatedTraining", NAME, NAMESPACE, spec), *clusters])
+    written.write(
+        directory / "hub.yaml", [written.resource("FederatedTraining", NAME, NAMESPACE, spec), *clusters]
+    )
     rule = {
         "name": "chaos",
         "effect": "Allow",
         "trainings": [{"namespace": NAMESPACE, "name": "*"}],
         "datasets": ["nothing"],
     }
-    notes = _resource("ConfigMap", "nothing", "hanse") | {"apiVersion": "v1", "data": {"note": "no data"}}
+    notes = written.resource("ConfigMap", "nothing", "hanse") | {
+        "apiVersion": "v1",
+        "data": {"note": "no data"},
+    }
     for name in names:
         edge = directory / scenario.EDGES / name
         edge.mkdir(parents=True)
@@ -104,21 +105,9 @@ def write(places: Places, shape: faults.Shape) -> scenario.Scenario:
             "nodeConfig": {"name": name},
         }
         resources = [
-            _resource("EdgeDataset", "nothing", "hanse", dataset),
+            written.resource("EdgeDataset", "nothing", "hanse", dataset),
             notes,
-            _resource("EdgePolicy", "chaos", "hanse", {"rules": [rule]}),
+            written.resource("EdgePolicy", "chaos", "hanse", {"rules": [rule]}),
         ]
-        _write(edge / "edge.yaml", resources)
+        written.write(edge / "edge.yaml", resources)
     return scenario.read(directory)
-
-
-def _resource(
-    kind: str, name: str, namespace: str | None, spec: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
-    made: dict[str, Any] = {"apiVersion": _API, "kind": kind, "metadata": metadata}
-    return made | ({"spec": spec} if spec is not None else {})
-
-
-def _write(path: Path, documents: list[dict[str, Any]]) -> None:
-    path.write_text(yaml.safe_dump_all(documents, sort_keys=False), encoding="utf-8")
