@@ -49,9 +49,9 @@ def watch(
                         if status.get("phase") in FINAL_PHASES:
                             return status
         except TimeoutError as error:
-            phase = last.get("phase", "Pending")
+            phase, why = last.get("phase", "Pending"), view.running_message(last)
             raise reach.Refused(
-                f"{training} is still {phase} after {timeout:g} s: {view.running_message(last)}",
+                f"{training} is still {phase} after {timeout:g} s" + (f": {why}" if why else ""),
                 output.FAILED,
             ) from error
         raise reach.Refused(f"{training} was deleted", output.FAILED)

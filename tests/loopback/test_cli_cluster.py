@@ -312,7 +312,7 @@ def test_watch_and_models_refuse_in_sentences(cluster: Cluster) -> None:
     unclear = cluster.hanse("watch", "slow")
     assert unclear.stderr == "hanse: 'slow': want NAMESPACE/NAME, such as cardiology/hospitals\n"
     slow = cluster.hanse("watch", "watched/slow", "--timeout", "1")
-    assert (slow.exit_code, slow.stderr) == (1, "hanse: watched/slow is still Running after 1 s: \n")
+    assert (slow.exit_code, slow.stderr) == (1, "hanse: watched/slow is still Running after 1 s\n")
     none = cluster.hanse("models", "watched/slow")
     assert none.stderr == (
         "hanse: watched/slow has no model yet, it is Running; follow it with `hanse watch watched/slow`\n"

@@ -253,7 +253,7 @@ async def test_a_training_becomes_a_job_and_goes_again(scene: Scene) -> None:
         while (await agent.read()).assignments.assignments:
             pass
         tidy = workloads.tidy_name(uid)
-        await until(lambda: _empty(scene, "Job", "Secret", "ConfigMap", "NetworkPolicy", but_for=tidy))
+        await until(lambda: _empty(scene, but_for=tidy))
         (job,) = await until(scene.jobs)
         assert job["metadata"]["name"] == tidy
         pod = job["spec"]["template"]["spec"]
@@ -261,12 +261,15 @@ async def test_a_training_becomes_a_job_and_goes_again(scene: Scene) -> None:
         assert {"claimName": "hanse-models"} in [v.get("persistentVolumeClaim") for v in pod["volumes"]]
 
 
-async def _empty(scene: Scene, *kinds: str, but_for: str) -> bool:
-    """What removes the journal is left, and ends when it has; no kubelet runs it here."""
-    for kind in kinds:
+async def _empty(scene: Scene, but_for: str = "") -> bool:
+    """Nothing is left of a training but, if one is named, the Job that removes its journal and what belongs
+    to that: it ends when it has, and no kubelet runs it here.
+    """
+    for kind in ("Job", "Secret", "ConfigMap", "NetworkPolicy"):
         for item in (await scene.api.list(kind, scene.namespace)).items:
             name = item["metadata"]["name"]
-            if name not in ("tiny-app", "kube-root-ca.crt") and not name.startswith(but_for):
+            left = not (but_for and name.startswith(but_for))
+            if left and name not in ("tiny-app", "kube-root-ca.crt"):
                 return False
     return True
 
@@ -537,7 +540,7 @@ async def test_what_may_change_reaches_a_running_training(scene: Scene) -> None:
         while (await agent.read()).assignments.assignments:
             pass
         assert uid == (await scene.stored())["metadata"]["uid"]
-        await until(lambda: _empty(scene, "Job", "Secret", "ConfigMap", "NetworkPolicy"))
+        await until(lambda: _empty(scene))
         events = (await scene.api.list("Event", scene.namespace)).items
         about = [e for e in events if e["involvedObject"]["kind"] == "FederatedTraining"]
         assert {"StopRequested", "RoundInProgress"} <= {e["reason"] for e in about}
@@ -599,5 +602,5 @@ async def test_what_finished_while_nobody_led_is_not_run_again(scene: Scene) -> 
         assert status["model"] == {"uri": "pvc://m/20", "sha256": "5b" * 32, "round": 20}
         assert status["summary"]["round"] == "20/20"
         assert [(c["state"], c["examples"]) for c in status["clusters"]] == [("Completed", 7)]
-        await until(lambda: _empty(scene, "Job", "Secret", "ConfigMap", "NetworkPolicy"))
+        await until(lambda: _empty(scene))
         assert await scene.jobs() == ()
