@@ -131,14 +131,16 @@ def look() -> Findings:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the parts; the exit status of the first that fails, and 1 where CI would leave something out."""
+    """Run every part, so that one that fails hides nothing of the others; the exit status of the first that
+    fails, and 1 where CI would leave something out.
+    """
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--clusters", choices=("", "0", "1"), default="")
     parser.add_argument("--torch", choices=("0", "1"), default="0")
     options, further = parser.parse_known_args(arguments)
     in_ci = os.environ.get("CI") in {"true", "1"}
     todo = plan(look(), clusters=options.clusters, torch=options.torch == "1", in_ci=in_ci)
-    took = []
+    took, failed = [], 0
     for number, part in enumerate(todo.parts):
         if number == 1 and todo.make_programs and not make_programs():
             return 1
@@ -149,14 +151,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ).returncode
         took.append(f"{part.title}: {(time.monotonic() - began) / 60:.1f} min")
         if status and not (status == NOTHING_SELECTED and further):
-            return status
+            failed = failed or status
+            took[-1] += ", failed"
     print("\n".join(took))
     for line in todo.left_out:
         print(line)
     if todo.left_out and in_ci:
         print("In CI nothing may be left out.", file=sys.stderr)
-        return 1
-    return 0
+        return failed or 1
+    return failed
 
 
 def make_programs() -> bool:
