@@ -22,14 +22,13 @@ def fold(before: Progress, report: Progress, new_metrics: Sequence[RoundMetrics]
     at.
 
     Law: metrics of the same round and phase replace each other, so that a report sent twice counts once.
+    Rounds that are shorter than the time between two reports count with their mean.
     """
     seconds = before.round_seconds
-    if (
-        before.round
-        and report.round == before.round + 1
-        and report.round_started_at > before.round_started_at > 0
-    ):
-        seconds = (*seconds, report.round_started_at - before.round_started_at)[-KEPT_ROUND_SECONDS:]
+    passed = report.round - before.round
+    if before.round and passed > 0 and report.round_started_at > before.round_started_at > 0:
+        each = (report.round_started_at - before.round_started_at) / passed
+        seconds = (*seconds, *[each] * min(passed, KEPT_ROUND_SECONDS))[-KEPT_ROUND_SECONDS:]
     metrics = {(entry.round, entry.phase): entry for entry in before.metrics}
     for entry in new_metrics:
         metrics.pop((entry.round, entry.phase), None)

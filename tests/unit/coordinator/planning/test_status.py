@@ -188,6 +188,17 @@ def test_round_seconds_are_the_gaps_between_starts() -> None:
     assert progress.median_round_seconds(again) == 1.5
 
 
+def test_rounds_between_two_reports_count_with_their_mean() -> None:
+    """Rounds of milliseconds are shorter than the time between two reports."""
+    first = progress.fold(snapshot.Progress(), snapshot.Progress(round=1, round_started_at=100.0), ())
+    later = progress.fold(first, snapshot.Progress(round=17, round_started_at=100.8), ())
+    assert progress.median_round_seconds(later) == pytest.approx(0.05)
+    assert len(later.round_seconds) == 16
+    last = progress.fold(later, snapshot.Progress(round=100_017, round_started_at=200_100.8), ())
+    assert progress.median_round_seconds(last) == pytest.approx(2.0)
+    assert len(last.round_seconds) == progress.KEPT_ROUND_SECONDS
+
+
 STOP = {"stop": True}
 
 
