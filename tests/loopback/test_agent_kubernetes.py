@@ -110,14 +110,6 @@ class Cluster:
                 found.append(f"{kind} {about['name']}" + (f", deleted at {deleted}" if deleted else ""))
         return found
 
-    async def emptied(self) -> None:
-        """The pods are gone now; what belonged to them goes as soon as the API server has tidied up."""
-        left = await self.left()
-        assert not [one for one in left if one.startswith("Pod ")], left
-        async with asyncio.timeout(loopback.PATIENCE_SECONDS):
-            while await self.left():  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
-
     async def condition(self, kind: str, type_: str, status: str) -> dict[str, Any]:
         """Return the condition, once it has that status."""
 
@@ -351,7 +343,7 @@ async def test_a_permission_withdrawn_while_no_agent_looked(
         refused = await the_hub.hear_state("REFUSED")
         assert refused.reason == "PolicyDenied"
         await cluster.condition("EdgeDataset", "InUse", "False")
-        await cluster.emptied()
+        assert await cluster.left() == []
 
 
 async def test_an_expelled_cluster_ends_its_clients(

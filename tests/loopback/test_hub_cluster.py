@@ -268,8 +268,8 @@ async def _empty(scene: Scene, but_for: str = "") -> bool:
     for kind in ("Job", "Secret", "ConfigMap", "NetworkPolicy"):
         for item in (await scene.api.list(kind, scene.namespace)).items:
             name = item["metadata"]["name"]
-            left = not (but_for and name.startswith(but_for))
-            if left and name not in ("tiny-app", "kube-root-ca.crt"):
+            excepted = but_for and name.startswith(but_for)
+            if not excepted and name not in ("tiny-app", "kube-root-ca.crt"):
                 return False
     return True
 
