@@ -16,7 +16,17 @@ from typing import Any, Protocol
 
 from coordinator import caches, workloads
 from coordinator.clients import members
-from coordinator.planning import desired, history, model_stores, news, restarts, snapshot, status
+from coordinator.planning import (
+    conditions,
+    desired,
+    history,
+    membership,
+    model_stores,
+    news,
+    restarts,
+    snapshot,
+    status,
+)  # fmt: skip
 from federation.api import cluster as cluster_api
 from federation.api import reasons
 from federation.runtime import failpoints
@@ -288,10 +298,11 @@ class Controller:
                 rechecks.append(self._now() + RETRY_SECONDS)
         for cluster, references in running.items():
             try:
-                await self._apply_trainings(cluster, references)
+                if (moment := await self._apply_member(cluster, references)) is not None:
+                    rechecks.append(moment)
             except stores.StoreError as error:
                 _log.warning(
-                    "cluster's trainings not written",
+                    "cluster's status not written",
                     error=str(error),
                     exc_info=_mistake(error),
                     cluster=cluster,
@@ -468,17 +479,28 @@ class Controller:
                 )
                 return
 
-    async def _apply_trainings(self, name: str, references: list[dict[str, str]]) -> None:
-        if members.key(name) not in self._clusters:
-            return
-        known = (self._clusters[members.key(name)].get("status") or {}).get("trainings") or []
-        if known == references:
-            return
+    async def _apply_member(self, name: str, references: list[dict[str, str]]) -> float | None:
+        """Write what a member takes part in and what its certificate is worth, if that changed.
 
-        def change(member_status: members.Status) -> None:
-            member_status["trainings"] = references
+        Returns when to look at its certificate again.
+        """
+        member = self._clusters.get(members.key(name))
+        if member is None:
+            return None
+        known = member.get("status") or {}
+        judged = membership.certificate(name, member["spec"], known, self._now())
+        condition = conditions.find(known, reasons.EdgeClusterCondition.CERTIFICATE_VALID) or {}
+        is_said = judged is None or condition.get("reason") == judged.reason
 
-        await self._roll.update(name, change)
+        def change(status: members.Status) -> None:
+            status["trainings"] = references
+            now_judged = membership.certificate(name, member["spec"], status, self._now())
+            if now_judged is not None:
+                self._roll.set_certificate(status, now_judged)
+
+        if (known.get("trainings") or []) != references or not is_said:
+            await self._roll.update(name, change)
+        return judged.changes_at if judged is not None else None
 
     async def _follow(self, kind: str) -> None:
         async for change in stores.follow(self._store, kind):

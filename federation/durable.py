@@ -6,8 +6,12 @@ directory's to keep. When that matters is for the callers to say.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pathlib
+from collections.abc import Callable
+
+_SYNC_FILE_RANGE_WRITE = 2
 
 
 def sync(path: pathlib.Path) -> None:
@@ -17,3 +21,25 @@ def sync(path: pathlib.Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def begin(descriptor: int, offset: int, length: int) -> None:
+    """Have a run of a file's bytes be on its way to the disk, so that a sync that follows waits less long.
+
+    It promises nothing: only a sync does. Elsewhere than on Linux it does nothing.
+    """
+    if _sync_file_range is not None:
+        _sync_file_range(
+            descriptor, ctypes.c_int64(offset), ctypes.c_int64(length), ctypes.c_uint(_SYNC_FILE_RANGE_WRITE)
+        )
+
+
+def _find() -> Callable[..., int] | None:
+    try:
+        found: Callable[..., int] = ctypes.CDLL(None).sync_file_range
+    except (OSError, AttributeError, TypeError):
+        return None
+    return found
+
+
+_sync_file_range = _find()

@@ -7,8 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from coordinator.aggregator import allocator
-from federation.runtime import lifeline
+from federation.runtime import allocator, lifeline
 from federation.telemetry import logs
 from federation.trust import tls
 

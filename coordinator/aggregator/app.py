@@ -22,7 +22,6 @@ from typing import Any
 from flwr.serverapp import ServerApp
 
 from coordinator.aggregator import (
-    allocator,
     compaction,
     grid,
     history,
@@ -45,7 +44,7 @@ from federation.apps import bundle
 from federation.apps import config as app_config
 from federation.apps import errors as app_errors
 from federation.flower import host, node_ids, watch
-from federation.runtime import failpoints
+from federation.runtime import allocator, failpoints
 from federation.telemetry import logs
 from federation.trust import directory as trust
 from federation.wire import hanse_pb2 as pb

@@ -20,6 +20,11 @@ from federation.wire import hanse_pb2 as pb
 IN_MEMORY_BYTES = 16 * 1024
 """Smaller arrays are kept in memory: a bias vector is not worth a read from a file."""
 
+BEGIN_SYNC_BYTES = 8 * 1024 * 1024
+"""Arrays of up to so many bytes are on their way to the disk before anybody syncs their file, which a round
+of a small model would wait for. With longer ones the disk's queue could fill, and whoever adds to it wait.
+"""
+
 IN_MEMORY_TOTAL_BYTES = 1024 * 1024
 """Of one reply; beyond that, small arrays go to the file as well."""
 
@@ -139,6 +144,8 @@ class Reply:
         if not self.refused:
             for digest, region in self._regions.items():
                 stored.append(_stored(digest, region.number, region.offset, len(region)))
+                if len(region) <= BEGIN_SYNC_BYTES:
+                    region.begin_sync()
             for digest, small in self._small.items():
                 stored.append(_stored(digest, 0, offset, len(small)))
                 parts.append(bytes(small))

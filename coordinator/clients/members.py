@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from coordinator.planning import conditions
+from coordinator.planning import conditions, membership
 from federation.api import cluster, meta, reasons
 from federation.store import port
 
@@ -85,6 +85,16 @@ class Members:
             before, [conditions.condition(type_, value, reason, message)], None, self._now()
         )
         status["conditions"] = sorted([*others, *merged], key=lambda entry: str(entry["type"]))
+
+    def set_certificate(self, status: Status, judged: membership.Certificate) -> None:
+        """Put what a certificate is worth into a status that `update` hands out."""
+        self.set_condition(
+            status,
+            reasons.EdgeClusterCondition.CERTIFICATE_VALID,
+            judged.valid,
+            judged.reason,
+            judged.message,
+        )
 
 
 def _summary(spec: dict[str, Any], status: Status) -> dict[str, str]:

@@ -16,7 +16,7 @@ import pydantic
 
 from coordinator.clients import authority, members, token_shelf
 from coordinator.issuing import certificate_authority, tokens
-from coordinator.planning import snapshot
+from coordinator.planning import membership, snapshot
 from federation.api import cluster as api
 from federation.api import meta, reasons
 from federation.telemetry import logs
@@ -145,13 +145,7 @@ class Enrollment(pb_grpc.EnrollmentServicer):
         summary = certificates.summarise(chain)
         expires = summary.not_after.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         status["certificate"] = {"sha256": summary.fingerprint.removeprefix("sha256:"), "expiresAt": expires}
-        self._roll.set_condition(
-            status,
-            reasons.EdgeClusterCondition.CERTIFICATE_VALID,
-            True,
-            reasons.EdgeClusterReason.ISSUED,
-            f"The certificate is good until {expires}; the agent renews it before.",
-        )
+        self._roll.set_certificate(status, membership.issued(expires))
 
 
 def issued_at(summary: certificates.Summary) -> float:

@@ -65,7 +65,7 @@ class StoredArray(Entry):
     segment 0: they stand in the entry's own attachment, at that offset.
     """
 
-    digest: str
+    digest: Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
     segment: FilePlace
     offset: FilePlace
     length: FilePlace

@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from federation.runtime import lifeline
+from federation.runtime import allocator, lifeline
 from federation.telemetry import logs
 from federation.trust import tls
 
@@ -22,6 +22,7 @@ def main() -> None:
     if os.getpid() == 1:
         # As a container's first process it would not end when asked: the kernel spares it the default.
         signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
+    allocator.return_large_blocks(arenas=None)  # an app's threads keep theirs
     tls.require()  # before flwr, which imports grpc
 
     from edge_agent.client import app, config

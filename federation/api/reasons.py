@@ -255,10 +255,6 @@ class EdgeClusterReason(Documented):
     SESSION_CLOSED = "SessionClosed", "The agent closed its session or the link broke."
     HEARTBEAT_MISSED = "HeartbeatMissed", "The session is open, but heartbeats have stopped."
     ISSUED = "Issued", "The certificate is in force."
-    RENEWAL_DUE = (
-        "RenewalDue",
-        "Two thirds of the certificate's life are over; the agent should have renewed it.",
-    )
     EXPIRED = "Expired", "The certificate has expired; the cluster must join again."
     EXPELLED = "Expelled", "spec.acceptance is Expelled; the certificate is revoked."
     LEFT = "Left", "The edge's operator left the federation."

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import Array
 
+from federation import durable
 from federation.wire import codec
 
 NUMPY_SERIALIZATION = "numpy.ndarray"
@@ -190,6 +191,10 @@ class SpoolRegion:
         """Write `data` at `position`; raises ValueError if it does not fit, OSError if the disk is full."""
         self._check(position, len(data))
         self._file._write(self._offset + position, data)
+
+    def begin_sync(self) -> None:
+        """Have the bytes be on their way to the disk, so that who syncs the file waits less long."""
+        durable.begin(self._file._fileno(), self._offset, self._length)
 
     def read(self, position: int, length: int) -> bytes:
         """Return `length` bytes from `position` on."""

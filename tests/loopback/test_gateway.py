@@ -408,10 +408,20 @@ async def test_expelling_cuts_the_stream_and_keeps_it_out(hub: Hub) -> None:
         again = Agent(channel)
         assert await denied(again.call.read()) is denials.Reason.EXPELLED
         await hub.until(first_reason("Expelled"))
-        await hub.until(
-            lambda seen: "Expelled" in [entry["reason"] for entry in seen["conditions"]],
-            stores.Key("EdgeCluster", "", "zurich"),
-        )
+        zurich = stores.Key("EdgeCluster", "", "zurich")
+
+        def said(type_: str, status: str, reason: str) -> Callable[[dict[str, Any]], bool]:
+            return lambda seen: any(
+                (entry["type"], entry["status"], entry["reason"]) == (type_, status, reason)
+                for entry in seen.get("conditions", ())
+            )
+
+        await hub.until(said("Connected", "False", "Expelled"), zurich)
+        await hub.until(said("CertificateValid", "False", "Expelled"), zurich)
+        member = await hub.app.store.get(zurich)
+        member["spec"]["acceptance"] = "Accepted"
+        await hub.app.store.apply(member)
+        await hub.until(said("CertificateValid", "True", "Issued"), zurich)
 
 
 async def test_missing_heartbeats_end_the_session(tmp_path: pathlib.Path) -> None:
