@@ -23,6 +23,17 @@ def sync(path: pathlib.Path) -> None:
         os.close(descriptor)
 
 
+def make_directory(path: pathlib.Path, mode: int = 0o777) -> None:
+    """Make a directory, unless it is there, and those above it that lack; its name is on the disk then.
+
+    mode: of this one; the others have what is usual. Raises: OSError.
+    """
+    if not path.parent.exists():
+        make_directory(path.parent)
+    path.mkdir(mode=mode, exist_ok=True)
+    sync(path.parent)
+
+
 def begin(descriptor: int, offset: int, length: int) -> None:
     """Have a run of a file's bytes be on its way to the disk, so that a sync that follows waits less long.
 

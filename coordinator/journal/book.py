@@ -8,7 +8,8 @@ When bytes are made to outlive the machine's power (fsync), and why there and no
 
 - before a batch of messages is sent: who acts on a message makes it a fact, so the decision that led to it
   must be one;
-- before a client is told that its reply is safe: it forgets the reply then.
+- before a client is told that its reply is safe: it forgets the reply then;
+- the names of new directories and segments: bytes without a name are lost. SQLite sees to those of its files.
 
 Everything between these two is written without waiting. A process that is killed loses nothing that it wrote,
 synced or not. What stands in an entry is not known here.
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from coordinator.journal import entries, holding, retention, room, schema, segments
+from federation import durable
 from federation.runtime import failpoints
 from federation.telemetry import logs
 from federation.wire import digests
@@ -75,7 +77,7 @@ class Book:
             holding.Held if another process writes it; NoRoom; JournalUnusable if it is of a newer format, or
             the disk does not give or take it; OSError.
         """
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        durable.make_directory(directory, mode=0o700)
         self._held = holding.hold(directory)
         self.room = room.Room(directory)
         self._patient = False

@@ -46,7 +46,7 @@ class Segments:
         """Go on after the files that are there; keep as many bytes. Raises: OSError."""
         self._kept_bytes = kept_bytes
         self._directory = directory
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        durable.make_directory(directory, mode=0o700)
         self._lock = threading.Lock()
         self._files: dict[int, flower_arrays.SpoolFile] = {}
         self._newest = max(self.numbers(), default=0)
