@@ -139,6 +139,8 @@ class Workloads:
                 await self._listed.wait()
             ended, process.exit = process.exit or self._exits.pop(name, None), None
             if ended is not None and _is_the_end(ended):
+                # If it is started again, that one is to be known.
+                self._sessions.expect(training.uid, training.namespace, training.name, training.created_at)
                 process.exit, process.ended_at, process.ran = ended, self._now(), True
                 _log.info("aggregator had ended", training=title, reason=ended.description)
             elif await self._runs(name):

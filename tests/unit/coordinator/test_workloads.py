@@ -10,8 +10,10 @@ import pytest
 
 from coordinator import workloads
 from coordinator.clients import last_words
+from coordinator.gateway import links
 from coordinator.planning import snapshot
 from federation.runtime import port as runtimes
+from federation.wire import denials
 from tests.loopback import test_gateway
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
@@ -45,8 +47,8 @@ class Sessions:
 class Scene:
     """Workloads over a durable runtime."""
 
-    def __init__(self) -> None:
-        self.runtime, self.sessions, self.launched = Durable(), Sessions(), 0
+    def __init__(self, sessions: workloads.Sessions | None = None) -> None:
+        self.runtime, self.sessions, self.launched = Durable(), sessions or Sessions(), 0
         self.workloads = workloads.Workloads(
             runtime=self.runtime,
             sessions=self.sessions,
@@ -150,6 +152,25 @@ async def test_one_that_finished_while_nobody_led_is_not_started_again(scene: Sc
         assert found.exit is not None
         assert (found.exit.finished, made.launched) == (WORDS, 0)
         watching.cancel()
+
+
+async def test_one_that_died_while_nobody_led_is_let_in_when_it_is_started_again() -> None:
+    """The hub and its aggregator died together, as with their node; the one that follows is known by both."""
+    known = links.AggregatorLinks(lambda: None, now=lambda: 5000.0)
+    made = Scene(known)
+    made.runtime.happened.put_nowait(runtimes.Exited(NAME, 137, None, ()))
+    watching = asyncio.create_task(made.workloads.watch())
+    await asyncio.sleep(1)
+    await made.workloads.start(TRAINING, 1)
+    found = made.workloads.find("u1")
+    assert found is not None
+    assert found.exit is not None
+    await made.workloads.restart(found, TRAINING, 1, 0)
+    assert made.launched == 1
+    assert known.find("cardiology", "hospitals", issued_at=5000.0).uid == "u1"
+    with pytest.raises(denials.Denied, match="an earlier cardiology/hospitals"):
+        known.find("cardiology", "hospitals", issued_at=4000.0)
+    watching.cancel()
 
 
 async def test_one_that_ended_for_a_pause_is_started_again(scene: Scene) -> None:
