@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from coordinator.cli import reach, watch
 from federation.kube import client, containers, errors
@@ -36,7 +36,13 @@ async def show(
                     async for line in written:
                         say("aggregator", line)
                 continue
-            for line in await containers.log_tail(api, namespace, name, lines=tail or 1_000_000):
-                say("aggregator", line)
+            lines = await containers.log_tail(api, namespace, name, lines=tail or 1_000_000)
         except (errors.NotFound, errors.Invalid):
-            say("aggregator", f"(pod {name} has written nothing yet)")
+            lines = ()
+        for line in told(name, lines):
+            say("aggregator", line)
+
+
+def told(pod: str, lines: Sequence[str]) -> Sequence[str]:
+    """Return what a pod wrote; where that is nothing, a line that says so."""
+    return lines or (f"(pod {pod} has written nothing yet)",)

@@ -29,7 +29,10 @@ app.add_typer(lab_images.app)
 
 NEWEST = "1.36"
 
-_Name = Annotated[str, typer.Option("--name", help="The lab's name; several labs may be up at once.")]
+_Name = Annotated[
+    str,
+    typer.Option("--name", envvar="HANSE_LAB", help="The lab's name; several labs may be up at once."),
+]
 _Form = Annotated[output.Output, typer.Option("-o", "--output", help="text or json.")]
 _Edge = Annotated[str, typer.Argument(metavar="EDGE", help="An edge of the lab, such as edge-1.")]
 _DEFAULT = "hanse"

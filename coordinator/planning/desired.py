@@ -210,6 +210,11 @@ def start_grace_ends(snap: snapshot.Snapshot, members: tuple[selection.Membershi
     return enough_since + snap.limits.start_grace_seconds
 
 
+def _goes_on(snap: snapshot.Snapshot) -> str:
+    """What missing clusters may still change; nothing once the aggregator has ended."""
+    return "" if snap.aggregator.progress.finished else "The round goes on when they are back. "
+
+
 def quorum(snap: snapshot.Snapshot, members: tuple[selection.Membership, ...]) -> tuple[bool, str, str]:
     """Return whether enough clusters take part, with reason and sentence."""
     minimum = snap.training.minimum_clusters
@@ -222,8 +227,8 @@ def quorum(snap: snapshot.Snapshot, members: tuple[selection.Membership, ...]) -
     if snap.aggregator.started:
         gone = [member.cluster for member in members if member.assigned and member not in agreed]
         message = (
-            f"{len(agreed)} of {minimum} needed clusters take part; missing: {_names(gone)}. "
-            "The round goes on when they are back; their entries below say what is wrong."
+            f"{len(agreed)} of {minimum} needed clusters take part; missing: {_names(gone)}. {_goes_on(snap)}"
+            "Their entries below say what is wrong."
         )
         return False, Reason.QUORUM_LOST, message
     selected = [member for member in members if member.reason != selection.Reason.NOT_SELECTED]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.cli import join_tokens, joining, models, pods, reach, spans, tables
+from coordinator.cli import cluster_logs, join_tokens, joining, models, pods, reach, spans, tables
 
 NOW = dt.datetime(2026, 3, 1, 12, 0, tzinfo=dt.UTC)
 
@@ -148,3 +148,9 @@ def test_where_a_model_is() -> None:
     """A claim is read in the cluster, all else by its URL."""
     assert models.claim_of("pvc://models/a/b/7") == ("models", "/models/a/b/7")
     assert models.claim_of("s3://bucket/a/b/7") is None
+
+
+def test_a_pod_that_wrote_nothing_is_said_to_have_written_nothing() -> None:
+    """`hanse logs` of an aggregator that has just started prints a line, not nothing at all."""
+    assert cluster_logs.told("aggregator-x", ()) == ("(pod aggregator-x has written nothing yet)",)
+    assert cluster_logs.told("aggregator-x", ("a", "b")) == ("a", "b")

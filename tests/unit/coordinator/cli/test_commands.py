@@ -216,3 +216,12 @@ def test_log_of_nobody(run: Path) -> None:
 def test_a_log_line_of_an_app_that_nests_too_deeply_is_shown_as_it_is() -> None:
     """An app prints what it likes; reading its log goes on."""
     assert logs._readable("[" * 5000) == "[" * 5000
+
+
+def test_the_environment_may_name_the_lab(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands without --name mean the lab of HANSE_LAB; --name goes before it."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(run))
+    monkeypatch.setenv("HANSE_LAB", "mine")
+
+    assert "there is no lab mine" in invoke("lab", "status").output
+    assert "there is no lab other" in invoke("lab", "status", "--name", "other").output

@@ -12,6 +12,7 @@ THREE = (scene.cluster("a"), scene.cluster("b"), scene.cluster("c"))
 FETCHING = snapshot.Report("WAITING", "DatasetUnavailable", "The data set is being fetched.")
 REFUSED = snapshot.Report("REFUSED", "PolicyDenied", "Rule x says no.")
 UP = snapshot.Aggregator(started=True, address="127.0.0.1:1", server_name="s")
+FAILED = snapshot.Progress(finished=snapshot.Finished(False, "QuorumLost", "Round 3: 1 of 2 reported."))
 DONE = snapshot.Finished(True, "AllRoundsDone", "Done.", "file:///m/20", "5be1", 20)
 
 STAGES: dict[str, tuple[snapshot.Snapshot, str, bool, list[str]]] = {
@@ -148,8 +149,17 @@ QUORUM: dict[str, tuple[dict[str, Any], str]] = {
             "training": scene.training(status=scene.held("a", "b")),
         },
         "False QuorumLost: 1 of 2 needed clusters take part; missing: b. The round goes on when they "
-        "are back; their entries "
-        "below say what is wrong.",
+        "are back. Their entries below say what is wrong.",
+    ),
+    "lost, and the training failed": (
+        {
+            "clusters": (THREE[0], scene.cluster("b", connected=False, disconnected_at=scene.NOW)),
+            "reports": scene.running("a", "b"),
+            "aggregator": dataclasses.replace(UP, progress=FAILED),
+            "training": scene.training(status=scene.held("a", "b")),
+        },
+        "False QuorumLost: 1 of 2 needed clusters take part; missing: b. Their entries below say what is "
+        "wrong.",
     ),
 }
 
