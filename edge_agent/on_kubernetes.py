@@ -39,8 +39,9 @@ OWNER = "edge-agent"
 
 RESOLV_CONF = pathlib.Path("/etc/resolv.conf")
 
-STILL_A_MEMBER = frozenset({denials.Reason.SESSION_REPLACED.value})
-"""Why an agent must go although its cluster stays: another agent has its place and its clients."""
+STILL_A_MEMBER = frozenset({denials.Reason.SESSION_REPLACED.value, denials.Reason.UNSUPPORTED_PROTOCOL.value})
+"""Why an agent must go although its cluster stays: another agent has its place and its clients; or hub and
+agent are of versions too far apart, and the clients outlive that until one of the two is another."""
 
 
 async def run(config: configs.AgentConfig, kubernetes: configs.KubernetesConfig, stop: asyncio.Event) -> None:

@@ -64,9 +64,13 @@ class StateLost(Exception):
 
 
 class _Commit(pydantic.BaseModel):
-    """What one commit says; the numbers are those of files, state 0 is an empty one."""
+    """What one commit says; the numbers are those of files, state 0 is an empty one.
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+    There is one format so far. A version that adds a field gives it a default, since it may meet commits of
+    the version before; what the version after has added is passed over, should a client be put back.
+    """
+
+    model_config = pydantic.ConfigDict(extra="ignore", frozen=True)
 
     answered: str = ""
     state: int = 0

@@ -23,7 +23,7 @@ from edge_agent import config as configs
 from edge_agent import link, on_kubernetes, vault
 from federation.kube import client, errors
 from federation.trust import certificates, tls
-from federation.wire import denials
+from federation.wire import denials, protocol
 from tests.fakes import controlplane
 from tests.loopback import test_agent_link as loopback
 
@@ -359,6 +359,27 @@ async def test_an_expelled_cluster_ends_its_clients(
         with pytest.raises(link.SentAway):
             await asyncio.wait_for(task, loopback.PATIENCE_SECONDS)
         assert await cluster.left() == []
+
+
+async def test_a_hub_of_a_version_too_far_away_ends_no_client(
+    hub: tuple[loopback.Hub, str], cluster: Cluster, agent: Agent
+) -> None:
+    """The agent goes and says why; when it is updated, or the hub is put back, the client is at work."""
+    the_hub, _ = hub
+    async with agent.working() as task:
+        the_hub.want(the_hub.assignment())
+        pod = await cluster.pod()
+        await cluster.runs(pod)
+        await the_hub.hear_state("RUNNING")
+        far = protocol.agree(protocol.OURS, protocol.Versions(protocol.NEWEST + 1, protocol.NEWEST + 2))
+        assert isinstance(far, denials.Denial)
+        the_hub.to_say.put_nowait(far)
+        with pytest.raises(link.SentAway, match="update the older of the two"):
+            await asyncio.wait_for(task, loopback.PATIENCE_SECONDS)
+    assert await cluster.left() != []
+    async with agent.working():
+        await the_hub.hear_state("RUNNING")
+        assert (await cluster.pod())["metadata"]["uid"] == pod["metadata"]["uid"]
 
 
 async def test_the_owners_objects_take_effect_at_once(

@@ -296,3 +296,43 @@ def test_every_message_is_a_sentence() -> None:
     rendered = scene.rendered(snap)
     for entry in [*rendered["conditions"], *rendered["clusters"]]:
         assert entry.get("message", ".").splitlines()[0].endswith(".")
+
+
+OPTIONAL = ("observedGeneration", "phase", "conditions", "clusters", "app", "summary", "startedAt", "round")
+LATER = {"sinceLater": {"value": 1}}
+"""What a version that follows may have added."""
+
+
+@given(lacking=st.sets(st.sampled_from(OPTIONAL)), later=st.booleans(), heard=st.booleans())
+def test_a_status_that_another_version_wrote_is_read(lacking: set[str], later: bool, heard: bool) -> None:
+    """Fields that the one before did not know may lack; what the one after has added is not stumbled over.
+
+    The next status is the one that would have been written anyway, but for times that nobody knows any more.
+    """
+    snap = RUNNING if heard else dataclasses.replace(RUNNING, aggregator=UP, reports={})
+    whole = scene.rendered(RUNNING)
+    known = {key: value for key, value in whole.items() if key not in lacking}
+    if later:
+        known |= LATER
+        for key in ("conditions", "clusters"):
+            if key in known:
+                known[key] = [entry | LATER for entry in known[key]]
+        known["conditions"] = [
+            *known.get("conditions", ()),
+            {"type": "Glowing", "status": "True", "reason": "Later", "message": "It glows."} | LATER,
+        ]
+        known["clusters"] = [*known.get("clusters", ()), {"name": "lausanne", "state": "Glowing"}]
+
+    def after(status: dict[str, object]) -> dict[str, object]:
+        training = dataclasses.replace(snap.training, status=status)
+        return scene.rendered(dataclasses.replace(snap, training=training))
+
+    rendered = after(known)
+    api.FederatedTrainingStatus.model_validate_json(json.dumps(rendered))
+    assert reasons(rendered) == reasons(after(whole))
+    if heard:
+        times = {"conditions", "startedAt"}
+        want = after(whole)
+        assert {key: value for key, value in rendered.items() if key not in times} == {
+            key: value for key, value in want.items() if key not in times
+        }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import os
 import random
 import resource
@@ -21,7 +22,7 @@ import pytest
 import structlog
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from edge_agent.client import keeping, sealing
+from edge_agent.client import keeping, kept_files, sealing
 from federation.wire import codec, digests, outbox
 from federation.wire import hanse_pb2 as pb
 
@@ -98,6 +99,22 @@ def test_a_successor_finds_state_and_reply_bit_for_bit(directory: Path) -> None:
     assert second.keep.was_answered("t-1-5")
     assert not second.keep.was_answered("t-2-5")
     second.close()
+
+
+def test_a_commit_of_another_version_is_read(directory: Path) -> None:
+    """What a later one has added is passed over, and what an earlier one did not know may lack."""
+    first = Opened(directory)
+    first.keep.answered("t-1-5", counted(1), reply("t-1-5"))
+    first.close()
+    files = kept_files.Files(directory, KEY, lambda _: None)
+    (name,) = [name for name in files.names() if name.startswith("commit-")]
+    commit = json.loads(files.read(name))
+    for said in (commit | {"later": {"x": [1]}}, {"state": commit["state"]}):
+        files.write(name, [json.dumps(said).encode()], durable=False)
+        again = Opened(directory)
+        assert bits(again.state) == bits(counted(1))
+        assert again.keep.was_answered("t-1-5") == ("later" in said)
+        again.close()
 
 
 def test_a_confirmed_reply_goes_and_the_state_stays(directory: Path) -> None:
