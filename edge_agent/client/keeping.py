@@ -15,7 +15,9 @@ delivers.
 Which fsync is for what. A killed process loses nothing that it has written: only a loss of the node's power
 does. Then it must not happen that the aggregator counts a reply and the state behind it is gone: the next
 message would meet an older state and the model would be another one. So where the state changed, its file,
-the reply and the commit are made durable, then the commit's name (the directory), before the reply leaves.
+the reply, earlier replies that nobody has and the commit are made durable, then the commit's name (the
+directory), before the reply leaves. That a file's sync keeps its name as well, as on ext4, XFS and Btrfs, is
+relied upon: a commit's name never comes to the disk before those of what it names.
 Where it did not change, a lost commit costs work and no correctness: nothing is waited for, and the reply is
 made durable beside the conversation if it is still unconfirmed SYNC_AFTER_SECONDS later. A commit that is not
 durable may be torn by a loss of power, therefore the last durable one stays beside it until a later one is.
@@ -30,6 +32,7 @@ app that begins anew. How files are sealed is not known here, nor what messages 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -42,6 +45,7 @@ from flwr.app import Array, RecordDict
 
 from edge_agent.client import kept_files, sealing
 from edge_agent.client.kept_files import name_of, number_of
+from federation import durable
 from federation.flower import messages as flower_messages
 from federation.runtime import failpoints
 from federation.telemetry import logs
@@ -121,7 +125,7 @@ class Keep:
 
         Raises: StateLost; OSError if the directory cannot be used at all.
         """
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        durable.make_directory(self._directory, mode=0o700)
         names = self._files.names()
         unreadable: list[str] = []
         state = self._read_newest(names, unreadable)
@@ -225,6 +229,9 @@ class Keep:
             failpoints.reach("client.reply-written")
             with self._lock:
                 replies = [(kept.number, known) for known, kept in self._unconfirmed.items()]
+                synced = self._durable
+            if changed:
+                self._sync_replies([earlier for earlier, _ in replies if synced < earlier < number])
             commit = _Commit(answered=message_id, state=state_number, replies=tuple(replies))
             self._write_commit(number, commit, durable=changed)
             failpoints.reach("client.commit-written")
@@ -257,6 +264,12 @@ class Keep:
         self._closing.set()
         self._stirred.set()
         self._thread.join()
+
+    def _sync_replies(self, numbers: list[int]) -> None:
+        """Make earlier replies durable that nobody has: a state is about to count that goes beyond them."""
+        for number in numbers:
+            with contextlib.suppress(FileNotFoundError):  # it was confirmed in this moment
+                self._files.sync([name_of(_REPLY, number)])
 
     def _write_commit(self, number: int, commit: _Commit, *, durable: bool) -> None:
         """Let a commit count in place of all before it."""

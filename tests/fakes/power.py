@@ -2,7 +2,7 @@
 
 What was synced is there. Of what was not, any part may be: each write by sectors, each change of a file's
 length, each name made or removed in a directory. A name counts as synced with its directory alone, as POSIX
-has it, though most file systems also keep the names of files that are synced. A length that came to the disk
+has it, or a file's with the file as well, as Linux's file systems have it. A length that came to the disk
 without its bytes reads as zeros.
 """
 
@@ -31,6 +31,14 @@ class Unnamed:
     """A file's name was removed."""
 
     path: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Renamed:
+    """A file of this name has another one of the same directory, in the place of a file that had it."""
+
+    path: str
+    to: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,7 +73,7 @@ class Told:
     said: Any
 
 
-Step = Named | Unnamed | Wrote | Cut | Synced | Told
+Step = Named | Unnamed | Renamed | Wrote | Cut | Synced | Told
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,8 +102,13 @@ Disk = dict[str, Content]
 class Past:
     """The first steps of a list, up to the moment at which the power goes."""
 
-    def __init__(self, trace: Sequence[Step], until: int) -> None:
-        """Find out which of them are durable."""
+    def __init__(self, trace: Sequence[Step], until: int, *, files_keep_names: bool = False) -> None:
+        """Find out which of them are durable.
+
+        files_keep_names: who syncs a file has synced its name, too.
+        """
+        self._files_keep_names = files_keep_names
+        self._directories = {step for step in trace if isinstance(step, Named) and step.directory}
         self._trace = trace[:until]
         self._inodes: list[_Inode] = [_Inode(0)]
         self._of: dict[int, _Inode] = {}
@@ -109,6 +122,8 @@ class Past:
                     self._of[number] = now[path]
                 case Unnamed(path):
                     self._of[number] = now.pop(path)
+                case Renamed(path, to):
+                    now[to] = self._of[number] = now.pop(path)
                 case Wrote(path) | Cut(path):
                     now[path].steps.append(number)
                     self._of[number] = now[path]
@@ -128,8 +143,12 @@ class Past:
         units: list[Unit] = []
         for number, step in enumerate(self._trace):
             match step:
-                case Named(path) | Unnamed(path):
-                    if number >= self._names_synced.get(_directory_of(path), 0):
+                case Named(path) | Unnamed(path) | Renamed(path):
+                    synced = self._names_synced.get(_directory_of(path), 0)
+                    of_a_file = not isinstance(step, Unnamed) and step not in self._directories
+                    if self._files_keep_names and of_a_file:
+                        synced = max(synced, self._of[number].synced)
+                    if number >= synced:
                         units.append(Unit(number))
                 case Wrote(_, offset, data) if number >= self._of[number].synced:
                     units.append(Unit(number))
@@ -152,6 +171,9 @@ class Past:
                     names[path] = None if directory else self._of[number]
                 case Unnamed(path) if Unit(number) not in pending:
                     names.pop(path, None)
+                case Renamed(path, to) if Unit(number) not in pending:
+                    names.pop(path, None)
+                    names[to] = self._of[number]
                 case Wrote(_, offset, data):
                     content = held.setdefault(self._of[number].number, bytearray())
                     self._write(content, number, offset, data, pending)

@@ -78,6 +78,11 @@ class Recorder:
         """What somebody was told at this moment."""
         self._add(power.Told(said))
 
+    def wrote(self, descriptor: int, offset: int, data: bytes) -> None:
+        """These bytes were written into an open file."""
+        if (name := self._name(_path(descriptor))) is not None:
+            self._add(power.Wrote(name, offset, data))
+
     def _add(self, step: power.Step) -> None:
         with self._lock:
             self.trace.append(step)
@@ -103,19 +108,31 @@ class Recorder:
 
     def watch_python(self) -> None:
         """See what is done by `os`, of which pathlib, shutil and the like are made."""
-        opened, written, made, removed = os.open, os.pwrite, os.mkdir, os.unlink
+        opened, written, made, removed, replaced = os.open, os.pwrite, os.mkdir, os.unlink, os.replace
+        filed = os.fdopen
 
         def open_(path: Any, flags: int, *arguments: Any, **named: Any) -> int:
-            before = flags & os.O_CREAT and Path(path).exists()
+            before = flags & (os.O_CREAT | os.O_TRUNC) and Path(path).exists()
             descriptor = opened(path, flags, *arguments, **named)
-            if flags & os.O_CREAT and not before and (name := self._name(path)) is not None:
-                self._add(power.Named(name))
+            if (name := self._name(path)) is not None:
+                if flags & os.O_CREAT and not before:
+                    self._add(power.Named(name))
+                elif flags & os.O_TRUNC:
+                    self._add(power.Cut(name, 0))
             return descriptor
+
+        def fdopen(descriptor: int, *arguments: Any, **named: Any) -> Any:
+            file = filed(descriptor, *arguments, **named)
+            return _Seen(file, self) if self._name(_path(descriptor)) is not None else file
+
+        def replace(path: Any, to: Any) -> None:
+            replaced(path, to)
+            if (name := self._name(path)) is not None:
+                self._add(power.Renamed(name, str(self._name(to))))
 
         def pwrite(descriptor: int, data: Any, offset: int) -> int:
             count = written(descriptor, data, offset)
-            if (name := self._name(_path(descriptor))) is not None:
-                self._add(power.Wrote(name, offset, bytes(memoryview(data)[:count])))
+            self.wrote(descriptor, offset, bytes(memoryview(data)[:count]))
             return count
 
         def mkdir(path: Any, *arguments: Any, **named: Any) -> None:
@@ -135,7 +152,8 @@ class Recorder:
 
             return sync
 
-        os.open, os.pwrite, os.mkdir, os.unlink = open_, pwrite, mkdir, unlink
+        os.open, os.pwrite, os.mkdir, os.unlink, os.replace = open_, pwrite, mkdir, unlink, replace
+        os.fdopen = fdopen
         os.fsync, os.fdatasync = syncing(os.fsync), syncing(os.fdatasync)
 
     # -- SQLite ------------------------------------------------------------------------------------
@@ -241,6 +259,28 @@ class Recorder:
     def _set(self, table: ctypes.Structure, name: str, function: Any) -> None:
         self._kept += [table, function]
         setattr(table, name, ctypes.cast(function, _Pointer).value)
+
+
+class _Seen:
+    """An unbuffered file that is written from its beginning to its end."""
+
+    def __init__(self, file: Any, recorder: Recorder) -> None:
+        self._file, self._recorder = file, recorder
+
+    def __enter__(self) -> _Seen:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def fileno(self) -> int:
+        return int(self._file.fileno())
+
+    def write(self, data: Any) -> int:
+        offset = self._file.tell()
+        count = int(self._file.write(data))
+        self._recorder.wrote(self.fileno(), offset, bytes(memoryview(data)[:count]))
+        return count
 
 
 def _path(descriptor: int) -> str:
