@@ -64,6 +64,12 @@ _SET_CALL = ctypes.CFUNCTYPE(ctypes.c_int, _Pointer, ctypes.c_char_p, _Pointer)
 _GET_CALL = ctypes.CFUNCTYPE(_Pointer, _Pointer, ctypes.c_char_p)
 
 
+def library() -> ctypes.CDLL | None:
+    """The library of SQLite that this Python uses; None where it is built in and cannot be reached."""
+    found = ctypes.CDLL(getattr(_sqlite3, "__file__", None))
+    return found if hasattr(found, "sqlite3_vfs_find") else None
+
+
 class Recorder:
     """The list of one process, of what is below one directory."""
 
@@ -159,11 +165,12 @@ class Recorder:
     # -- SQLite ------------------------------------------------------------------------------------
 
     def watch_sqlite(self) -> None:
-        """See what SQLite does, from the next connection on. Raises: AttributeError if it is hidden."""
-        library = ctypes.CDLL(_sqlite3.__file__)
-        find = library.sqlite3_vfs_find
+        """See what SQLite does, from the next connection on. There must be a `library`."""
+        found = library()
+        assert found is not None
+        find = found.sqlite3_vfs_find
         find.restype, find.argtypes = ctypes.POINTER(_Vfs), [ctypes.c_char_p]
-        register = library.sqlite3_vfs_register
+        register = found.sqlite3_vfs_register
         register.argtypes = [ctypes.POINTER(_Vfs), ctypes.c_int]
         below = find(None).contents
         ours = _Vfs.from_buffer_copy(below)
