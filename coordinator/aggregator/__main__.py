@@ -18,6 +18,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True, help="the aggregator's configuration (JSON)")
     arguments = parser.parse_args()
     lifeline.hold()
+    lifeline.end_when_asked()  # the journal has what must not be lost
     allocator.return_large_blocks()
     tls.require()  # before flwr, which imports grpc
 

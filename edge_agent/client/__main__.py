@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -19,9 +18,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True, help="the client's configuration (JSON)")
     arguments = parser.parse_args()
     lifeline.hold()
-    if os.getpid() == 1:
-        # As a container's first process it would not end when asked: the kernel spares it the default.
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
+    lifeline.end_when_asked()
     allocator.return_large_blocks(arenas=None)  # an app's threads keep theirs
     tls.require()  # before flwr, which imports grpc
 

@@ -9,14 +9,12 @@ import argparse
 import contextlib
 import functools
 import json
-import os
 import pathlib
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 
 from edge_agent.fetch import disk, storage
-from federation.runtime import hardening, port
+from federation.runtime import hardening, lifeline, port
 from federation.telemetry import logs
 
 _log = logs.get_logger(__name__)
@@ -33,9 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--secret", type=pathlib.Path, help="a Secret's directory; without it no key is used")
     parser.add_argument("--last-words", type=pathlib.Path, default=pathlib.Path(port.TERMINATION_LOG))
     given = parser.parse_args(arguments)
-    if os.getpid() == 1:
-        # As a container's first process it would not end when asked: the kernel spares it the default.
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
+    lifeline.end_when_asked()
     hardening.keep_to_oneself()
     logs.configure("fetch")
     try:

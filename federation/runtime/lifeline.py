@@ -1,13 +1,14 @@
-"""The child's end of the lifeline: when whoever started this process is gone, it ends too.
+"""How a process ends with those who started it: the child's end of the lifeline, and a container's asking.
 
-The parent keeps the write end of the pipe that is this process's stdin and never writes. The kernel closes
-it with the parent, SIGKILL included, and the read here meets the end of the file. This module refuses to
-know what the process does; it only ends it.
+When whoever started this process is gone, it ends too. The parent keeps the write end of the pipe that is
+this process's stdin and never writes. The kernel closes it with the parent, SIGKILL included, and the read
+here meets the end of the file. This module refuses to know what the process does; it only ends it.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import threading
 from collections.abc import Callable
@@ -47,6 +48,15 @@ def hold(
     )
     watcher.start()
     return watcher
+
+
+def end_when_asked() -> None:
+    """As a container's first process, end at SIGTERM: the kernel spares such a one what ends all others.
+
+    For processes that may end at any moment; without this, whoever asks waits until SIGKILL.
+    """
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
 
 
 def _watch(

@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -80,3 +82,32 @@ def test_a_real_process_ends_with_its_parent() -> None:
         assert process.stdout.readline() == b"up\n"
         process.stdin.close()
         assert process.wait(30) == lifeline.EXIT_CODE
+
+
+FIRST = (
+    "import sys, threading\n"
+    "from federation.runtime import lifeline\n"
+    "lifeline.end_when_asked()\n"
+    "print('up', flush=True)\n"
+    "threading.Event().wait()\n"
+)
+
+
+def test_the_first_process_of_a_container_ends_when_it_is_asked() -> None:
+    """In a namespace of its own, where the kernel lets SIGTERM end only what has a handler for it."""
+    namespace = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child")
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*namespace, "true"], capture_output=True).returncode
+    ):
+        pytest.skip("no namespace of processes can be made here")
+    argv = [*namespace, sys.executable, "-c", FIRST]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=ROOT) as outer:
+        assert outer.stdout is not None
+        assert outer.stdout.readline() == "up\n"
+        (first,) = pathlib.Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
+        try:
+            os.kill(int(first), signal.SIGTERM)
+            assert outer.wait(30) == 128 + signal.SIGTERM
+        finally:
+            outer.kill()
