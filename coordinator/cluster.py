@@ -68,7 +68,7 @@ async def serve(
             own.pod_name,
             now=lambda: datetime.now(UTC),
             monotonic=asyncio.get_running_loop().time,
-            jitter=random.random,
+            jitter=random.Random().random,  # noqa: S311 - spreads, protects nothing
             timing=leases.Timing(own.lease_seconds, own.renew_seconds, own.retry_seconds),
         )
         probes = health.Health(own.health_listen, why_not_ready=elector.unreachable)

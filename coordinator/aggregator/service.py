@@ -119,6 +119,8 @@ class Service:
         self._run_id = node_ids.run_id(config.namespace, config.name)
         self._credentials = credentials.CredentialDirectory(config.credential_directory)
         self._loop = asyncio.new_event_loop()
+        # Its own, for what an app draws from Python's must not depend on when a certificate is renewed.
+        self._rng = random.Random()  # noqa: S311 - spreads retries, protects nothing
         self._ready: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._hub: hub_link.HubLink | None = None
         self._thread = threading.Thread(target=self._run_loop, name="exchange", daemon=True)
@@ -203,7 +205,7 @@ class Service:
             hello=hub_link.hello(address, identity.server_name),
             report=self._progress.report,
             on_directive=self._directed,
-            rng=random.Random(),  # noqa: S311  (spreads retries, protects nothing)
+            rng=self._rng,
         )
         self._hub_task = self._loop.create_task(self._converse())
         self._renewal_task = self._loop.create_task(self._renew())
@@ -238,7 +240,7 @@ class Service:
         while True:
             summary = self._credentials.summary()
             now = dt.datetime.now(dt.UTC)
-            due = rotation.renew_at(summary.not_before, summary.not_after, jitter=random.random())  # noqa: S311
+            due = rotation.renew_at(summary.not_before, summary.not_after, jitter=self._rng.random())
             await asyncio.sleep(max(1.0, (due - now).total_seconds()))
             with contextlib.suppress(Exception):
                 await hub_link.renew(
