@@ -8,8 +8,9 @@ refuses to decide which training should run, and to know what runs a workload.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
 from typing import Any, Protocol
 
 from coordinator import tidying
@@ -90,6 +91,18 @@ class Process:
     adopted_at: float | None = None
     patience: float = 0.0
     """So many seconds, from when it was told to end, until it is ended by force."""
+    launching: bool = False
+    """Whether one is being started: an end that is told meanwhile is that of one before."""
+    launches: int = 0
+
+    @contextlib.contextmanager
+    def launch(self) -> Iterator[None]:
+        """While one is started, and what is left of one before makes room for it."""
+        self.launching, self.launches = True, self.launches + 1
+        try:
+            yield
+        finally:
+            self.launching = False
 
     @property
     def gone(self) -> bool:
@@ -148,7 +161,8 @@ class Workloads:
             else:
                 self._sessions.expect(training.uid, training.namespace, training.name)
                 failpoints.reach("coordinator.aggregator-starts")
-                await self._runtime.start(await self._launch(training, clusters))
+                with process.launch():
+                    await self._runtime.start(await self._launch(training, clusters))
                 failpoints.reach("coordinator.aggregator-started")
                 process.ran = True
                 _log.info("aggregator started", training=title, uid=training.uid)
@@ -175,9 +189,10 @@ class Workloads:
         if process.held is None:
             process.restarts = process.restarts.another(round_number)
         try:
-            await self._runtime.stop(workload_name(process.uid), 0.0)  # what is left of it
-            self._sessions.expect_again(training.uid)
-            await self._runtime.start(await self._launch(training, clusters))
+            with process.launch():
+                await self._runtime.stop(workload_name(process.uid), 0.0)  # what is left of it
+                self._sessions.expect_again(training.uid)
+                await self._runtime.start(await self._launch(training, clusters))
             _log.info("aggregator started again", training=f"{training.namespace}/{training.name}")
         except stores.StoreError:
             process.exit, process.restarts = died, before
@@ -256,12 +271,12 @@ class Workloads:
                 self._sweeping.discard(event.name)
                 if event.name.startswith(TIDY_PREFIX):
                     self._tidying.ended(event)
+                elif process is not None and process.ran and not process.launching:
+                    self._in_background(self._exited_after_drain(process, event))
+                elif process is not None and not process.launching:
+                    self._exited(process, event)
                 elif process is not None:
-                    await self._sessions.drained(process.uid, DRAIN_SECONDS)
-                    process.exit, process.ended_at = exit_of(event), self._now()
-                    if process.adopted_at is not None and not _is_the_end(process.exit):
-                        self.drop(process)  # it was to end for a pause that is over; the next one starts
-                    _log.info("aggregator ended", uid=process.uid, reason=process.exit.description)
+                    _log.info("aggregator before this one is gone", uid=process.uid)
                 elif self._runtime.durable:
                     self._exits[event.name] = exit_of(event)
             elif isinstance(event, runtimes.Waiting):
@@ -272,6 +287,18 @@ class Workloads:
                 if process is not None:
                     process.waiting = None
             self._on_change()
+
+    async def _exited_after_drain(self, process: Process, event: runtimes.Exited) -> None:
+        launches = process.launches
+        await self._sessions.drained(process.uid, DRAIN_SECONDS)
+        if process.launches == launches:  # else the next one was started meanwhile
+            self._exited(process, event)
+
+    def _exited(self, process: Process, event: runtimes.Exited) -> None:
+        process.exit, process.ended_at = exit_of(event), self._now()
+        if process.adopted_at is not None and not _is_the_end(process.exit):
+            self.drop(process)  # it was to end for a pause that is over; the next one starts
+        _log.info("aggregator ended", uid=process.uid, reason=process.exit.description)
 
     async def _runs(self, name: str) -> bool:
         if not self._runtime.durable:

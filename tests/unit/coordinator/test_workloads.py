@@ -37,6 +37,9 @@ class Sessions:
     def expect(self, uid: str, namespace: str, name: str, since: float | None = None) -> None:
         self.expected[uid] = since
 
+    def expect_again(self, uid: str) -> None:
+        self.expected[uid] = None
+
     def forget(self, uid: str) -> None:
         self.expected.pop(uid, None)
 
@@ -182,3 +185,23 @@ async def test_one_that_ended_for_a_pause_is_started_again(scene: Scene) -> None
     await asyncio.sleep(1)
     await scene.workloads.start(TRAINING, 1)
     assert scene.launched == 1
+
+
+async def test_the_end_of_one_before_is_not_taken_for_the_end_of_the_one_that_starts(scene: Scene) -> None:
+    """A hub restored from a backup finds what is left of a pod, and makes room for a new one."""
+    start = scene.runtime.start
+
+    async def make_room_first(workload: runtimes.Workload) -> None:
+        scene.runtime.happened.put_nowait(runtimes.Exited(NAME, None, "SIGKILL", ()))
+        await asyncio.sleep(1)  # whoever reads events has read it
+        await start(workload)
+
+    scene.runtime.start = make_room_first  # type: ignore[method-assign]
+    await scene.workloads.start(TRAINING, 1)
+    await asyncio.sleep(5)
+    process = scene.workloads.find("u1")
+    assert process is not None
+    assert process.exit is None
+    await scene.workloads.restart(process, TRAINING, 1, 0)
+    await asyncio.sleep(5)
+    assert process.exit is None, "it would be started again and again"
