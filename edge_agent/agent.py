@@ -70,6 +70,7 @@ class Agent:
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
         self._uid_of: dict[str, str] = {}
+        self._starting: set[str] = set()
         self._credentials = client_credentials.ClientCredentials(
             cluster=surroundings.cluster,
             trust_domain=surroundings.trust_domain,
@@ -256,7 +257,11 @@ class Agent:
             self._uid_of[name] = order.uid
             self._at.site.follow_log(name)
             failpoints.reach("agent.client-starts")
-            await self._at.site.runtime.start(workload)
+            self._starting.add(name)
+            try:
+                await self._at.site.runtime.start(workload)
+            finally:
+                self._starting.discard(name)
             failpoints.reach("agent.client-started")
         except offers.DatasetUnavailable as error:
             unavailable = reasons.ClusterReason.DATASET_UNAVAILABLE
@@ -286,6 +291,9 @@ class Agent:
             elif isinstance(event, port.Waiting):
                 _log.info("client waits", uid=uid, name=event.name, reason=event.reason)
                 self._happened(facts.ClientWaiting(uid, _reason(event.reason), event.message))
+            elif event.name in self._starting:
+                # Of an earlier agent's client, which makes room for the one that starts.
+                _log.info("client before this one is gone", uid=uid, name=event.name)
             else:
                 await self._ended(uid, event)
 

@@ -350,6 +350,29 @@ async def test_the_key_of_what_a_client_keeps_goes_with_its_assignment(
         assert workload.files["state.key"] != keys[0]
 
 
+async def test_the_end_of_a_client_before_is_not_that_of_the_one_which_starts(
+    hub: tuple[Hub, str], tmp_path: pathlib.Path
+) -> None:
+    """What an earlier agent left behind makes room while the new one waits; it is started once."""
+    the_hub, address = hub
+    edge = Edge(tmp_path, the_hub, address)
+    start = edge.runtime.start
+
+    async def make_room_first(workload: port.Workload) -> None:
+        edge.runtime.happened.put_nowait(port.Exited(workload.name, None, "SIGKILL"))
+        for _ in range(9):
+            await asyncio.sleep(0)  # whoever reads events has read it
+        await start(workload)
+
+    edge.runtime.start = make_room_first  # type: ignore[method-assign]
+    async with working(edge):
+        the_hub.want(the_hub.assignment())
+        reported = [await the_hub.hear("assignment")]
+        while reported[-1].state != hanse_pb2.ASSIGNMENT_STATE_RUNNING:
+            reported.append(await the_hub.hear("assignment"))
+        assert "SIGKILL" not in str(reported)
+
+
 async def test_clients_run_on_while_the_hub_is_away(hub: tuple[Hub, str], tmp_path: pathlib.Path) -> None:
     """After a cut the agent comes back and says all again: offers and states."""
     the_hub, address = hub
