@@ -288,6 +288,7 @@ class Keep:
         if not changed or self._described is None:
             return
         log.error("state of the client app not kept", path=str(self._directory), detail=str(error))
+        self._tidy()  # an earlier commit that has not been removed yet would count again
         # In place of the newest: a full disk lets a file have another name, and hardly a new file be made.
         self._files.replace(_LOST, by=name_of(_COMMIT, self._number))
         with self._lock:

@@ -349,6 +349,19 @@ def test_a_full_disk_costs_no_correctness_while_the_client_lives(directory: Path
             keeping.Keep(directory, KEY).open()
 
 
+def test_what_was_overtaken_does_not_count_again_where_a_state_is_lost(directory: Path, tmp_path: Path) -> None:
+    """The client is killed before the thread beside it has removed the commit that it began with."""
+    disk = Disk()
+    first = Opened(directory, sync=disk.sync)
+    first.keep.answered("t-1-5", counted(1), reply("t-1-5"))
+    disk.full = True
+    killed = tmp_path / "killed"
+    first.keep.answered("t-2-5", counted(2), reply("t-2-5"), lambda: shutil.copytree(directory, killed))
+    first.close()
+    with pytest.raises(keeping.StateLost):
+        keeping.Keep(killed, KEY).open()
+
+
 def test_room_again_makes_up_for_a_full_disk(directory: Path) -> None:
     """The next answer is kept whole, and its successor knows nothing of the trouble."""
     disk = Disk()
