@@ -93,12 +93,11 @@ class Process:
     """So many seconds, from when it was told to end, until it is ended by force."""
     launching: bool = False
     """Whether one is being started: an end that is told meanwhile is that of one before."""
-    launches: int = 0
 
     @contextlib.contextmanager
     def launch(self) -> Iterator[None]:
         """While one is started, and what is left of one before makes room for it."""
-        self.launching, self.launches = True, self.launches + 1
+        self.launching = True
         try:
             yield
         finally:
@@ -272,6 +271,7 @@ class Workloads:
                 if event.name.startswith(TIDY_PREFIX):
                     self._tidying.ended(event)
                 elif process is not None and process.ran and not process.launching:
+                    # Not here: what is told of others meanwhile must not be read late.
                     self._in_background(self._exited_after_drain(process, event))
                 elif process is not None and not process.launching:
                     self._exited(process, event)
@@ -289,10 +289,8 @@ class Workloads:
             self._on_change()
 
     async def _exited_after_drain(self, process: Process, event: runtimes.Exited) -> None:
-        launches = process.launches
         await self._sessions.drained(process.uid, DRAIN_SECONDS)
-        if process.launches == launches:  # else the next one was started meanwhile
-            self._exited(process, event)
+        self._exited(process, event)
 
     def _exited(self, process: Process, event: runtimes.Exited) -> None:
         process.exit, process.ended_at = exit_of(event), self._now()

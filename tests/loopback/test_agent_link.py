@@ -371,6 +371,7 @@ async def test_the_end_of_a_client_before_is_not_that_of_the_one_which_starts(
         while reported[-1].state != hanse_pb2.ASSIGNMENT_STATE_RUNNING:
             reported.append(await the_hub.hear("assignment"))
         assert "SIGKILL" not in str(reported)
+        assert edge.runtime.started.qsize() == 1
 
 
 async def test_clients_run_on_while_the_hub_is_away(hub: tuple[Hub, str], tmp_path: pathlib.Path) -> None:

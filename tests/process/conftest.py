@@ -16,12 +16,11 @@ Starter = Callable[..., running.Run]
 @pytest.fixture(scope="session", autouse=True)
 def _interruptible() -> Iterator[None]:
     """A shell that starts the tests in the background has them ignore Ctrl-C, and their processes too."""
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        yield
-        return
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -349,7 +349,7 @@ def test_a_full_disk_costs_no_correctness_while_the_client_lives(directory: Path
             keeping.Keep(directory, KEY).open()
 
 
-def test_what_was_overtaken_does_not_count_again_where_a_state_is_lost(directory: Path, tmp_path: Path) -> None:
+def test_what_was_overtaken_does_not_count_again(directory: Path, tmp_path: Path) -> None:
     """The client is killed before the thread beside it has removed the commit that it began with."""
     disk = Disk()
     first = Opened(directory, sync=disk.sync)
