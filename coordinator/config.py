@@ -144,8 +144,8 @@ class CoordinatorConfig(_Model):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     heartbeat_interval_seconds: Seconds = 10.0
-    link_grace_seconds: Annotated[float, pydantic.Field(ge=0)] = 120.0
-    """So long an edge whose link is lost is waited for: a cut of a minute, or a restart, costs no edge."""
+    link_grace_seconds: Annotated[float, pydantic.Field(ge=0)] = 300.0
+    """So long a lost edge is waited for: a cut of two minutes, and finding the hub again, costs none."""
     start_grace_seconds: Annotated[float, pydantic.Field(ge=0)] = 10.0
     """So long accepted members that have not connected or answered are waited for once there are enough."""
     stop_grace_seconds: Annotated[float, pydantic.Field(ge=0)] = 10.0

@@ -83,6 +83,7 @@ class Answering:
             if not self._keep.continues(message_id):
                 log.warning("the training began anew, and so does the app's state", message_id=message_id)
                 self._app.forget()
+        log.debug("app is asked", message_id=message_id)
         failpoints.reach("client.message-taken")
         answer = self._app.answer(message)
         failpoints.reach("client.app-answered")

@@ -234,6 +234,7 @@ class Keep:
                 self._sync_replies([earlier for earlier, _ in replies if synced < earlier < number])
             commit = _Commit(answered=message_id, state=state_number, replies=tuple(replies))
             self._write_commit(number, commit, durable=changed)
+            log.debug("answer kept", message_id=message_id)
             failpoints.reach("client.commit-written")
         except (OSError, flower_messages.MessageNotRepresentable) as error:
             self._not_kept(message_id, number, error, changed)

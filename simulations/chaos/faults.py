@@ -144,9 +144,6 @@ NEVER_UNDISTURBED = frozenset({"aggregator.resumed"})
 DISK_PLACES = ("aggregator.journal-sync", "client.keep-sync")
 """Where a disk can fail: just before bytes are made durable."""
 
-FINISHED_FROM = ("client.commit-written", "client.reply-begins")
-"""Where a client has finished the work in hand and has no other yet: killed there, it does nothing again."""
-
 
 def visits(name: str, shape: Shape) -> int:
     """Return about how often an undisturbed run passes a place; at least one."""

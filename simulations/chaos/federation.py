@@ -246,6 +246,7 @@ class Federation:
             "trust_domain": "hanse.local",
             "resource_directory": str(directory / "resources"),
             "state_directory": str(directory / "state"),
+            "log_level": "DEBUG",  # the clients' too: what they were asked and have kept is judged by it
         }
         _write_private(directory / "config.json", json.dumps(config))
 

@@ -76,7 +76,7 @@ def judge(places: scenario.Places, plan: faults.Plan, seen: Seen, want: Referenc
         if fault.kind == "point" and visited.get(fault.target, 0) >= fault.value
     ]
     starts = _client_starts(places)
-    redone, finished = _redone(_calls(places.calls), starts, hit, plan, want)
+    redone, finished = _redone(places, starts, plan)
     ended, wrong = _ending(plan, seen, want)
     if not wrong and finished:
         wrong = f"{finished} calls were made again though they had finished"
@@ -123,25 +123,40 @@ def _ending(plan: faults.Plan, seen: Seen, want: Reference) -> tuple[str, str]:
     return REFERENCE, ""
 
 
-def _redone(
-    calls: Sequence[str], starts: Mapping[str, int], hit: Sequence[str], plan: faults.Plan, want: Reference
-) -> tuple[int, int]:
-    """Count the calls made again, and those of them that no death of a client in the middle excuses.
+def _redone(places: scenario.Places, starts: Mapping[str, int], plan: faults.Plan) -> tuple[int, int]:
+    """Count the calls made again, and those of them that had finished.
 
-    A client that died may have had one call in hand, unless it died where that was finished. Where the
-    coordinator died the training begins anew, and where the disk took nothing there is nothing to go on from.
+    A call has finished when its client has kept the answer; and of those that had not, a client that died can
+    have had one in hand. Where the coordinator died the training begins anew, and where the disk took nothing
+    there is nothing to go on from.
     """
     redone = {edge: 0 for edge in starts}
-    for line, number in collections.Counter(calls).items():
+    for line, number in collections.Counter(_calls(places.calls)).items():
         edge = line.split()[0]
         redone[edge] = redone.get(edge, 0) + number - 1
     total = sum(redone.values())
     if plan.begins_anew or plan.client_cannot_keep:
         return total, 0
-    excused = {edge: max(0, starts.get(edge, 0) - 1) for edge in redone}
-    over = sum(max(0, redone[edge] - excused[edge]) for edge in redone)
-    after_finishing = sum(name in faults.FINISHED_FROM for name in hit)
-    return total, max(over, total - (sum(excused.values()) - after_finishing), 0)
+    deaths = {edge: max(0, starts.get(edge, 0) - 1) for edge in redone}
+    beyond = sum(max(0, redone[edge] - deaths[edge]) for edge in redone)
+    return total, max(beyond, sum(_asked_again(places, edge) for edge in redone))
+
+
+def _asked_again(places: scenario.Places, edge: str) -> int:
+    """How often an edge's client put a message to its app whose answer it had kept, by its log."""
+    kept: set[str] = set()
+    again = 0
+    for file in places.client_logs(edge):
+        for line in file.read_text(errors="replace").splitlines():
+            try:
+                said = json.loads(line)
+            except ValueError:
+                continue  # what the app printed, or a line that a death has cut
+            if said.get("event") == "answer kept":
+                kept.add(said["message_id"])
+            elif said.get("event") == "app is asked":
+                again += said["message_id"] in kept
+    return again
 
 
 def _client_starts(places: scenario.Places) -> dict[str, int]:

@@ -56,6 +56,10 @@ class Places:
         """An agent's configuration, and its state directory."""
         return self.root / "edges" / name
 
+    def client_logs(self, name: str) -> list[Path]:
+        """What an edge's clients say, all that ran there."""
+        return sorted((self.edge(name) / "state" / "logs").glob("*.log"))
+
     def clients(self, name: str) -> Path:
         """Where the clients of an edge keep their work."""
         return self.edge(name) / "state" / "clients"

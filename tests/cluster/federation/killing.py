@@ -1,4 +1,4 @@
-"""kill -9 of what runs on a lab's nodes, from the machine that all of them are on."""
+"""Signals, kill -9 first of all, to what runs on a lab's nodes, from the machine that all of them are on."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import signal
 from pathlib import Path
 
 
-def kill(*words: str, pod: str = "") -> int:
-    """Kill every process whose command has all these words, and return how many there were.
+def kill(*words: str, pod: str = "", with_signal: signal.Signals = signal.SIGKILL) -> int:
+    """Signal every process whose command has all these words, and return how many there were.
 
     pod: the uid of the pod that they are in; empty: anywhere.
     """
@@ -23,6 +23,6 @@ def kill(*words: str, pod: str = "") -> int:
             continue
         inside = pod in groups or pod.replace("-", "_") in groups
         if inside and all(word in command for word in words):
-            os.kill(int(entry.name), signal.SIGKILL)
+            os.kill(int(entry.name), with_signal)
             killed += 1
     return killed

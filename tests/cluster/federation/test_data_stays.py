@@ -5,7 +5,6 @@ Every search here finds something first that must be there: one that finds nothi
 
 from __future__ import annotations
 
-import json
 import struct
 import subprocess
 import time
@@ -15,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from simulations.lab.bare import layout, network, provider
-from tests.cluster.federation import trainings, wire
+from simulations.lab.bare import network, provider
+from tests.cluster.federation import traffic, trainings, wire
 from tests.cluster.federation.trainings import HUB, Clusters
 from tests.process import federations
 
@@ -96,13 +95,6 @@ def found_in(root: Path, needles: Mapping[str, bytes]) -> dict[str, list[str]]:
     return found
 
 
-def sent_bytes(edge: layout.Cluster) -> int:
-    """What has left an edge's router for the outside."""
-    argv = ["ip", "-n", edge.router, "-s", "-j", "link", "show", network.ROUTER_WAN]
-    links = json.loads(subprocess.run(argv, capture_output=True, check=True, text=True).stdout)
-    return int(links[0]["stats64"]["tx"]["bytes"])
-
-
 def test_no_data_leaves_an_edge(clusters: Clusters, bare: provider.Bare, tmp_path: Path) -> None:
     """Canaries in the data are found on the edge, and in no file of the hub and in no packet to it."""
     canary, marker = f"canary-{uuid.uuid4().hex}", f"marker-{uuid.uuid4().hex}"
@@ -114,12 +106,12 @@ def test_no_data_leaves_an_edge(clusters: Clusters, bare: provider.Bare, tmp_pat
     on_hub = {name: needle for name, needle in needles.items() if "float32" not in name}
     capture = tmp_path / "frames"
     with wire.captured(hub.netns, network.NODE_LINK, capture):
-        before, began = [sent_bytes(edge) for edge in edges], time.monotonic()
+        before, began = [traffic.passed(edge, "up") for edge in edges], time.monotonic()
         clusters.train(NAME, rounds=3, client_app=CLIENT_APP, server_app=server_app(marker))
         clusters.in_round(NAME, 2)
         during = found_in(hub.directory, on_hub)
         status = clusters.ended(NAME)
-        sent = [sent_bytes(edge) - earlier for edge, earlier in zip(edges, before, strict=True)]
+        sent = [traffic.passed(edge, "up") - earlier for edge, earlier in zip(edges, before, strict=True)]
         seconds = time.monotonic() - began
     assert status["phase"] == "Completed", status
 

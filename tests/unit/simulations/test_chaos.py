@@ -96,24 +96,34 @@ def test_a_lost_call_is_seen(places: scenario.Places) -> None:
     assert "other calls" in judged(places).wrong
 
 
+ASKED, KEPT = "app is asked", "answer kept"
+
+
 @pytest.mark.parametrize(
-    ("starts", "injuries", "want"),
+    ("starts", "said", "want"),
     [
         pytest.param(1, (), 1, id="no client died, so what was done again had finished"),
-        pytest.param(2, (), 0, id="a client died with it in hand"),
-        pytest.param(2, (faults.Fault("point", "client.app-answered", value=1),), 0, id="before it was kept"),
-        pytest.param(2, (faults.Fault("point", "client.commit-written", value=1),), 1, id="after it was"),
+        pytest.param(2, ((ASKED, "m1"), (ASKED, "m1"), (KEPT, "m1")), 0, id="died with it in hand"),
+        pytest.param(
+            2,
+            ((ASKED, "m1"), (KEPT, "m1"), (ASKED, "m2"), (ASKED, "m2"), (KEPT, "m2")),
+            0,
+            id="died with another one in hand, of which nothing was kept",
+        ),
+        pytest.param(2, ((ASKED, "m1"), (KEPT, "m1"), (ASKED, "m1")), 1, id="died when it was kept"),
     ],
 )
 def test_finished_work_that_is_redone_is_seen(
-    places: scenario.Places, starts: int, injuries: tuple[faults.Fault, ...], want: int
+    places: scenario.Places, starts: int, said: tuple[tuple[str, str], ...], want: int
 ) -> None:
-    """A death excuses one call made again, unless it came after the work was finished."""
+    """A death excuses the one call in hand, unless its answer was kept; which message it was decides."""
     places.calls.write_text(places.calls.read_text() + CALLS[0] + "\n")
     started(places, "edge-1", starts)
-    for fault in injuries:
-        (places.failpoints / f"{fault.target}.visits").write_text(".")
-    result = judged(places, *injuries)
+    log = places.edge("edge-1") / "state" / "logs" / "client-chaos.log"
+    log.parent.mkdir(parents=True)
+    lines = [json.dumps({"event": event, "message_id": message}) for event, message in said]
+    log.write_text("\n".join(["the app prints", *lines, '{"event": "app is as']))
+    result = judged(places)
     assert (result.redone, result.finished, bool(result.wrong)) == (1, want, bool(want))
 
 

@@ -450,7 +450,9 @@ import sys, pathlib
 sys.path.insert(0, {root!r})
 import federation.trust
 from edge_agent.client import keeping
+from federation.telemetry import logs
 from tests.unit.edge_agent.client import test_keeping as t
+logs.configure("client")
 keep = keeping.Keep(pathlib.Path(sys.argv[1]), t.KEY)
 state = keep.open()
 number = int(state["metrics"]["calls"]) if len(state) else 0

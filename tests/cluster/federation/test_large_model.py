@@ -1,0 +1,199 @@
+"""A model of 100 MB on real clusters: all that can die or be cut does so in mid-transfer, one after another.
+
+A client whose pod is lost begins with an empty `context.state`, so this app keeps nothing there; what becomes
+of a state is in test_client_deaths.py.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from simulations.lab.bare import provider
+from tests.cluster.federation import counting, killing, traffic, trainings
+from tests.cluster.federation.trainings import HUB, Clusters, condition, eventually
+from tests.process import federations
+
+pytestmark = pytest.mark.cluster
+
+SERVER_APP = '''
+"""Federated averaging of ten arrays of 10 MB each."""
+
+import numpy as np
+from flwr.app import Array, ArrayRecord
+from flwr.serverapp import ServerApp
+from flwr.serverapp.strategy import FedAvg
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid, context):
+    values = np.arange(2_500_000, dtype=np.float32) % 997
+    FedAvg(fraction_evaluate=0.0, min_train_nodes=3, min_available_nodes=3).start(
+        grid=grid,
+        initial_arrays=ArrayRecord({f"layer-{n}": Array(values / (n + 7)) for n in range(10)}),
+        num_rounds=int(context.run_config["rounds"]),
+    )
+'''
+
+MIDDLE_BYTES = 30_000_000
+"""Of 100: more than anything else sends, and far from the end."""
+LINK_MBIT = 200.0
+"""A transfer takes four seconds, so that it is met in its middle; the other edges have finished by then."""
+CUT_SECONDS = 120.0
+
+
+class Scene:
+    """One training, the edge that is watched, and what can happen to it."""
+
+    def __init__(self, clusters: Clusters, lab: provider.Bare, training: str) -> None:
+        self.clusters, self.lab, self.training = clusters, lab, training
+        self.edge = clusters.edges[0]
+
+    def pod(self, cluster: str, namespace: str, selector: str) -> str:
+        """The uid of the one pod that a selector finds."""
+        (pod,) = self.clusters.get(cluster, "pods", namespace, "-l", selector)
+        return str(pod["metadata"]["uid"])
+
+    def delete(self, cluster: str, namespace: str, selector: str) -> None:
+        """Delete pods without letting them say anything."""
+        now = ("--grace-period=0", "--force", "--wait=false")
+        self.clusters.kubectl(cluster, "delete", "pod", "-n", namespace, "-l", selector, *now)
+
+    def program(self, cluster: str, name: str, with_signal: signal.Signals = signal.SIGKILL) -> None:
+        """Signal a program of a cluster's node; the node starts it again when it ends."""
+        place = str(self.clusters.lab.kubeconfig(cluster).parent)
+        assert killing.kill(name, place, with_signal=with_signal) == 1
+
+    def answers(self, cluster: str) -> None:
+        """Wait until an API server answers."""
+        look = ("get", "--raw", "/readyz")
+        eventually(
+            lambda: self.clusters.kubectl(cluster, *look, check=False) == "ok", f"{cluster}'s API server"
+        )
+
+    # -- what happens ------------------------------------------------------------------------------------
+
+    def aggregator_process(self) -> None:
+        pod = self.pod(HUB, trainings.NAMESPACE, f"hanse.dev/training={self.training}")
+        assert killing.kill("coordinator.aggregator", pod=pod)
+
+    def aggregator_pod(self) -> None:
+        self.delete(HUB, trainings.NAMESPACE, f"hanse.dev/training={self.training}")
+
+    def coordinator_process(self) -> None:
+        pod = self.pod(HUB, "hanse-system", "hanse.dev/leader=true")
+        assert killing.kill("/etc/hanse/config/config.json", pod=pod)
+
+    def coordinator_pod(self) -> None:
+        self.delete(HUB, "hanse-system", "hanse.dev/leader=true")
+
+    def agent_process(self) -> None:
+        pod = self.pod(self.edge, "hanse", "app.kubernetes.io/component=agent")
+        assert killing.kill("/etc/hanse/config/config.json", pod=pod)
+
+    def agent_pod(self) -> None:
+        self.delete(self.edge, "hanse", "app.kubernetes.io/component=agent")
+
+    def client_process(self) -> None:
+        counting.Victim(self.clusters, self.edge, self.training).kill()
+
+    def client_pod(self) -> None:
+        self.delete(self.edge, "hanse", f"hanse.dev/training={self.training}")
+
+    def hub_api_server(self) -> None:
+        self.program(HUB, "kube-apiserver")
+        self.answers(HUB)
+
+    def edge_api_server(self) -> None:
+        self.program(self.edge, "kube-apiserver")
+        self.answers(self.edge)
+
+    def kubelet_stopped(self) -> None:
+        """Until its cluster takes the node for lost; a client that dies meanwhile is started by nobody."""
+        self.program(self.edge, "kubelet.yaml", signal.SIGSTOP)
+        try:
+            self.client_process()
+            eventually(lambda: not self.node_is_ready(), "end of the node's heartbeats")
+        finally:
+            self.program(self.edge, "kubelet.yaml", signal.SIGCONT)
+        eventually(self.node_is_ready, "the node")
+
+    def node_is_ready(self) -> bool:
+        (node,) = self.clusters.get(self.edge, "nodes", "")
+        return bool(condition(node["status"], "Ready")["status"] == "True")
+
+    def link_cut(self) -> None:
+        self.lab.cut(self.edge)
+        time.sleep(CUT_SECONDS)
+        self.lab.restore(self.edge)
+        self.lab.limit(self.edge, LINK_MBIT)
+
+    def until_middle(self, direction: traffic.Direction) -> None:
+        """Wait until a transfer in this direction is in its middle. Fails when the training ends."""
+        edge = self.lab.node(self.edge).cluster
+        began = traffic.passed(edge, direction)
+        eventually(lambda: traffic.passed(edge, direction) - began > MIDDLE_BYTES, f"transfer {direction}")
+
+
+INJURIES: tuple[tuple[traffic.Direction, Callable[[Scene], None]], ...] = (
+    ("down", Scene.aggregator_process),
+    ("up", Scene.client_process),
+    ("down", Scene.client_pod),
+    ("up", Scene.aggregator_pod),
+    ("down", Scene.hub_api_server),
+    ("up", Scene.edge_api_server),
+    ("down", Scene.agent_process),
+    ("up", Scene.coordinator_process),
+    ("down", Scene.coordinator_pod),
+    ("up", Scene.client_pod),
+    ("down", Scene.agent_pod),
+    ("up", Scene.kubelet_stopped),
+    ("down", Scene.client_process),
+    ("up", Scene.link_cut),
+)
+ROUNDS = 4 + sum(direction == "up" for direction, _ in INJURIES)
+"""Each round has one transfer either way, and some pass while an API server starts."""
+
+
+def train(clusters: Clusters, name: str) -> None:
+    for edge in clusters.edges:
+        clusters.offer(edge, name)
+    clusters.train(
+        name,
+        rounds=ROUNDS,
+        client_app=federations.CLIENT_APP,
+        server_app=SERVER_APP,
+        round={"deadlineSeconds": 900},
+        client={"maximumRestarts": 10},
+        server={"maximumRestarts": 10},
+    )
+
+
+def test_a_large_model_meets_every_fault_in_mid_transfer(clusters: Clusters) -> None:
+    """The same model as where nothing happens; nobody is missing at the end."""
+    lab = clusters.lab
+    if not isinstance(lab, provider.Bare):
+        pytest.skip("it looks at the routers and the processes of the bare provider")
+    train(clusters, "large")
+    want = clusters.ended("large", seconds=600)
+    assert want["phase"] == "Completed", condition(want, "Failed")
+
+    scene = Scene(clusters, lab, "large-injured")
+    lab.limit(scene.edge, LINK_MBIT)
+    try:
+        train(clusters, scene.training)
+        for direction, injure in INJURIES:
+            scene.until_middle(direction)
+            began = time.monotonic()
+            injure(scene)
+            print(f"{direction}: {injure.__name__}, {time.monotonic() - began:.1f} s", flush=True)
+        status = clusters.ended(scene.training, seconds=600)
+    finally:
+        lab.restore(scene.edge)
+    assert status["phase"] == "Completed", condition(status, "Failed")
+    assert status["model"]["sha256"] == want["model"]["sha256"]
