@@ -71,6 +71,7 @@ class Agent:
         self._tasks: set[asyncio.Task[None]] = set()
         self._uid_of: dict[str, str] = {}
         self._starting: set[str] = set()
+        self._untidy = False
         self._credentials = client_credentials.ClientCredentials(
             cluster=surroundings.cluster,
             trust_domain=surroundings.trust_domain,
@@ -148,6 +149,9 @@ class Agent:
         instructions += self._table.handle(now, *decided)
         for instruction in instructions:
             self._execute(instruction)
+        if self._untidy:
+            self._untidy = False
+            self._spawn(self._at.site.tidy(self._table.has_client))
 
     def _decide(self, assignment: assignments.Assignment) -> policy.Decision:
         offer = self._offer(assignment.dataset)
@@ -183,6 +187,7 @@ class Agent:
         failpoints.reach("agent.assigned")
         self._hub = hub
         self._happened(facts.AssignmentsReceived(wanted))
+        self._untidy = True
 
     def _happened(self, fact: facts.Fact) -> None:
         self._facts.append(fact)

@@ -33,6 +33,7 @@ class Assignment:
     client_app:   module:attribute of an installed app, None when the app is a bundle.
     run_config:   JSON object text, as it came.
     privacy:      JSON object text, as it came.
+    resting:      the training is suspended: no client runs, and what it keeps stays.
     """
 
     uid: str
@@ -51,6 +52,7 @@ class Assignment:
     limits: Mapping[str, str] = dataclasses.field(default_factory=dict)
     requests: Mapping[str, str] = dataclasses.field(default_factory=dict)
     maximum_restarts: int = DEFAULT_MAXIMUM_RESTARTS
+    resting: bool = False
 
     @property
     def from_bundle(self) -> bool:
@@ -135,4 +137,5 @@ def from_wire(message: hanse_pb2.Assignment, hub_address: str = "") -> Assignmen
         maximum_restarts=(
             message.maximum_restarts if message.HasField("maximum_restarts") else DEFAULT_MAXIMUM_RESTARTS
         ),
+        resting=message.resting,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pydantic
 
@@ -32,7 +32,13 @@ class KubernetesConfig(pydantic.BaseModel):
     closed_addresses: tuple[str, ...] = ()
     """HOST:PORT of more addresses that a client must find closed before it touches data, by IP address."""
     scratch_size: str = "10Gi"
-    """Of each of a client's two directories for writing; its node puts out a client that takes more."""
+    """Of each of a client's two directories for writing; a node ends a pod that takes more of its disk."""
+    client_state: Literal["claim", "pod"] = "claim"
+    """Where a client keeps its app's state and finished work: on a PersistentVolumeClaim for each training,
+    or in its pod, whose end then is the end of it.
+    """
+    client_state_class: str = ""
+    """The claims' storage class; empty: the cluster's default."""
     kubeconfig: pathlib.Path | None = None
     """How to reach the cluster; None inside it."""
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import pathlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from edge_agent import (
     assignments,
@@ -20,6 +21,7 @@ from edge_agent import (
     resolving,
     resources,
     sites,
+    state_claims,
     watching,
     workloads,
 )
@@ -43,14 +45,18 @@ class KubernetesSite:
         owner: watching.Owner,
         places: workloads.Places,
         settings: pods.Settings,
+        claims: state_claims.StateClaims | None,
         stop_grace_seconds: float,
     ) -> None:
-        """Keep the wiring; `places` is a disk that may be gone tomorrow."""
+        """Keep the wiring; `places` is a disk that may be gone tomorrow. claims: None, and what clients keep
+        goes with their pods.
+        """
         self._api = api
         self._runtime = runtime
         self._owner = owner
         self._places = places
         self._settings = settings
+        self._claims = claims
         self._stop_grace_seconds = stop_grace_seconds
         self._shelf = bundles.Archives(places.bundles)
         self.logs = pod_logs.PodLogs(api, settings.namespace)
@@ -134,9 +140,8 @@ class KubernetesSite:
             if assignment.from_bundle
             else None
         )
-        # A new pod begins with nothing kept: a key of its own is as good as the last one's.
-        state_key = secrets.token_bytes(workloads.STATE_KEY_BYTES)
-        brought = pods.Brought(material.files, archive, doors, state_key)
+        state, state_key = await self._state(assignment)
+        brought = pods.Brought(material.files, archive, doors, state_key, state)
         return pods.client(hub, assignment, allowed, offer, brought, self._settings)
 
     async def show_use(self, in_use: Mapping[str, Sequence[str]]) -> None:
@@ -153,9 +158,24 @@ class KubernetesSite:
         return self.logs.take(name)
 
     async def forget(self, assignment: assignments.Assignment) -> None:
-        """Remove the client's keys from this disk; its objects went when it ended."""
-        self.logs.end(workloads.name_of(assignment.uid, assignment.name))
+        """Remove the client's keys from this disk and what it kept; its other objects went when it ended."""
+        name = workloads.name_of(assignment.uid, assignment.name)
+        self.logs.end(name)
         await asyncio.to_thread(processes.remove_tree, self._places.client(assignment))
+        if self._claims is not None:
+            await self._claims.remove(name)
+
+    async def tidy(self, is_wanted: Callable[[str], bool]) -> None:
+        """Remove claims that an earlier agent left; its Jobs were found."""
+        if self._claims is not None:
+            await self._claims.tidy(is_wanted)
+
+    async def _state(self, assignment: assignments.Assignment) -> tuple[dict[str, Any] | None, bytes]:
+        if self._claims is None:
+            # A new pod begins with nothing kept: a key of its own is as good as the last one's.
+            return None, secrets.token_bytes(workloads.STATE_KEY_BYTES)
+        name = workloads.name_of(assignment.uid, assignment.name)
+        return await self._claims.provide(name, pods.labels_of(assignment))
 
     async def _material(self, assignment: assignments.Assignment) -> directory.Material:
         try:

@@ -12,6 +12,9 @@ A permission withdrawn in the middle:
     Running -> Decided(Refused) -> (StopClient) Stopping -> the client is gone -> Deciding -> Refused
 A client that dies:
     Running -> Restarting -> after the backoff Preparing -> (StartClient) Running -> ... -> Failed
+A training that is suspended, and resumed:
+    Running -> Resting (StopClient) Stopping -> the client is gone -> Deciding -> Preparing -> Ready
+    -> the aggregator has an address (StartClient) Running, with what the client before it had kept
 A client that outlived an earlier agent:
     ClientFound Running -> as every other; what an end of it needs again is prepared then
 """
@@ -22,7 +25,7 @@ import dataclasses
 import enum
 from collections.abc import Mapping
 
-from edge_agent import assignments, facts, policy
+from edge_agent import assignments, facts, policy, workloads
 from federation.api import reasons
 
 Assignment = assignments.Assignment
@@ -63,6 +66,7 @@ class Trigger(enum.Enum):
     NOT_PREPARED = "cannot be prepared"
     ADDRESSED = "the aggregator has an address"
     READDRESSED = "the aggregator moved"
+    RESTS = "the training is suspended"
     CLIENT_ENDED = "client exits with 0"
     CLIENT_BROKE = "client exits otherwise"
     CLIENT_BROKE_AGAIN = "client exits once too often"
@@ -112,6 +116,7 @@ TRANSITIONS: Mapping[State, Mapping[Trigger, State]] = {
         Trigger.DEFERRED: State.STOPPING,
         Trigger.CHANGED: State.STOPPING,
         Trigger.READDRESSED: State.STOPPING,
+        Trigger.RESTS: State.STOPPING,
         Trigger.WITHDRAWN: State.STOPPING,
     },
     State.RESTARTING: {
@@ -204,6 +209,13 @@ class Table:
         """Return the assignments that policy has to decide about, by uid."""
         return tuple(entry.assignment for _, entry in sorted(self._entries.items()) if entry.wanted)
 
+    def has_client(self, name: str) -> bool:
+        """Whether a workload of this name is an assignment's here, wanted or on its way out."""
+        return any(
+            workloads.name_of(entry.assignment.uid, entry.assignment.name) == name
+            for entry in self._entries.values()
+        )
+
     def using_data(self) -> tuple[Assignment, ...]:
         """Return the assignments whose clients may have their data open, by uid."""
         return tuple(
@@ -266,7 +278,7 @@ class Table:
         for uid, assignment in wanted.items():
             entry = self._entries.setdefault(uid, _Entry(assignment))
             before, entry.assignment = entry.assignment, assignment
-            if _without_address(before) != _without_address(assignment):
+            if _task(before) != _task(assignment):
                 entry.decision = None  # what was decided was about something else
                 entry.restarts = entry.retries = 0
                 if (before.namespace, before.name, before.dataset) != (
@@ -298,6 +310,8 @@ class Table:
             self._report_decision(entry)
         elif state is State.PREPARING:
             self._prepare(now, entry)
+        elif state is State.RUNNING and entry.assignment.resting:
+            self._move(entry, Trigger.RESTS)
         elif state is State.READY and entry.assignment.aggregator_address:
             self._move(entry, Trigger.ADDRESSED)
             self._start(now, entry)
@@ -323,7 +337,9 @@ class Table:
         elif target is State.READY and came_from is State.PREPARING:
             entry.retries = 0
             if not entry.assignment.aggregator_address:
-                self._report(entry, facts.Reported.PREPARING, "", "prepared; waits for the aggregator")
+                rests = entry.assignment.resting
+                waits = "waits until the training goes on" if rests else "waits for the aggregator"
+                self._report(entry, facts.Reported.PREPARING, "", f"prepared; {waits}")
         elif target is State.PREPARING and not entry.prepared:
             self._report(entry, facts.Reported.PREPARING, "", "fetching the app and the client's certificate")
         elif target is State.GONE:
@@ -434,8 +450,9 @@ def _trigger_of(decision: policy.Decision | None) -> Trigger | None:
     return Trigger.REFUSED if isinstance(decision, policy.Refused) else Trigger.DEFERRED
 
 
-def _without_address(assignment: assignments.Assignment) -> assignments.Assignment:
-    return dataclasses.replace(assignment, aggregator_address="", aggregator_server_name="")
+def _task(assignment: assignments.Assignment) -> assignments.Assignment:
+    """Return what is asked, without where and when."""
+    return dataclasses.replace(assignment, aggregator_address="", aggregator_server_name="", resting=False)
 
 
 def _backoff(failures: int) -> float:

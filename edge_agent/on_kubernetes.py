@@ -21,6 +21,7 @@ from edge_agent import (
     membership,
     pods,
     sites,
+    state_claims,
     vault,
     watching,
     workloads,
@@ -96,6 +97,7 @@ async def _run(
             scratch_size=kubernetes.scratch_size,
             hub_host=config.enrollment_address.rpartition(":")[0],
         ),
+        claims=_claims(api, kubernetes),
         stop_grace_seconds=config.stop_grace_seconds,
     )
     identity = vault.Vault(api, kubernetes.namespace, places.identity)
@@ -111,11 +113,21 @@ async def _run(
     except (credentials.NotEnrolled, links.SentAway) as error:
         if not (isinstance(error, links.SentAway) and error.reason in STILL_A_MEMBER):
             await _end_all(runtime, config.stop_grace_seconds)
+            await site.tidy(lambda _: False)
         raise
     finally:
         site.logs.close()
         await runtime.close(0)
         await fetching.close(0)
+
+
+def _claims(api: client.Client, kubernetes: configs.KubernetesConfig) -> state_claims.StateClaims | None:
+    if kubernetes.client_state == "pod":
+        return None
+    return state_claims.StateClaims(
+        api,
+        state_claims.Settings(kubernetes.namespace, kubernetes.scratch_size, kubernetes.client_state_class),
+    )
 
 
 def _shower(path: pathlib.Path) -> Callable[[bool], None]:

@@ -11,6 +11,7 @@ import ipaddress
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from edge_agent import assignments, offers, policy, rules, workloads
 from edge_agent.client import config
@@ -52,13 +53,15 @@ class Settings:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Brought:
     """What the agent brings for one client: its identity's files, its app's archive (None: in the image),
-    the addresses behind its aggregator's name, and the key of what it keeps.
+    the addresses behind its aggregator's name, the volume of its state (None: the pod's own), and the key
+    of what it keeps there.
     """
 
     credentials: Mapping[str, bytes]
     bundle: bytes | None
     doors: tuple[port.Destination, ...]
     state_key: bytes = dataclasses.field(repr=False)
+    state: Mapping[str, Any] | None = None
 
 
 def client(
@@ -95,6 +98,7 @@ def client(
         termination_log=pathlib.Path(port.TERMINATION_LOG),
         log_level=settings.log_level,
     )
+    scratch = {"emptyDir": {"sizeLimit": settings.scratch_size}}
     return port.Workload(
         name=workloads.name_of(assignment.uid, assignment.name),
         # -P: modules come from where they are installed, not from the working directory
@@ -116,17 +120,12 @@ def client(
         image=assignment.image or settings.default_image,
         pod=port.Pod(
             namespace=settings.namespace,
-            labels={
-                **LABELS,
-                "hanse.dev/training": assignment.name,
-                "hanse.dev/training-namespace": assignment.namespace,
-                "hanse.dev/dataset": assignment.dataset,
-            },
+            labels={**LABELS, **labels_of(assignment)},
             annotations={ASSIGNMENT_ANNOTATION: assignments.to_text(hub, assignment)},
             mounts=(
                 offer.mount,
-                port.Mount(STATE, {"emptyDir": {"sizeLimit": settings.scratch_size}}, read_only=False),
-                port.Mount(SCRATCH, {"emptyDir": {"sizeLimit": settings.scratch_size}}, read_only=False),
+                port.Mount(STATE, brought.state or scratch, read_only=False),
+                port.Mount(SCRATCH, scratch, read_only=False),
             ),
             secret_directories={CREDENTIALS: dict(brought.credentials)},
             blobs={APP: brought.bundle} if brought.bundle is not None else {},
@@ -135,6 +134,15 @@ def client(
             restarts_in_place=assignment.maximum_restarts,
         ),
     )
+
+
+def labels_of(assignment: assignments.Assignment) -> dict[str, str]:
+    """Return which training and data set an object is for."""
+    return {
+        "hanse.dev/training": assignment.name,
+        "hanse.dev/training-namespace": assignment.namespace,
+        "hanse.dev/dataset": assignment.dataset,
+    }
 
 
 def resources(assignment: assignments.Assignment, allowed: policy.Allowed) -> port.Resources:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import pathlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from edge_agent import assignments, bundles, offers, policy, resources, sites, tails, workloads
 from edge_agent.client import config as client_config
@@ -106,6 +106,13 @@ class ProcessSite:
         """Remove the client's directory with its keys and state."""
         self._tails.pop(workloads.name_of(assignment.uid, assignment.name), None)
         await asyncio.to_thread(processes.remove_tree, self._places.client(assignment))
+
+    async def tidy(self, is_wanted: Callable[[str], bool]) -> None:
+        """Remove the directories of clients that ended with an earlier agent."""
+        names = await asyncio.to_thread(self._places.client_names)
+        for name in names:
+            if not is_wanted(name):
+                await asyncio.to_thread(processes.remove_tree, self._places.clients / name)
 
 
 def _key_in(path: pathlib.Path) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from edge_agent import assignments, bundles, offers, policy, resources
@@ -80,7 +80,11 @@ class Site(Protocol):
         ...
 
     async def forget(self, assignment: assignments.Assignment) -> None:
-        """Remove what was prepared for the assignment."""
+        """Remove what was prepared for the assignment, and what its client kept."""
+        ...
+
+    async def tidy(self, is_wanted: Callable[[str], bool]) -> None:
+        """Remove what an earlier agent left of clients that are not wanted, by their workloads' names."""
         ...
 
 

@@ -58,9 +58,18 @@ class Places:
         """The unpacked app with this digest (sha256:HEX)."""
         return self.bundles / digest.removeprefix("sha256:")
 
+    @property
+    def clients(self) -> pathlib.Path:
+        """A directory for each client, by its workload's name."""
+        return self.state_directory / "clients"
+
+    def client_names(self) -> list[str]:
+        """Return the names of the workloads that have one."""
+        return sorted(entry.name for entry in self.clients.iterdir()) if self.clients.exists() else []
+
     def client(self, assignment: assignments.Assignment) -> pathlib.Path:
         """All that belongs to one assignment's client and goes with it."""
-        return self.state_directory / "clients" / name_of(assignment.uid, assignment.name)
+        return self.clients / name_of(assignment.uid, assignment.name)
 
     def state_key(self, assignment: assignments.Assignment) -> pathlib.Path:
         """The key of what the client keeps on this disk."""

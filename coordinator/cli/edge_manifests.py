@@ -8,6 +8,7 @@ files. This module refuses to know clusters and who applies what.
 from __future__ import annotations
 
 import dataclasses
+import enum
 import functools
 import importlib.resources
 import ipaddress
@@ -50,11 +51,19 @@ class InvalidInvitation(ValueError):
     """What the edge's owner gave does not name a hub, a cluster or a CA; the text says what is wrong."""
 
 
+class ClientState(enum.StrEnum):
+    """Where clients keep their app's state and finished work."""
+
+    CLAIM = "claim"
+    POD = "pod"
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Invitation:
     """What an edge needs to join: where, as whom, with which token, and which CA to believe.
 
-    hub: HOST:PORT of the hub's door. ca_hash: sha256:HEX of the hub's CA key.
+    hub: HOST:PORT of the hub's door. ca_hash: sha256:HEX of the hub's CA key. storage_class: of the claims
+    for clients' state; empty for the cluster's default.
     Raises: InvalidInvitation.
     """
 
@@ -63,6 +72,8 @@ class Invitation:
     ca_hash: str
     cluster: str
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    client_state: ClientState = ClientState.CLAIM
+    storage_class: str = ""
 
     def __post_init__(self) -> None:
         """Check what can be checked without asking the hub."""
@@ -75,6 +86,11 @@ class Invitation:
             raise InvalidInvitation(
                 f"--name {self.cluster[:80]!r}: want 1 to 63 of a-z, 0-9 and -, beginning and ending with a "
                 "letter or digit"
+            )
+        if self.storage_class and self.client_state is ClientState.POD:
+            raise InvalidInvitation(
+                f"--storage-class {self.storage_class[:80]}: with --client-state pod there are no claims; "
+                "leave one of the two out"
             )
         for key, value in self.labels.items():
             if not re.fullmatch(meta.LABEL_KEY_PATTERN, key) or not re.fullmatch(
@@ -123,7 +139,7 @@ def invitation_manifests(invitation: Invitation, *, namespace: str = NAMESPACE) 
         "token_file": TOKEN_FILE,
         "state_directory": STATE_DIRECTORY,
         "labels": dict(sorted(invitation.labels.items())),
-        "kubernetes": {},
+        "kubernetes": _settings(invitation),
     }
     return [
         {
@@ -140,6 +156,15 @@ def invitation_manifests(invitation: Invitation, *, namespace: str = NAMESPACE) 
             "stringData": {"token": invitation.token},
         },
     ]
+
+
+def _settings(invitation: Invitation) -> Manifest:
+    settings: Manifest = {}
+    if invitation.client_state is not ClientState.CLAIM:
+        settings["client_state"] = str(invitation.client_state)
+    if invitation.storage_class:
+        settings["client_state_class"] = invitation.storage_class
+    return settings
 
 
 def to_yaml(manifests: list[Manifest]) -> str:

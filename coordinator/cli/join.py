@@ -50,6 +50,16 @@ def join(
             metavar="PLACE", help="Where the images are, such as localhost/hanse; the release's own."
         ),
     ] = None,
+    client_state: Annotated[
+        edge_manifests.ClientState,
+        typer.Option(
+            help="Where clients keep their app's state and finished work: a PersistentVolumeClaim for each "
+            "training, or the pod, with which it is lost."
+        ),
+    ] = edge_manifests.ClientState.CLAIM,
+    storage_class: Annotated[
+        str, typer.Option(metavar="CLASS", help="Of those claims; left out, the cluster's default.")
+    ] = "",
     only_invitation: Annotated[
         bool,
         typer.Option(
@@ -70,7 +80,9 @@ def join(
     Example: `hanse join hub.example.org:443 --token hanse_… --ca-hash sha256:… --name zurich --apply`
     """
     try:
-        invitation = edge_manifests.Invitation(hub, token.strip(), ca_hash, name, parsed_labels(labels or []))
+        invitation = edge_manifests.Invitation(
+            hub, token.strip(), ca_hash, name, parsed_labels(labels or []), client_state, storage_class
+        )
         manifests = (
             edge_manifests.invitation_manifests(invitation, namespace=namespace)
             if only_invitation
@@ -169,6 +181,7 @@ async def _leave(api: client.Client, namespace: str, *, purge: bool) -> list[str
     for kind in _MADE_KINDS:
         await api.delete_all(kind, namespace, labels=_MADE)
     await pods.wait_until_gone(api, namespace, _MADE)
+    await api.delete_all("PersistentVolumeClaim", namespace, labels=_CLIENT_STATES)
     if clients:
         deleted.append("1 client" if clients == 1 else f"{clients} clients")
     results = [await reach.gone(api.delete(kind, name, namespace)) for kind, name in _INSTALLED]
@@ -189,6 +202,7 @@ async def _leave(api: client.Client, namespace: str, *, purge: bool) -> list[str
 
 
 _MADE = ",".join(f"{key}={value}" for key, value in edge_manifests.MANAGED.items())
+_CLIENT_STATES = f"{_MADE},app.kubernetes.io/component=client-state"  # and not data sets that were fetched
 _CLIENTS = f"{_MADE},app.kubernetes.io/component=client"  # and not what fetches data sets
 
 

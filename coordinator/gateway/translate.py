@@ -201,4 +201,5 @@ def _assignment(wanted: desired.Assignment, terms: Terms) -> pb.Assignment:
         privacy_json=json.dumps(dict(wanted.privacy), sort_keys=True),
         maximum_restarts=wanted.maximum_restarts,
         same_address=same_address,
+        resting=wanted.resting,
     )

@@ -34,7 +34,9 @@ ACTIVE = frozenset({Stage.STARTING, Stage.RUNNING})
 """Stages in which the aggregator is wanted."""
 
 _ASKED = ACTIVE | {Stage.WAITING, Stage.STOPPING}
-"""Stages in which clusters are asked: one that stops is over for them when its aggregator says so."""
+"""Stages in which clusters are asked: one that stops is over for them when its aggregator says so. One that
+is suspended in mid-training rests there, and they keep what their clients remember.
+"""
 
 
 DEFAULT_MAXIMUM_RESTARTS = 3
@@ -60,6 +62,7 @@ class Assignment:
     resource_requests: Mapping[str, str]
     privacy: Mapping[str, Any]
     maximum_restarts: int
+    resting: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +130,7 @@ def plan(snap: snapshot.Snapshot) -> Plan:
     failure = failure_of(snap)
     grace_ends = start_grace_ends(snap, members)
     stage = _stage(snap, members, failure, grace_ends)
-    asked = stage in _ASKED
+    asked = stage in _ASKED or _rests(snap, stage)
     finished = snap.aggregator.progress.finished
     succeeded = finished is not None and finished.succeeded
     return Plan(
@@ -305,6 +308,12 @@ def _stage(
     return Stage.STARTING
 
 
+def _rests(snap: snapshot.Snapshot, stage: Stage) -> bool:
+    training = snap.training
+    begun = bool(training.status.get("startedAt"))
+    return stage is Stage.SUSPENDED and begun and isinstance(training.app, snapshot.App)
+
+
 def _assignment(snap: snapshot.Snapshot, stage: Stage) -> Assignment:
     training, spec = snap.training, snap.training.spec
     assert isinstance(training.app, snapshot.App)
@@ -327,6 +336,7 @@ def _assignment(snap: snapshot.Snapshot, stage: Stage) -> Assignment:
         resource_requests={key: str(value) for key, value in (resources.get("requests") or {}).items()},
         privacy=spec.get("privacy") or {},
         maximum_restarts=int(client.get("maximumRestarts", DEFAULT_MAXIMUM_RESTARTS)),
+        resting=stage is Stage.SUSPENDED,
     )
 
 

@@ -244,6 +244,76 @@ async def test_from_joining_to_a_running_pod_and_back(
         assert await cluster.left() == []
 
 
+STATES = "app.kubernetes.io/component=client-state"
+
+
+async def kept(cluster: Cluster) -> dict[str, str]:
+    """Return the claims and keys that are there and not about to go, with their uids."""
+    found = {}
+    for kind in ("PersistentVolumeClaim", "Secret"):
+        for item in (await cluster.api.list(kind, cluster.namespace, labels=STATES)).items:
+            if not item["metadata"].get("deletionTimestamp"):
+                found[f"{kind} {item['metadata']['name']}"] = item["metadata"]["uid"]
+    return found
+
+
+async def until_none_is_kept(cluster: Cluster) -> None:
+    async with asyncio.timeout(loopback.PATIENCE_SECONDS):
+        while await kept(cluster):
+            await asyncio.sleep(0.05)
+
+
+async def test_what_a_client_keeps_outlives_its_pod_and_goes_with_the_training(
+    hub: tuple[loopback.Hub, str], cluster: Cluster, agent: Agent
+) -> None:
+    """The same claim and key while pods and agents come and go and while the training rests; none after it."""
+    the_hub, _ = hub
+    resting = the_hub.assignment(resting=True)
+    resting.aggregator_address = resting.aggregator_server_name = ""
+    async with agent.working():
+        the_hub.want(the_hub.assignment())
+        pod = await cluster.pod()
+        claims = [
+            one["persistentVolumeClaim"] for one in pod["spec"]["volumes"] if "persistentVolumeClaim" in one
+        ]
+        (claim,) = [one for one in await kept(cluster) if one.startswith("PersistentVolumeClaim")]
+        assert [one["claimName"] for one in claims] == [claim.split()[1]]
+        before = await kept(cluster)
+        assert len(before) == 2
+        await cluster.runs(pod)
+        await the_hub.hear_state("RUNNING")
+        the_hub.want(resting)
+        await the_hub.hear_state("PREPARING", "until the training goes on")
+        assert await cluster.left() == []
+    async with agent.working():
+        await the_hub.hear("datasets")
+        the_hub.want(resting)
+        await the_hub.hear_state("PREPARING", "until the training goes on")
+        assert await kept(cluster) == before
+        the_hub.want(the_hub.assignment())
+        await cluster.runs(await cluster.pod())
+        assert await kept(cluster) == before
+        the_hub.want(resting)
+        await the_hub.hear_state("PREPARING", "until the training goes on")
+    async with agent.working():
+        await the_hub.hear("datasets")
+        the_hub.want()
+        await until_none_is_kept(cluster)
+
+
+async def test_a_cluster_without_storage_keeps_it_in_the_pod(
+    hub: tuple[loopback.Hub, str], cluster: Cluster, agent: Agent
+) -> None:
+    """As its owner said when it joined."""
+    the_hub, _ = hub
+    agent.kubernetes = agent.kubernetes.model_copy(update={"client_state": "pod"})
+    async with agent.working():
+        the_hub.want(the_hub.assignment())
+        pod = await cluster.pod()
+        assert not [one for one in pod["spec"]["volumes"] if "persistentVolumeClaim" in one]
+        assert await kept(cluster) == {}
+
+
 async def test_what_a_pod_waits_for_is_told(
     hub: tuple[loopback.Hub, str], cluster: Cluster, agent: Agent
 ) -> None:

@@ -101,11 +101,12 @@ class Hub(hanse_pb2_grpc.EnrollmentServicer, hanse_pb2_grpc.ControlServicer):
                 if message.WhichOneof("body") == kind:
                     return getattr(message, kind)
 
-    async def hear_state(self, state: str) -> hanse_pb2.AssignmentStatus:
-        """Return the next status of this state."""
+    async def hear_state(self, state: str, saying: str = "") -> hanse_pb2.AssignmentStatus:
+        """Return the next status of this state that says this."""
         while True:
             status = await self.hear("assignment")
-            if hanse_pb2.AssignmentState.Name(status.state) == f"ASSIGNMENT_STATE_{state}":
+            name = hanse_pb2.AssignmentState.Name(status.state)
+            if name == f"ASSIGNMENT_STATE_{state}" and saying in status.message:
                 return status
 
     def want(self, *assignments: hanse_pb2.Assignment) -> None:
@@ -348,6 +349,37 @@ async def test_the_key_of_what_a_client_keeps_goes_with_its_assignment(
         the_hub.want(the_hub.assignment())
         workload = await asyncio.wait_for(edge.runtime.started.get(), PATIENCE_SECONDS)
         assert workload.files["state.key"] != keys[0]
+
+
+async def test_what_a_client_keeps_stays_while_its_training_rests(
+    hub: tuple[Hub, str], tmp_path: pathlib.Path
+) -> None:
+    """Its directory and key are those that the next client meets; they go when it is not asked for any more."""
+    the_hub, address = hub
+    edge = Edge(tmp_path, the_hub, address)
+    resting = the_hub.assignment(resting=True)
+    resting.aggregator_address = resting.aggregator_server_name = ""
+    async with working(edge):
+        keys = []
+        for _ in range(2):
+            the_hub.want(the_hub.assignment())
+            workload = await asyncio.wait_for(edge.runtime.started.get(), PATIENCE_SECONDS)
+            for name, content in workload.files.items():  # as the runtime of processes does
+                processes.write_private_file(pathlib.Path(workload.directory) / name, content)
+            keys.append(workload.files["state.key"])
+            the_hub.want(resting)
+            await the_hub.hear_state("PREPARING", "until the training goes on")
+            assert not edge.runtime.running
+        assert keys[0] == keys[1]
+        the_hub.want()
+        await the_hub.hear_state("STOPPED")
+    async with working(edge):
+        await the_hub.hear("datasets")
+        processes.write_private_file(pathlib.Path(workload.directory) / "state.key", keys[0])
+        the_hub.want()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while pathlib.Path(workload.directory).exists():
+                await asyncio.sleep(0.01)
 
 
 async def test_the_end_of_a_client_before_is_not_that_of_the_one_which_starts(

@@ -55,6 +55,17 @@ class Victim:
         pods = self._clusters.get(self._edge, "pods", "hanse", "-l", f"hanse.dev/training={self._training}")
         return pods[0] if pods else {}
 
+    def uid(self) -> str:
+        """Of the pod that is not about to go; empty while there is none."""
+        about = self.pod().get("metadata") or {}
+        return "" if about.get("deletionTimestamp") else str(about.get("uid", ""))
+
+    def delete(self) -> None:
+        """Delete the pod without letting it say anything."""
+        now = ("--grace-period=0", "--force", "--wait=false")
+        chosen = ("-l", f"hanse.dev/training={self._training}")
+        self._clusters.kubectl(self._edge, "delete", "pod", "-n", "hanse", *chosen, *now)
+
     def restarts(self) -> int:
         """How often the container that runs now was started again; -1 while none runs."""
         found = (self.pod().get("status") or {}).get("containerStatuses") or [{"state": {}}]

@@ -1,7 +1,6 @@
 """Whatever dies on real clusters in the middle of a round, the model is that of an undisturbed training.
 
-A client whose pod is lost begins with an empty `context.state`, so this app keeps nothing there; what becomes
-of a state is in test_client_deaths.py.
+What becomes of an app's state is in test_client_deaths.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A model of 100 MB on real clusters: all that can die or be cut does so in mid-transfer, one after another.
 
-A client whose pod is lost begins with an empty `context.state`, so this app keeps nothing there; what becomes
-of a state is in test_client_deaths.py.
+The app counts its calls in `context.state`, and the count is in the model; so a call that was made twice
+gives another model, and so does a state that was lost.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import pytest
 from simulations.lab.bare import provider
 from tests.cluster.federation import counting, killing, traffic, trainings
 from tests.cluster.federation.trainings import HUB, Clusters, condition, eventually
-from tests.process import federations
 
 pytestmark = pytest.mark.cluster
 
@@ -103,7 +102,7 @@ class Scene:
         counting.Victim(self.clusters, self.edge, self.training).kill()
 
     def client_pod(self) -> None:
-        self.delete(self.edge, "hanse", f"hanse.dev/training={self.training}")
+        counting.Victim(self.clusters, self.edge, self.training).delete()
 
     def hub_api_server(self) -> None:
         self.program(HUB, "kube-apiserver")
@@ -166,7 +165,7 @@ def train(clusters: Clusters, name: str) -> None:
     clusters.train(
         name,
         rounds=ROUNDS,
-        client_app=federations.CLIENT_APP,
+        client_app=counting.CLIENT_APP,
         server_app=SERVER_APP,
         round={"deadlineSeconds": 900},
         client={"maximumRestarts": 10},

@@ -67,6 +67,27 @@ def test_from_the_hubs_wish_to_its_end() -> None:
     assert table.states() == {}
 
 
+def test_a_training_that_rests_keeps_what_its_client_kept() -> None:
+    """Its client ends and nothing is discarded; when the training goes on the next client starts."""
+    table = running()
+    resting = dataclasses.replace(PLAIN, resting=True)
+    assert kinds(table.handle(1, wanted(resting))) == ["StopClient"]
+    assert table.states() == {UID: State.STOPPING}
+    assert kinds(table.handle(2, died(0), decided(YES))) == ["PREPARING"]
+    assert table.states() == {UID: State.READY}
+    assert "until the training goes on" in table.reports()[0].message
+    assert kinds(table.handle(3, wanted(MOVED))) == ["StartClient", "PREPARING"]
+    table.handle(4, wanted(resting), died(0), decided(YES))
+    assert kinds(table.handle(5, wanted())) == ["STOPPED TrainingEnded", "Discard"]
+
+
+def test_an_aggregator_without_an_address_ends_no_client() -> None:
+    """It may be on its way back; only a training that rests ends them."""
+    table = running()
+    assert kinds(table.handle(1, wanted(PLAIN))) == []
+    assert table.states() == {UID: State.RUNNING}
+
+
 def test_an_installed_app_is_not_fetched() -> None:
     """It is part of the image; only the certificate is awaited."""
     table = lifecycle.Table()

@@ -200,3 +200,13 @@ def test_a_client_cannot_fill_its_nodes_disk() -> None:
     """What it may write to is bounded, by the owner's configuration."""
     writable = [mount for mount in make().pod.mounts if not mount.read_only]
     assert [mount.source for mount in writable] == [{"emptyDir": {"sizeLimit": "10Gi"}}] * 2
+
+
+def test_state_lies_on_the_claim_that_was_made_for_it() -> None:
+    """What the client keeps is below it, and outlives the pod."""
+    claim = {"persistentVolumeClaim": {"claimName": "client-a-state"}}
+    brought = dataclasses.replace(BROUGHT, state=claim)
+    made = pods.client("h", ASSIGNMENT, policy.Allowed("r"), OFFER, brought, SETTINGS)
+    (mount,) = [mount for mount in made.pod.mounts if mount.source == claim]
+    read = client_config.ClientConfig.model_validate_json(made.files["config.json"])
+    assert (mount.path, mount.read_only) == (pathlib.PurePosixPath(read.state_directory), False)

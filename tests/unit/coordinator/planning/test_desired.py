@@ -32,6 +32,14 @@ STAGES: dict[str, tuple[snapshot.Snapshot, str, bool, list[str]]] = {
         scene.snap(*THREE, training=scene.training(spec={"suspend": True}), aggregator=UP),
         "Suspended", False, [],
     ),
+    "suspended in mid-training": (
+        scene.snap(
+            *THREE,
+            training=scene.training(spec={"suspend": True}, status={"startedAt": "2026-01-01T00:00:00Z"}),
+            aggregator=UP,
+        ),
+        "Suspended", False, ["a", "b", "c"],
+    ),
     "app is missing": (
         scene.snap(*THREE, training=scene.training(app=snapshot.Problem("AppNotFound", "No such file."))),
         "NotAccepted", False, [],
@@ -73,6 +81,16 @@ def test_assignments_say_prepare_first_and_the_address_later() -> None:
     assert first.aggregator_address == ""
     assert later == dataclasses.replace(first, aggregator_address="127.0.0.1:1", aggregator_server_name="s")
     assert (first.rounds, first.dataset, first.run_config) == (20, "heart-disease", {"num-server-rounds": 20})
+
+
+def test_a_training_that_rests_is_asked_for_without_an_aggregator() -> None:
+    """Clusters end their clients by it, and keep what those remember."""
+    begun = {"startedAt": "2026-01-01T00:00:00Z"}
+    paused = scene.training(spec={"suspend": True}, status=begun)
+    resting = desired.plan(scene.snap(*THREE, training=paused, aggregator=UP)).assignments["a"]
+    assert (resting.resting, resting.aggregator_address, resting.aggregator_server_name) == (True, "", "")
+    goes_on = scene.training(status=begun)
+    assert not desired.plan(scene.snap(*THREE, training=goes_on, aggregator=UP)).assignments["a"].resting
 
 
 def test_the_roster_names_who_is_not_waited_for() -> None:
