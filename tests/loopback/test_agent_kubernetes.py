@@ -259,14 +259,14 @@ async def kept(cluster: Cluster) -> dict[str, str]:
 
 async def until_none_is_kept(cluster: Cluster) -> None:
     async with asyncio.timeout(loopback.PATIENCE_SECONDS):
-        while await kept(cluster):
+        while await kept(cluster):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 
 async def test_what_a_client_keeps_outlives_its_pod_and_goes_with_the_training(
     hub: tuple[loopback.Hub, str], cluster: Cluster, agent: Agent
 ) -> None:
-    """The same claim and key while pods and agents come and go and while the training rests; none after it."""
+    """The same claim and key while pods and agents come and go and while it rests; none after it."""
     the_hub, _ = hub
     resting = the_hub.assignment(resting=True)
     resting.aggregator_address = resting.aggregator_server_name = ""

@@ -354,7 +354,7 @@ async def test_the_key_of_what_a_client_keeps_goes_with_its_assignment(
 async def test_what_a_client_keeps_stays_while_its_training_rests(
     hub: tuple[Hub, str], tmp_path: pathlib.Path
 ) -> None:
-    """Its directory and key are those that the next client meets; they go when it is not asked for any more."""
+    """Its directory and key are those that the next client meets; they go when nobody asks any more."""
     the_hub, address = hub
     edge = Edge(tmp_path, the_hub, address)
     resting = the_hub.assignment(resting=True)
@@ -375,10 +375,11 @@ async def test_what_a_client_keeps_stays_while_its_training_rests(
         await the_hub.hear_state("STOPPED")
     async with working(edge):
         await the_hub.hear("datasets")
-        processes.write_private_file(pathlib.Path(workload.directory) / "state.key", keys[0])
+        left = pathlib.Path(workload.directory)
+        processes.write_private_file(left / "state.key", keys[0])
         the_hub.want()
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while pathlib.Path(workload.directory).exists():
+            while left.exists():  # noqa: ASYNC110, ASYNC240
                 await asyncio.sleep(0.01)
 
 

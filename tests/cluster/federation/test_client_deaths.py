@@ -1,4 +1,4 @@
-"""Deaths of clients on a real cluster: of the process, whose container starts again in its pod, and of the pod.
+"""Deaths of clients on a real cluster: of the process, whose container starts again, and of the whole pod.
 
 A state that was lost gives another model: see counting.py.
 """
