@@ -131,6 +131,7 @@ class Keep:
         state = self._read_newest(names, unreadable)
         if unreadable:
             log.warning("kept work not readable", path=str(self._directory), detail="; ".join(unreadable))
+        begins = state is None
         if state is None:
             state = RecordDict()
             if _LOST in names:
@@ -142,7 +143,13 @@ class Keep:
             self._write_commit(self._number, _Commit(), durable=False)
         # What was found may never have been made durable, and what lies beside it goes now.
         self._durable = self._number
-        self._files.sync(self._wanted())
+        try:
+            self._files.sync(self._wanted())
+        except OSError as error:
+            if not begins:
+                raise
+            # There is nothing yet that a loss of power could take.
+            log.warning("disk not reliable", path=str(self._directory), detail=str(error))
         self._files.remove(*(set(names) - self._wanted()))
         self._thread.start()
         return state

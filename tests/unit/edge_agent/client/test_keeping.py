@@ -499,3 +499,24 @@ def test_a_killed_process_leaves_its_last_answer(directory: Path) -> None:
             assert found.replies[last] == stream(large(number))
         found.close()
         shutil.rmtree(picture)
+
+
+def test_a_disk_that_fails_at_the_first_sync_keeps_nobody_from_training(directory: Path) -> None:
+    """Nothing is kept yet that could be lost; where something is, its state is not what power would leave."""
+    failing = [True]
+
+    def sync(_: int) -> None:
+        if failing[0]:
+            raise OSError(errno.EIO, "Input/output error")
+
+    first = Opened(directory, sync=sync)
+    failing[0] = False
+    first.keep.answered("t-1-5", counted(1), reply("t-1-5"))
+    first.close()
+    failing[0] = True
+    with pytest.raises(OSError, match="Input/output"):
+        Opened(directory, sync=sync)
+    failing[0] = False
+    second = Opened(directory, sync=sync)
+    assert bits(second.state) == bits(counted(1))
+    second.close()
