@@ -71,9 +71,9 @@ class Bench:
     def run(self) -> dict[str, Any]:
         """Measure everything; the result is what `-o json` prints.
 
-        Keys: machine; round_seconds (hanse, flower, channel: entries with model_bytes, median, lowest,
-        highest, number); aggregator_peak_bytes (model_bytes, clients, peak_bytes); hospitals; targets;
-        left_out.
+        Keys: machine; round_seconds (hanse, nothing_kept, flower, channel: entries with model_bytes, median,
+        lowest, highest, number); aggregator_peak_bytes (model_bytes, clients, peak_bytes); hospitals;
+        targets; left_out.
         """
         described = machine.describe(dt.datetime.now(dt.UTC))
         rounds = self._rounds()
@@ -100,6 +100,16 @@ class Bench:
                     run = hanse.no_op(at, clients=2, model_bytes=size, rounds=number, timeout_seconds=300)
                     lines = run.rounds
                     self._remember(size, 2, run)
+                case "nothing_kept":
+                    run = hanse.no_op(
+                        at,
+                        clients=2,
+                        model_bytes=size,
+                        rounds=number,
+                        timeout_seconds=300,
+                        nothing_kept=True,
+                    )
+                    lines = run.rounds
                 case _:
                     lines = stock.no_op(at, model_bytes=size, rounds=number, timeout_seconds=60.0 * number)
             taken.setdefault((name, size), []).extend(lines[1:])
@@ -107,14 +117,20 @@ class Bench:
         for repetition in range(1, self._plan.repetitions + 1):
             for size, number in self._plan.rounds.items():
                 of = f"{size // MB} MB, {repetition} of {self._plan.repetitions}"
-                for name, words in (("channel", "the bare channel"), ("hanse", "Hanse")):
+                for name, words in (
+                    ("channel", "the bare channel"),
+                    ("hanse", "Hanse"),
+                    ("nothing_kept", "Hanse that keeps nothing for a crash"),
+                ):
                     self._measure(f"{words}, {of}", functools.partial(take, name, size, number))
         for size, number in self._plan.stock_rounds.items():
             what = f"stock Flower, {size // MB} MB (its rounds take long)"
             self._measure(what, functools.partial(take, "flower", size, number))
         for size in self._plan.rounds.keys() - self._plan.stock_rounds.keys():
             self._left_out.append(f"stock Flower, {size // MB} MB: not part of --quick")
-        found: dict[str, list[dict[str, Any]]] = {"hanse": [], "flower": [], "channel": []}
+        found: dict[str, list[dict[str, Any]]] = {
+            name: [] for name in ("hanse", "nothing_kept", "flower", "channel")
+        }
         for (name, size), lines in sorted(taken.items()):
             with contextlib.suppress(ValueError):
                 measured = figures.spread([line["seconds"] for line in lines])

@@ -10,10 +10,12 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
+import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from simulations import written
 
 ROOT = Path(__file__).resolve().parents[2]
 APP = Path(__file__).resolve().parent / "app"
+NOTHING_KEPT = Path(__file__).resolve().parent / "nothing_kept"
 HOSPITALS = ROOT / "simulations" / "hospitals"
 ARRAYS = 10
 
@@ -42,15 +45,26 @@ class Run:
     """By process."""
 
 
-def no_op(directory: Path, *, clients: int, model_bytes: int, rounds: int, timeout_seconds: float) -> Run:
+def no_op(
+    directory: Path,
+    *,
+    clients: int,
+    model_bytes: int,
+    rounds: int,
+    timeout_seconds: float,
+    nothing_kept: bool = False,
+) -> Run:
     """Run the app that trains nothing, with a model of `model_bytes` in ARRAYS arrays.
 
+    nothing_kept: without the journal and what clients keep, which only a benchmark can do without.
     Raises: BenchError.
     """
     timings = directory / "timings.jsonl"
     write_scenario(directory / "scenario", timings, clients=clients, model_bytes=model_bytes, rounds=rounds)
     began = time.time()
-    report = _simulate(directory / "scenario", directory / "run", timeout_seconds)
+    path = os.environ.get("PYTHONPATH", "")
+    extra = {"PYTHONPATH": os.pathsep.join(filter(None, (str(NOTHING_KEPT), path)))} if nothing_kept else {}
+    report = _simulate(directory / "scenario", directory / "run", timeout_seconds, extra)
     lines = [json.loads(line) for line in timings.read_text(encoding="utf-8").splitlines()]
     if len(lines) != rounds or any(line["replies"] != clients for line in lines):
         raise BenchError(f"{len(lines)} of {rounds} rounds were whole")
@@ -126,10 +140,19 @@ def write_scenario(directory: Path, timings: Path, *, clients: int, model_bytes:
         )
 
 
-def _simulate(scenario: Path, results: Path, timeout_seconds: float) -> dict[str, Any]:
+def _simulate(
+    scenario: Path, results: Path, timeout_seconds: float, extra: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     command = [sys.executable, "-m", "coordinator.cli.main", "simulate", str(scenario)]
     options = ["--keep", str(results), "--timeout", f"{timeout_seconds:g}", "-o", "json"]
-    ended = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        [*command, *options],
+        cwd=ROOT,
+        env={**os.environ, **(extra or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     try:
         report: dict[str, Any] = json.loads(ended.stdout)
     except json.JSONDecodeError:

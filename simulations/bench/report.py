@@ -105,6 +105,7 @@ def _ratios(results: Results) -> list[str]:
     for text, one, other in (
         ("stock Flower's round / Hanse's round", "flower", "hanse"),
         ("Hanse's round / the bare channel's time", "hanse", "channel"),
+        ("Hanse's round / without journal and kept replies", "hanse", "nothing_kept"),
     ):
         cells = [_ratio(_median(rounds[one], size), _median(rounds[other], size)) for size in (SMALL, LARGE)]
         lines.append(
@@ -116,6 +117,7 @@ def _ratios(results: Results) -> list[str]:
 def _rounds(results: Results) -> list[str]:
     words = {
         "hanse": "Hanse, mutual TLS",
+        "nothing_kept": "the same without journal and kept replies",
         "flower": "stock Flower, TLS without client certificates",
         "channel": "bare grpc.aio, mutual TLS",
     }

@@ -31,6 +31,7 @@ def results(**changes: Any) -> dict[str, Any]:
             "hanse": [entry(MB, 0.020), entry(100 * MB, 1.0)],
             "flower": [entry(MB, 12.0), entry(100 * MB, 20.0)],
             "channel": [entry(MB, 0.010), entry(100 * MB, 0.6)],
+            "nothing_kept": [entry(MB, 0.016), entry(100 * MB, 0.75)],
         },
         "aggregator_peak_bytes": [
             {"model_bytes": 10 * MB, "clients": 2, "peak_bytes": 170 * MB},
@@ -83,7 +84,7 @@ def test_a_missed_target_is_said_to_be_missed(changes: dict[str, Any], missed: s
 
 def test_what_was_not_measured_is_not_called_met() -> None:
     """A measurement that was left out has no verdict but that."""
-    bare: dict[str, Any] = {"hanse": [], "flower": [], "channel": []}
+    bare: dict[str, Any] = {"hanse": [], "nothing_kept": [], "flower": [], "channel": []}
     said = verdicts(results(round_seconds=bare, aggregator_peak_bytes=[], hospitals={}))
     assert set(said.values()) == {"not measured"}
 
