@@ -7,6 +7,7 @@ whole system has tests of its own.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from edge_agent.client import config as client_config
 from federation.api import validation
 from federation.apps import bundle
 from federation.flower import node_ids
-from federation.runtime import port, processes
+from federation.runtime import failpoints, port, processes
 from federation.trust import identity as identities
 from tests.fakes import certificates, hub
 
@@ -47,11 +48,13 @@ async def run(
     late: int = 0,
     spec: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
+    dies_at: Mapping[str, int] | None = None,
 ) -> Path:
     """Run an app; return the ServerApp's working directory with what it wrote.
 
     `run_config` are overrides; `settings` are more of the aggregator's configuration. The last `late` nodes
-    join when the app runs already.
+    join when the app runs already. `dies_at` are named places (federation/runtime/failpoints.py) with the
+    visit at which the aggregator is killed; each time another is started.
     Raises: RuntimeError with the reason and the logs' last lines if the training does not complete.
     """
     work.mkdir(parents=True)  # noqa: ASYNC240  (nothing else runs yet)
@@ -61,13 +64,14 @@ async def run(
     the_hub = hub.Hub(work, authority)
     address = await the_hub.start()
     runtime = processes.Processes(work / "logs")
-    watcher = asyncio.create_task(_fail_with(runtime, the_hub))
+    aggregator = _aggregator(
+        work, authority, address, packed.digest, run_config, strategy, spec or {}, settings or {}
+    )
+    if dies_at:
+        aggregator = _mortal(aggregator, work / "failpoints", dies_at)
+    watcher = asyncio.create_task(_watch(runtime, the_hub, aggregator, len(dies_at or ())))
     try:
-        await runtime.start(
-            _aggregator(
-                work, authority, address, packed.digest, run_config, strategy, spec or {}, settings or {}
-            )
-        )
+        await runtime.start(aggregator)
         exchange = await asyncio.wait_for(the_hub.exchange_address, LIMIT_SECONDS)
         early = len(node_configs) - late
         the_hub.expect(cluster(site) for site in range(early))
@@ -94,10 +98,24 @@ async def run(
     return work / "aggregator" / "work" / "app"
 
 
-async def _fail_with(runtime: processes.Processes, the_hub: hub.Hub) -> None:
-    """An aggregator that ends without a word ends the wait for it."""
+def _mortal(aggregator: port.Workload, plan: Path, dies_at: Mapping[str, int]) -> port.Workload:
+    plan.mkdir()
+    for place, visit in dies_at.items():
+        (plan / place).write_text(str(visit))
+    environment = {**aggregator.environment, failpoints.VARIABLE: str(plan)}
+    return dataclasses.replace(aggregator, environment=environment)
+
+
+async def _watch(
+    runtime: processes.Processes, the_hub: hub.Hub, aggregator: port.Workload, deaths: int
+) -> None:
+    """Start an aggregator again that was killed as planned; any other end without a word ends the wait."""
     async for event in runtime.events():
         if isinstance(event, port.Exited) and event.name == "aggregator":
+            if deaths and event.signal == "SIGKILL":
+                deaths -= 1
+                await runtime.start(aggregator)
+                continue
             await asyncio.sleep(1.0)  # its last words may be on their way
             for waited in (the_hub.exchange_address, the_hub.finished):
                 if not waited.done():

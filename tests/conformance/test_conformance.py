@@ -17,6 +17,29 @@ pytestmark = pytest.mark.process
 @pytest.mark.parametrize("case", reference.CASES, ids=lambda case: case.name)
 async def test_same_result_to_the_last_bit(case: reference.Case, tmp_path: Path) -> None:
     """The result that the ServerApp writes down is equal, arrays and metrics."""
+    await _compare(case, tmp_path)
+
+
+ONE_BATCH = {"configuration", "configuration-overrides", "large"}
+STATELESS = {"FedAvg", "FedMedian", "FedTrimmedAvg", "Krum", "MultiKrum", "Bulyan", "FedProx"}
+"""Strategies that remember nothing from round to round; from each of their rounds on, and from those of all
+others, tests/unit/federation/flower/test_kept_rounds.py goes on."""
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in reference.CASES if case.run_config.get("strategy") not in STATELESS],
+    ids=lambda case: case.name,
+)
+async def test_same_result_after_the_aggregator_died(case: reference.Case, tmp_path: Path) -> None:
+    """Another goes on in the middle, whatever the app does with the Grid; what it writes is the same."""
+    visit = 1 if case.name in ONE_BATCH else 2
+    await _compare(case, tmp_path, dies_at={"aggregator.batch-sent": visit})
+    visits = tmp_path / "hanse" / "failpoints" / "aggregator.batch-sent.visits"
+    assert visits.stat().st_size >= visit, "it was killed there"
+
+
+async def _compare(case: reference.Case, tmp_path: Path, dies_at: dict[str, int] | None = None) -> None:
     configs = case.node_configs()
     nodes = [
         reference.NodeSpec(
@@ -30,7 +53,13 @@ async def test_same_result_to_the_last_bit(case: reference.Case, tmp_path: Path)
         reference.run_reference(case.directory, nodes, complete, tmp_path / "reference", case.strategy)
     )
     ran = await hanse_host.run(
-        case.directory, configs, case.run_config, tmp_path / "hanse", strategy=case.strategy, late=case.late
+        case.directory,
+        configs,
+        case.run_config,
+        tmp_path / "hanse",
+        strategy=case.strategy,
+        late=case.late,
+        dies_at=dies_at,
     )
     got = reference.read_result(ran) if case.strategy is None else _model(tmp_path / "hanse" / "models")
     assert got == want

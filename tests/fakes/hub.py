@@ -71,7 +71,10 @@ class Hub(pb_grpc.ProgressServicer):
         self._directives.put_nowait(directive)
 
     def _say_roster(self) -> None:
-        self.say(pb.AggregatorDirective(roster=pb.Roster(members=self._roster)))
+        self.say(self._roster_now())
+
+    def _roster_now(self) -> pb.AggregatorDirective:
+        return pb.AggregatorDirective(roster=pb.Roster(members=self._roster))
 
     async def until(self, holds: Any) -> pb.ProgressReport:
         """Wait until a report satisfies a predicate, and return it."""
@@ -83,6 +86,8 @@ class Hub(pb_grpc.ProgressServicer):
         reader = asyncio.create_task(self._read(request_iterator))
         try:
             await context.write(pb.AggregatorDirective(welcome=pb.AggregatorWelcome(protocol=1)))
+            if self._roster:  # an aggregator that was started again does not know it
+                await context.write(self._roster_now())
             while not reader.done():
                 directive = asyncio.create_task(self._directives.get())
                 await asyncio.wait({reader, directive}, return_when=asyncio.FIRST_COMPLETED)
