@@ -302,6 +302,9 @@ class Keep:
         with self._lock:
             durable, self._durable, self._described = self._durable, 0, None
         self._files.remove(name_of(_COMMIT, durable))
+        # The reply leaves next: the mark is to outlive the power, which takes no room where names have some.
+        with contextlib.suppress(OSError):
+            self._files.sync()
 
     # -- beside the conversation -------------------------------------------------------------------
 

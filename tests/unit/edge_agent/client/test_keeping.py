@@ -10,6 +10,7 @@ import random
 import resource
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -520,3 +521,22 @@ def test_a_disk_that_fails_at_the_first_sync_keeps_nobody_from_training(director
     second = Opened(directory, sync=sync)
     assert bits(second.state) == bits(counted(1))
     second.close()
+
+
+def test_a_lost_state_is_said_to_be_lost_after_a_loss_of_power_too(directory: Path) -> None:
+    """On a disk without room for a file the mark has its name for good before the reply leaves."""
+    seen: list[list[str]] = []
+    full = [False]
+
+    def sync(descriptor: int) -> None:
+        if full[0] and not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        seen.append(names(directory))
+
+    first = Opened(directory, sync=sync)
+    first.keep.answered("t-1-5", counted(1), reply("t-1-5"))
+    full[0] = True
+    sent: list[list[str]] = []
+    first.keep.answered("t-2-5", counted(2), reply("t-2-5"), lambda: sent.append(seen[-1]))
+    first.close()
+    assert "lost" in sent[0] and "commit" not in sent[0]
