@@ -29,6 +29,9 @@ _log = structlog.get_logger(__name__)
 
 Options = Sequence[tuple[str, Any]]
 
+FIRST_DIAL_PAUSE_MS, LONGEST_DIAL_PAUSE_MS = 200, 8_000
+"""Between two tries of gRPC to connect, give or take a fifth; one that hangs takes 20 s."""
+
 
 class CredentialDirectory:
     """The credentials of one member, in files. See `directory` for the layout and who may write when."""
@@ -234,6 +237,9 @@ def _dial(
         ("grpc.ssl_target_name_override", server_name),
         # A channel made after a renewal must not get a connection that was made before it.
         ("grpc.use_local_subchannel_pool", 1),
+        # By itself gRPC waits up to two minutes: longer than some wait for the other end of a link.
+        ("grpc.initial_reconnect_backoff_ms", FIRST_DIAL_PAUSE_MS),
+        ("grpc.max_reconnect_backoff_ms", LONGEST_DIAL_PAUSE_MS),
     )
     return grpc.aio.secure_channel(address, channel_credentials, options=(*own, *options))
 

@@ -257,12 +257,6 @@ async def kept(cluster: Cluster) -> dict[str, str]:
     return found
 
 
-async def until_none_is_kept(cluster: Cluster) -> None:
-    async with asyncio.timeout(loopback.PATIENCE_SECONDS):
-        while await kept(cluster):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
-
-
 async def test_what_a_client_keeps_outlives_its_pod_and_goes_with_the_training(
     hub: tuple[loopback.Hub, str], cluster: Cluster, agent: Agent
 ) -> None:
@@ -282,23 +276,19 @@ async def test_what_a_client_keeps_outlives_its_pod_and_goes_with_the_training(
         assert len(before) == 2
         await cluster.runs(pod)
         await the_hub.hear_state("RUNNING")
-        the_hub.want(resting)
-        await the_hub.hear_state("PREPARING", "until the training goes on")
+        await the_hub.want_until("PREPARING", "until the training goes on", resting)
         assert await cluster.left() == []
     async with agent.working():
-        await the_hub.hear("datasets")
-        the_hub.want(resting)
-        await the_hub.hear_state("PREPARING", "until the training goes on")
+        await the_hub.want_until("PREPARING", "until the training goes on", resting)
         assert await kept(cluster) == before
         the_hub.want(the_hub.assignment())
         await cluster.runs(await cluster.pod())
         assert await kept(cluster) == before
-        the_hub.want(resting)
-        await the_hub.hear_state("PREPARING", "until the training goes on")
-    async with agent.working():
-        await the_hub.hear("datasets")
-        the_hub.want()
-        await until_none_is_kept(cluster)
+        await the_hub.want_until("PREPARING", "until the training goes on", resting)
+    async with agent.working(), asyncio.timeout(loopback.PATIENCE_SECONDS):
+        while await kept(cluster):
+            the_hub.want()
+            await asyncio.sleep(0.05)
 
 
 async def test_a_cluster_without_storage_keeps_it_in_the_pod(

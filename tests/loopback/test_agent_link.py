@@ -6,7 +6,7 @@ import datetime as dt
 import json
 import pathlib
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import grpc.aio
 import pytest
@@ -113,6 +113,23 @@ class Hub(hanse_pb2_grpc.EnrollmentServicer, hanse_pb2_grpc.ControlServicer):
         self.to_say.put_nowait(
             hanse_pb2.HubMessage(assignments=hanse_pb2.Assignments(assignments=assignments))
         )
+
+    async def want_until(
+        self, state: str, saying: str, assignment: hanse_pb2.Assignment
+    ) -> hanse_pb2.AssignmentStatus:
+        """Want it until the agent says this: what is said while a session ends is heard by nobody."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while True:
+                self.want(assignment)
+                with contextlib.suppress(TimeoutError):
+                    return await asyncio.wait_for(self.hear_state(state, saying), 1)
+
+    async def want_nothing_until(self, holds: Callable[[], bool]) -> None:
+        """Want nothing, again and again until something is the case."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not holds():
+                self.want()
+                await asyncio.sleep(0.05)
 
     def assignment(self, **fields: object) -> hanse_pb2.Assignment:
         return hanse_pb2.Assignment(
@@ -371,16 +388,12 @@ async def test_what_a_client_keeps_stays_while_its_training_rests(
             await the_hub.hear_state("PREPARING", "until the training goes on")
             assert not edge.runtime.running
         assert keys[0] == keys[1]
-        the_hub.want()
-        await the_hub.hear_state("STOPPED")
-    async with working(edge):
-        await the_hub.hear("datasets")
         left = pathlib.Path(workload.directory)
-        processes.write_private_file(left / "state.key", keys[0])
-        the_hub.want()
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while left.exists():  # noqa: ASYNC110, ASYNC240
-                await asyncio.sleep(0.01)
+        await the_hub.want_nothing_until(lambda: not left.exists())
+    processes.make_private_directory(left)
+    processes.write_private_file(left / "state.key", keys[0])
+    async with working(edge):
+        await the_hub.want_nothing_until(lambda: not left.exists())
 
 
 async def test_the_end_of_a_client_before_is_not_that_of_the_one_which_starts(

@@ -32,7 +32,7 @@ def process(run: running.Run, module: str) -> int:
 def log_of_aggregator(run: running.Run) -> list[dict[str, Any]]:
     """What all aggregators of the run wrote."""
     lines: list[dict[str, Any]] = []
-    for log in sorted(run.temporary.rglob("aggregator-*.log")):
+    for log in sorted(run.temporary.glob("*/coordinator/state/logs/aggregator-*.log")):
         for line in log.read_text().splitlines():
             if line.startswith("{"):
                 lines.append(json.loads(line))
@@ -54,7 +54,7 @@ def journal_on(run: running.Run, disk: disks.Disk, *, full: bool = False) -> Non
     os.kill(coordinator, signal.SIGSTOP)
     os.kill(aggregator, signal.SIGKILL)
     run.until(lambda: aggregator not in run.processes(), "the aggregator is gone")
-    (journal,) = run.temporary.rglob("journal.sqlite")
+    (journal,) = run.temporary.glob("*/coordinator/state/aggregators/*/*/work/journal/journal.sqlite")
     shutil.move(journal.parent, disk.path / "journal")
     journal.parent.symlink_to(disk.path / "journal")
     if full:
