@@ -40,7 +40,8 @@ def _at_start(run: running.Run, signals: Path) -> None:
 
 
 def _while_joining(run: running.Run, signals: Path) -> None:
-    run.until(lambda: list(run.temporary.glob("*/coordinator/state/endpoints.json")), "the coordinator listens")
+    endpoints = "*/coordinator/state/endpoints.json"
+    run.until(lambda: list(run.temporary.glob(endpoints)), "the coordinator listens")
 
 
 STAGES = [_at_start, _while_joining, _in_mid_round]
