@@ -34,6 +34,7 @@ class Assignment:
     run_config:   JSON object text, as it came.
     privacy:      JSON object text, as it came.
     resting:      the training is suspended: no client runs, and what it keeps stays.
+    generation:   of the training's spec; it grows when the training is suspended, and when it goes on.
     """
 
     uid: str
@@ -53,6 +54,7 @@ class Assignment:
     requests: Mapping[str, str] = dataclasses.field(default_factory=dict)
     maximum_restarts: int = DEFAULT_MAXIMUM_RESTARTS
     resting: bool = False
+    generation: int = 0
 
     @property
     def from_bundle(self) -> bool:
@@ -138,4 +140,5 @@ def from_wire(message: hanse_pb2.Assignment, hub_address: str = "") -> Assignmen
             message.maximum_restarts if message.HasField("maximum_restarts") else DEFAULT_MAXIMUM_RESTARTS
         ),
         resting=message.resting,
+        generation=message.generation,
     )

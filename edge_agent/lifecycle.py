@@ -172,6 +172,7 @@ class _Entry:
     started_at: float = 0.0
     due_at: float | None = None
     running_address: str = ""
+    running_generation: int = 0
     reported: facts.Report | None = None
 
     @property
@@ -269,6 +270,7 @@ class Table:
         # Wanted until the hub's list says otherwise: while the hub is away clients run on.
         found = _Entry(assignment, State.RUNNING)
         found.started_at, found.running_address = now, assignment.aggregator_address
+        found.running_generation = assignment.generation
         self._entries.setdefault(assignment.uid, found)
 
     def _take_assignments(self, fact: facts.AssignmentsReceived) -> None:
@@ -278,6 +280,8 @@ class Table:
         for uid, assignment in wanted.items():
             entry = self._entries.setdefault(uid, _Entry(assignment))
             before, entry.assignment = entry.assignment, assignment
+            if entry.state is State.RUNNING:
+                entry.running_generation = assignment.generation
             if _task(before) != _task(assignment):
                 entry.decision = None  # what was decided was about something else
                 entry.restarts = entry.retries = 0
@@ -319,6 +323,8 @@ class Table:
             self._move(entry, Trigger.BACKOFF_OVER)
         elif state is State.ENDED and not entry.assignment.aggregator_address:
             entry.running_address = ""  # whoever listens at the same address later is another aggregator
+        elif state is State.ENDED and entry.assignment.generation != entry.running_generation:
+            self._move(entry, Trigger.READDRESSED)  # it was suspended and goes on, while the hub was away
         elif (
             state in (State.RUNNING, State.ENDED)
             and entry.assignment.aggregator_address
@@ -390,6 +396,7 @@ class Table:
         assert isinstance(entry.decision, policy.Allowed)  # READY is reached by no other way
         entry.started_at = now
         entry.running_address = entry.assignment.aggregator_address
+        entry.running_generation = entry.assignment.generation
         self._instructions.append(facts.StartClient(entry.assignment.uid, entry.assignment, entry.decision))
         self._report(entry, facts.Reported.PREPARING, "", "the client is being started")
 
@@ -452,7 +459,9 @@ def _trigger_of(decision: policy.Decision | None) -> Trigger | None:
 
 def _task(assignment: assignments.Assignment) -> assignments.Assignment:
     """Return what is asked, without where and when."""
-    return dataclasses.replace(assignment, aggregator_address="", aggregator_server_name="", resting=False)
+    return dataclasses.replace(
+        assignment, aggregator_address="", aggregator_server_name="", resting=False, generation=0
+    )
 
 
 def _backoff(failures: int) -> float:

@@ -202,4 +202,5 @@ def _assignment(wanted: desired.Assignment, terms: Terms) -> pb.Assignment:
         maximum_restarts=wanted.maximum_restarts,
         same_address=same_address,
         resting=wanted.resting,
+        generation=wanted.generation,
     )

@@ -63,6 +63,7 @@ class Assignment:
     privacy: Mapping[str, Any]
     maximum_restarts: int
     resting: bool = False
+    generation: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -337,6 +338,7 @@ def _assignment(snap: snapshot.Snapshot, stage: Stage) -> Assignment:
         privacy=spec.get("privacy") or {},
         maximum_restarts=int(client.get("maximumRestarts", DEFAULT_MAXIMUM_RESTARTS)),
         resting=stage is Stage.SUSPENDED,
+        generation=training.generation,
     )
 
 

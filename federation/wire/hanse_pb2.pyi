@@ -177,7 +177,7 @@ class Assignments(_message.Message):
     def __init__(self, assignments: _Optional[_Iterable[_Union[Assignment, _Mapping]]] = ...) -> None: ...
 
 class Assignment(_message.Message):
-    __slots__ = ("uid", "namespace", "name", "dataset", "app_digest", "app", "aggregator_address", "aggregator_server_name", "run_config_json", "image", "strategy", "rounds", "resource_limits", "resource_requests", "privacy_json", "maximum_restarts", "same_address", "resting")
+    __slots__ = ("uid", "namespace", "name", "dataset", "app_digest", "app", "aggregator_address", "aggregator_server_name", "run_config_json", "image", "strategy", "rounds", "resource_limits", "resource_requests", "privacy_json", "maximum_restarts", "same_address", "resting", "generation")
     class ResourceLimitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -210,6 +210,7 @@ class Assignment(_message.Message):
     MAXIMUM_RESTARTS_FIELD_NUMBER: _ClassVar[int]
     SAME_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     RESTING_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     uid: str
     namespace: str
     name: str
@@ -228,7 +229,8 @@ class Assignment(_message.Message):
     maximum_restarts: int
     same_address: bool
     resting: bool
-    def __init__(self, uid: _Optional[str] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., dataset: _Optional[str] = ..., app_digest: _Optional[str] = ..., app: _Optional[_Union[AppSource, _Mapping]] = ..., aggregator_address: _Optional[str] = ..., aggregator_server_name: _Optional[str] = ..., run_config_json: _Optional[str] = ..., image: _Optional[str] = ..., strategy: _Optional[str] = ..., rounds: _Optional[int] = ..., resource_limits: _Optional[_Mapping[str, str]] = ..., resource_requests: _Optional[_Mapping[str, str]] = ..., privacy_json: _Optional[str] = ..., maximum_restarts: _Optional[int] = ..., same_address: _Optional[bool] = ..., resting: _Optional[bool] = ...) -> None: ...
+    generation: int
+    def __init__(self, uid: _Optional[str] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., dataset: _Optional[str] = ..., app_digest: _Optional[str] = ..., app: _Optional[_Union[AppSource, _Mapping]] = ..., aggregator_address: _Optional[str] = ..., aggregator_server_name: _Optional[str] = ..., run_config_json: _Optional[str] = ..., image: _Optional[str] = ..., strategy: _Optional[str] = ..., rounds: _Optional[int] = ..., resource_limits: _Optional[_Mapping[str, str]] = ..., resource_requests: _Optional[_Mapping[str, str]] = ..., privacy_json: _Optional[str] = ..., maximum_restarts: _Optional[int] = ..., same_address: _Optional[bool] = ..., resting: _Optional[bool] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class AppSource(_message.Message):
     __slots__ = ("bundle", "installed")

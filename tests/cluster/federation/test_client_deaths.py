@@ -49,7 +49,8 @@ def test_what_a_client_keeps_outlives_its_pod(clusters: Clusters) -> None:
     mid-work. The model is the same, and nothing stays on the edge when the training is over.
     """
     edge, others = clusters.edges[0], clusters.edges[1:]
-    name, slowly = "pods-lost", {"seconds-2": 8, "seconds-3": 8, "seconds-4": 8}
+    # In the last round longer than a pod that is asked to end may take: else it could finish its work.
+    name, slowly = "pods-lost", {"seconds-2": 8, "seconds-3": 8, "seconds-4": 30}
     for training in ("pods-kept", name):
         for other in others:
             clusters.offer(other, training)

@@ -81,6 +81,19 @@ def test_a_training_that_rests_keeps_what_its_client_kept() -> None:
     assert kinds(table.handle(5, wanted())) == ["STOPPED TrainingEnded", "Discard"]
 
 
+def test_a_client_that_was_sent_home_is_started_for_the_training_that_goes_on() -> None:
+    """Also where the hub was away while it rested: the address is the one of before."""
+    table = running()
+    assert kinds(table.handle(1, died(0))) == ["STOPPED TrainingEnded"]
+    assert kinds(table.handle(2, wanted(ADDRESSED))) == []
+    goes_on = dataclasses.replace(ADDRESSED, generation=3)
+    assert kinds(table.handle(3, wanted(goes_on))) == ["StartClient", "PREPARING"]
+    changed = dataclasses.replace(goes_on, generation=4)
+    assert kinds(table.handle(4, wanted(changed))) == []
+    assert kinds(table.handle(5, died(0), wanted(changed))) == ["STOPPED TrainingEnded"]
+    assert table.states() == {UID: State.ENDED}, "another change of the spec starts nobody again"
+
+
 def test_an_aggregator_without_an_address_ends_no_client() -> None:
     """It may be on its way back; only a training that rests ends them."""
     table = running()
