@@ -71,7 +71,6 @@ class Agent:
         self._tasks: set[asyncio.Task[None]] = set()
         self._uid_of: dict[str, str] = {}
         self._starting: set[str] = set()
-        self._untidy = False
         self._credentials = client_credentials.ClientCredentials(
             cluster=surroundings.cluster,
             trust_domain=surroundings.trust_domain,
@@ -149,8 +148,7 @@ class Agent:
         instructions += self._table.handle(now, *decided)
         for instruction in instructions:
             self._execute(instruction)
-        if self._untidy:
-            self._untidy = False
+        if any(isinstance(fact, facts.AssignmentsReceived) for fact in happened):
             self._spawn(self._at.site.tidy(self._table.has_client))
 
     def _decide(self, assignment: assignments.Assignment) -> policy.Decision:
@@ -187,7 +185,6 @@ class Agent:
         failpoints.reach("agent.assigned")
         self._hub = hub
         self._happened(facts.AssignmentsReceived(wanted))
-        self._untidy = True
 
     def _happened(self, fact: facts.Fact) -> None:
         self._facts.append(fact)

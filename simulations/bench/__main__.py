@@ -96,20 +96,18 @@ class Bench:
             match name:
                 case "channel":
                     lines = bare.rounds(at, model_bytes=size, number=number, timeout_seconds=120)
-                case "hanse":
-                    run = hanse.no_op(at, clients=2, model_bytes=size, rounds=number, timeout_seconds=300)
-                    lines = run.rounds
-                    self._remember(size, 2, run)
-                case "nothing_kept":
+                case "hanse" | "nothing_kept":
                     run = hanse.no_op(
                         at,
                         clients=2,
                         model_bytes=size,
                         rounds=number,
                         timeout_seconds=300,
-                        nothing_kept=True,
+                        nothing_kept=name == "nothing_kept",
                     )
                     lines = run.rounds
+                    if name == "hanse":
+                        self._remember(size, 2, run)
                 case _:
                     lines = stock.no_op(at, model_bytes=size, rounds=number, timeout_seconds=60.0 * number)
             taken.setdefault((name, size), []).extend(lines[1:])

@@ -15,7 +15,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +61,7 @@ def no_op(
     timings = directory / "timings.jsonl"
     write_scenario(directory / "scenario", timings, clients=clients, model_bytes=model_bytes, rounds=rounds)
     began = time.time()
-    path = os.environ.get("PYTHONPATH", "")
-    extra = {"PYTHONPATH": os.pathsep.join(filter(None, (str(NOTHING_KEPT), path)))} if nothing_kept else {}
-    report = _simulate(directory / "scenario", directory / "run", timeout_seconds, extra)
+    report = _simulate(directory / "scenario", directory / "run", timeout_seconds, nothing_kept=nothing_kept)
     lines = [json.loads(line) for line in timings.read_text(encoding="utf-8").splitlines()]
     if len(lines) != rounds or any(line["replies"] != clients for line in lines):
         raise BenchError(f"{len(lines)} of {rounds} rounds were whole")
@@ -141,17 +138,16 @@ def write_scenario(directory: Path, timings: Path, *, clients: int, model_bytes:
 
 
 def _simulate(
-    scenario: Path, results: Path, timeout_seconds: float, extra: Mapping[str, str] | None = None
+    scenario: Path, results: Path, timeout_seconds: float, *, nothing_kept: bool = False
 ) -> dict[str, Any]:
     command = [sys.executable, "-m", "coordinator.cli.main", "simulate", str(scenario)]
     options = ["--keep", str(results), "--timeout", f"{timeout_seconds:g}", "-o", "json"]
+    environment = dict(os.environ)
+    if nothing_kept:
+        paths = (str(NOTHING_KEPT), os.environ.get("PYTHONPATH", ""))
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     ended = subprocess.run(
-        [*command, *options],
-        cwd=ROOT,
-        env={**os.environ, **(extra or {})},
-        capture_output=True,
-        text=True,
-        check=False,
+        [*command, *options], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     try:
         report: dict[str, Any] = json.loads(ended.stdout)

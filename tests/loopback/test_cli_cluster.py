@@ -79,6 +79,11 @@ class Cluster:
 
         return self.do(work)
 
+    def is_going(self, kind: str, name: str, namespace: str) -> bool:
+        """Whether an object is not there, or deleted and held by a finalizer."""
+        found = self.get(kind, name, namespace)
+        return found is None or bool(found["metadata"].get("deletionTimestamp"))
+
 
 @pytest.fixture
 def cluster(control_plane: controlplane.ControlPlane) -> Cluster:
@@ -394,6 +399,17 @@ def test_an_edge_joins_and_leaves(cluster: Cluster) -> None:
             "metadata": {"name": "client-x", "namespace": "learning", "labels": of_the_agent},
         },
         *(
+            {
+                "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+                "metadata": {
+                    "name": name, "namespace": "learning",
+                    "labels": {**of_the_agent, "app.kubernetes.io/component": component},
+                },
+                "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}},
+            }
+            for name, component in (("client-x-state", "client-state"), ("fetched", "dataset"))
+        ),
+        *(
             {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "learning"}}
             for name in ("hanse-agent-identity", "of-the-owner")
         ),
@@ -415,6 +431,8 @@ def test_an_edge_joins_and_leaves(cluster: Cluster) -> None:
         ("RoleBinding", "hanse-agent"), ("ServiceAccount", "hanse-agent"), ("NetworkPolicy", "hanse-agent"),
     ):  # fmt: skip
         assert cluster.get(kind, name, "learning") is None, name
+    assert cluster.is_going("PersistentVolumeClaim", "client-x-state", "learning")
+    assert not cluster.is_going("PersistentVolumeClaim", "fetched", "learning")
     assert cluster.get("EdgePolicy", "mine", "learning")
     assert cluster.get("Secret", "of-the-owner", "learning")
     assert cluster.get("NetworkPolicy", "hanse-default-deny", "learning")

@@ -62,9 +62,7 @@ class Victim:
 
     def delete(self) -> None:
         """Delete the pod without letting it say anything."""
-        now = ("--grace-period=0", "--force", "--wait=false")
-        chosen = ("-l", f"hanse.dev/training={self._training}")
-        self._clusters.kubectl(self._edge, "delete", "pod", "-n", "hanse", *chosen, *now)
+        killing.delete_pods(self._clusters, self._edge, "hanse", f"hanse.dev/training={self._training}")
 
     def restarts(self) -> int:
         """How often the container that runs now was started again; -1 while none runs."""

@@ -6,6 +6,8 @@ import os
 import signal
 from pathlib import Path
 
+from tests.cluster.federation.trainings import Clusters
+
 
 def kill(*words: str, pod: str = "", with_signal: signal.Signals = signal.SIGKILL) -> int:
     """Signal every process whose command has all these words, and return how many there were.
@@ -26,3 +28,23 @@ def kill(*words: str, pod: str = "", with_signal: signal.Signals = signal.SIGKIL
             os.kill(int(entry.name), with_signal)
             killed += 1
     return killed
+
+
+def kill_in_pod(clusters: Clusters, cluster: str, namespace: str, selector: str, word: str) -> None:
+    """kill -9 of the processes whose command has a word, in the one pod that a selector finds."""
+    (pod,) = clusters.get(cluster, "pods", namespace, "-l", selector)
+    assert kill(word, pod=pod["metadata"]["uid"])
+
+
+def kill_program(
+    clusters: Clusters, cluster: str, name: str, with_signal: signal.Signals = signal.SIGKILL
+) -> None:
+    """Signal a program of a cluster's node; the node starts it again when it ends."""
+    assert kill(name, str(clusters.lab.kubeconfig(cluster).parent), with_signal=with_signal) == 1
+
+
+def delete_pods(clusters: Clusters, cluster: str, namespace: str, selector: str) -> None:
+    """Delete pods without letting them say anything."""
+    assert clusters.get(cluster, "pods", namespace, "-l", selector)
+    now = ("--grace-period=0", "--force", "--wait=false")
+    clusters.kubectl(cluster, "delete", "pod", "-n", namespace, "-l", selector, *now)

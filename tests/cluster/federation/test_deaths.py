@@ -26,34 +26,21 @@ def train(clusters: Clusters, name: str) -> None:
     clusters.train(name, rounds=ROUNDS, round={"deadlineSeconds": 300})
 
 
-def delete(clusters: Clusters, cluster: str, namespace: str, selector: str) -> None:
-    """Delete pods without letting them say anything."""
-    assert clusters.get(cluster, "pods", namespace, "-l", selector)
-    now = ("--grace-period=0", "--force", "--wait=false")
-    clusters.kubectl(cluster, "delete", "pod", "-n", namespace, "-l", selector, *now)
-
-
-def program(clusters: Clusters, cluster: str, name: str) -> None:
-    """Kill a program of a cluster's node; the node starts it again."""
-    assert killing.kill(name, str(clusters.lab.kubeconfig(cluster).parent)) == 1
-
-
-def aggregator_process(clusters: Clusters, training: str) -> None:
-    (pod,) = clusters.get(labs.HUB, "pods", trainings.NAMESPACE, "-l", f"hanse.dev/training={training}")
-    assert killing.kill("coordinator.aggregator", pod=pod["metadata"]["uid"])
-
-
 Kill = Callable[[Clusters, str], object]
 
+HUB, TRIALS = labs.HUB, trainings.NAMESPACE
+
 VICTIMS: dict[str, Kill] = {
-    "coordinator": lambda c, _: delete(c, labs.HUB, "hanse-system", "hanse.dev/leader=true"),
-    "aggregator-pod": lambda c, name: delete(c, labs.HUB, trainings.NAMESPACE, f"hanse.dev/training={name}"),
-    "aggregator-process": aggregator_process,
-    "agent": lambda c, _: delete(c, c.edges[0], "hanse", "app.kubernetes.io/component=agent"),
-    "client-pod": lambda c, name: delete(c, c.edges[0], "hanse", f"hanse.dev/training={name}"),
-    "hub-apiserver": lambda c, _: program(c, labs.HUB, "kube-apiserver"),
-    "edge-apiserver": lambda c, _: program(c, c.edges[0], "kube-apiserver"),
-    "edge-kubelet": lambda c, _: program(c, c.edges[0], "kubelet.yaml"),
+    "coordinator": lambda c, _: killing.delete_pods(c, HUB, "hanse-system", "hanse.dev/leader=true"),
+    "aggregator-pod": lambda c, name: killing.delete_pods(c, HUB, TRIALS, f"hanse.dev/training={name}"),
+    "aggregator-process": lambda c, name: killing.kill_in_pod(
+        c, HUB, TRIALS, f"hanse.dev/training={name}", "coordinator.aggregator"
+    ),
+    "agent": lambda c, _: killing.delete_pods(c, c.edges[0], "hanse", "app.kubernetes.io/component=agent"),
+    "client-pod": lambda c, name: killing.delete_pods(c, c.edges[0], "hanse", f"hanse.dev/training={name}"),
+    "hub-apiserver": lambda c, _: killing.kill_program(c, HUB, "kube-apiserver"),
+    "edge-apiserver": lambda c, _: killing.kill_program(c, c.edges[0], "kube-apiserver"),
+    "edge-kubelet": lambda c, _: killing.kill_program(c, c.edges[0], "kubelet.yaml"),
 }
 
 

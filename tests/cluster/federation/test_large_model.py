@@ -45,6 +45,11 @@ LINK_MBIT = 200.0
 """A transfer takes four seconds, so that it is met in its middle; the other edges have finished by then."""
 CUT_SECONDS = 120.0
 
+COORDINATOR = (HUB, "hanse-system", "hanse.dev/leader=true")
+AGENT = ("hanse", "app.kubernetes.io/component=agent")
+SETTINGS = "/etc/hanse/config/config.json"
+"""A word in the command of coordinator and agent."""
+
 
 class Scene:
     """One training, the edge that is watched, and what can happen to it."""
@@ -52,21 +57,8 @@ class Scene:
     def __init__(self, clusters: Clusters, lab: provider.Bare, training: str) -> None:
         self.clusters, self.lab, self.training = clusters, lab, training
         self.edge = clusters.edges[0]
-
-    def pod(self, cluster: str, namespace: str, selector: str) -> str:
-        """The uid of the one pod that a selector finds."""
-        (pod,) = self.clusters.get(cluster, "pods", namespace, "-l", selector)
-        return str(pod["metadata"]["uid"])
-
-    def delete(self, cluster: str, namespace: str, selector: str) -> None:
-        """Delete pods without letting them say anything."""
-        now = ("--grace-period=0", "--force", "--wait=false")
-        self.clusters.kubectl(cluster, "delete", "pod", "-n", namespace, "-l", selector, *now)
-
-    def program(self, cluster: str, name: str, with_signal: signal.Signals = signal.SIGKILL) -> None:
-        """Signal a program of a cluster's node; the node starts it again when it ends."""
-        place = str(self.clusters.lab.kubeconfig(cluster).parent)
-        assert killing.kill(name, place, with_signal=with_signal) == 1
+        self.selector = f"hanse.dev/training={training}"
+        self.client = counting.Victim(clusters, self.edge, training)
 
     def answers(self, cluster: str) -> None:
         """Wait until an API server answers."""
@@ -78,48 +70,46 @@ class Scene:
     # -- what happens ------------------------------------------------------------------------------------
 
     def aggregator_process(self) -> None:
-        pod = self.pod(HUB, trainings.NAMESPACE, f"hanse.dev/training={self.training}")
-        assert killing.kill("coordinator.aggregator", pod=pod)
+        of = (HUB, trainings.NAMESPACE, self.selector)
+        killing.kill_in_pod(self.clusters, *of, "coordinator.aggregator")
 
     def aggregator_pod(self) -> None:
-        self.delete(HUB, trainings.NAMESPACE, f"hanse.dev/training={self.training}")
+        killing.delete_pods(self.clusters, HUB, trainings.NAMESPACE, self.selector)
 
     def coordinator_process(self) -> None:
-        pod = self.pod(HUB, "hanse-system", "hanse.dev/leader=true")
-        assert killing.kill("/etc/hanse/config/config.json", pod=pod)
+        killing.kill_in_pod(self.clusters, *COORDINATOR, SETTINGS)
 
     def coordinator_pod(self) -> None:
-        self.delete(HUB, "hanse-system", "hanse.dev/leader=true")
+        killing.delete_pods(self.clusters, *COORDINATOR)
 
     def agent_process(self) -> None:
-        pod = self.pod(self.edge, "hanse", "app.kubernetes.io/component=agent")
-        assert killing.kill("/etc/hanse/config/config.json", pod=pod)
+        killing.kill_in_pod(self.clusters, self.edge, *AGENT, SETTINGS)
 
     def agent_pod(self) -> None:
-        self.delete(self.edge, "hanse", "app.kubernetes.io/component=agent")
+        killing.delete_pods(self.clusters, self.edge, *AGENT)
 
     def client_process(self) -> None:
-        counting.Victim(self.clusters, self.edge, self.training).kill()
+        self.client.kill()
 
     def client_pod(self) -> None:
-        counting.Victim(self.clusters, self.edge, self.training).delete()
+        self.client.delete()
 
     def hub_api_server(self) -> None:
-        self.program(HUB, "kube-apiserver")
+        killing.kill_program(self.clusters, HUB, "kube-apiserver")
         self.answers(HUB)
 
     def edge_api_server(self) -> None:
-        self.program(self.edge, "kube-apiserver")
+        killing.kill_program(self.clusters, self.edge, "kube-apiserver")
         self.answers(self.edge)
 
     def kubelet_stopped(self) -> None:
         """Until its cluster takes the node for lost; a client that dies meanwhile is started by nobody."""
-        self.program(self.edge, "kubelet.yaml", signal.SIGSTOP)
+        killing.kill_program(self.clusters, self.edge, "kubelet.yaml", signal.SIGSTOP)
         try:
             self.client_process()
             eventually(lambda: not self.node_is_ready(), "end of the node's heartbeats")
         finally:
-            self.program(self.edge, "kubelet.yaml", signal.SIGCONT)
+            killing.kill_program(self.clusters, self.edge, "kubelet.yaml", signal.SIGCONT)
         eventually(self.node_is_ready, "the node")
 
     def node_is_ready(self) -> bool:
@@ -133,7 +123,7 @@ class Scene:
         self.lab.limit(self.edge, LINK_MBIT)
 
     def until_middle(self, direction: traffic.Direction) -> None:
-        """Wait until a transfer in this direction is in its middle. Fails when the training ends."""
+        """Wait until a transfer in this direction is in its middle. Fails if none comes."""
         edge = self.lab.node(self.edge).cluster
         began = traffic.passed(edge, direction)
         eventually(lambda: traffic.passed(edge, direction) - began > MIDDLE_BYTES, f"transfer {direction}")
