@@ -154,8 +154,8 @@ class RoundMachine(batches.Batches):
             self._step_node(node, NodeFact.EXPECTED)
             if before is transitions.Node.EARLY:
                 self._tell_cluster(node, reasons.ClusterState.READY)
-            elif before is transitions.Node.REMOVED:
-                node.why = ""
+            elif before is transitions.Node.REMOVED or node.state is transitions.Node.EXPECTED:
+                node.why = sentences.because(member.reason, member.message)
         for node in self._all_nodes():
             if node.node not in listed and node.wanted:
                 self._remove(node, NodeFact.REMOVED, reasons.ClusterReason.NOT_SELECTED, "no longer selected")
@@ -228,7 +228,7 @@ class RoundMachine(batches.Batches):
         self._step_node(node, fact)
         if was_removed:
             return
-        node.why = f"{reason}: {sentences.brief(message)}" if message else reason
+        node.why = sentences.because(reason, message)
         self._do(instructions.CutLink(node.node, reason, message))
         gone_by_will = reason in (reasons.ClusterReason.CLUSTER_LEFT, reasons.ClusterReason.EXPELLED)
         if fact is NodeFact.BARRED:  # of the roster's removals the coordinator knows already

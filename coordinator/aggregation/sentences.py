@@ -28,6 +28,11 @@ def brief(text: str) -> str:
     return line.rstrip(".") if len(line) <= _MAXIMUM_CLAUSE else line[: _MAXIMUM_CLAUSE - 1] + "…"
 
 
+def because(reason: str, message: str) -> str:
+    """Return why a cluster is not there, as one clause."""
+    return f"{reason}: {brief(message)}" if message else reason
+
+
 def names(these: Sequence[str]) -> str:
     """Return the names in the order given, at most eight of them."""
     shown = " ".join(these[:_MAXIMUM_NAMES])

@@ -68,7 +68,7 @@ class Assignment:
 
 @dataclasses.dataclass(frozen=True)
 class RosterMember:
-    """Whether the aggregator should wait for a cluster."""
+    """Whether the aggregator should wait for a cluster; of one that is not there, why."""
 
     cluster: str
     expected: bool
@@ -351,9 +351,9 @@ def rounds_total(training: snapshot.Training) -> int:
 
 
 def _roster_member(member: selection.Membership) -> RosterMember:
-    if member.expected:
+    if member.expected and member.state is not selection.State.WAITING:
         return RosterMember(member.cluster, True)
-    return RosterMember(member.cluster, False, member.reason, member.message)
+    return RosterMember(member.cluster, member.expected, member.reason, member.message)
 
 
 def _rules(training: snapshot.Training) -> RoundRules:

@@ -247,8 +247,10 @@ def _answer(cluster: snapshot.Cluster, snap: snapshot.Snapshot) -> Membership:
             True,
         )
     if report.state == "WAITING":
+        # A claim is not bound in a pod's first second; a drained node's client waits for the next node.
+        coming = report.reason in reasons.CLIENT_HELD
         return Membership(
-            name, State.WAITING, report.reason, report.message or _WAITING_SILENTLY, True, True, False, False
+            name, State.WAITING, report.reason, report.message or _WAITING_SILENTLY, True, True, False, coming
         )
     message = (
         report.message or "Its policy allows the training; app and credentials are being prepared there."

@@ -219,6 +219,19 @@ class ClusterReason(Documented):
     TRAINING_ENDED = "TrainingEnded", "The training is over; nothing was wrong with the cluster."
 
 
+CLIENT_HELD: frozenset[str] = frozenset(
+    {
+        ClusterReason.UNSCHEDULABLE,
+        ClusterReason.IMAGE_NOT_PULLED,
+        ClusterReason.VOLUME_NOT_MOUNTED,
+        ClusterReason.NOT_ADMITTED,
+        ClusterReason.CONTAINER_NOT_CREATED,
+        ClusterReason.NETWORK_NOT_READY,
+    }
+)
+"""Why a client that was started does not run yet. The edge agreed; it comes as soon as its cluster lets it."""
+
+
 class UpdateViolation(Documented):
     """Which check an update broke; stands in the message of `UpdateRefused`."""
 

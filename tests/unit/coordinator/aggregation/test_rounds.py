@@ -67,6 +67,23 @@ def test_roster_that_is_still_small_may_grow():
     assert machine.state is transitions.Run.GATHERING
 
 
+def test_a_client_that_its_cluster_holds_up_is_waited_for_until_the_start_deadline():
+    """It does not fail the start; what held it up is said if it never comes, and forgotten if it does."""
+    held = events.Member(2, "edge-02", True, "VolumeNotMounted", "A claim of the pod is not bound.")
+    rules = dataclasses.replace(RULES, start_deadline_seconds=60)
+
+    def machine():
+        it = rounds.RoundMachine("demo/hospitals", rules, 0)
+        roster = (events.Member(1, "edge-01"), events.Member(2, "edge-02"))
+        it.handle(events.RosterChanged(roster, 0), events.NodeConnected(1, 1))
+        assert not only(it.handle(events.RosterChanged((roster[0], held), 2)), instructions.FailTraining)
+        return it
+
+    assert instructions.StartApp() in machine().handle(events.NodeConnected(2, 5))
+    (failed,) = only(machine().handle(events.TimePassed(60)), instructions.FailTraining)
+    assert "missing edge-02 (VolumeNotMounted: A claim of the pod is not bound)" in failed.message
+
+
 def test_client_that_connects_before_the_roster_names_it_counts_once_named():
     """The session may be quicker than the roster."""
     machine = rounds.RoundMachine("demo/hospitals", dataclasses.replace(RULES, quorum=1), 0)

@@ -107,6 +107,17 @@ def test_the_roster_names_who_is_not_waited_for() -> None:
     ]
 
 
+def test_a_client_that_its_cluster_holds_up_is_waited_for() -> None:
+    """The roster still expects it, and says why it is not there: a claim may be bound in the next second."""
+    held = snapshot.Report("WAITING", "VolumeNotMounted", "A claim of the pod is not bound to a volume.")
+    plan = desired.plan(scene.snap(*THREE[:2], aggregator=UP, reports={"b": held}))
+    assert plan.stage is desired.Stage.STARTING
+    assert plan.roster == (
+        desired.RosterMember("a", True),
+        desired.RosterMember("b", True, held.reason, held.message),
+    )
+
+
 def test_the_rules_come_from_the_spec() -> None:
     """Round rules carry the spec's numbers."""
     assert desired.plan(scene.snap()).rules == desired.RoundRules(2, "0.75", 60.0, "Discard")

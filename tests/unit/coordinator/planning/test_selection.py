@@ -134,7 +134,7 @@ def test_the_aggregator_knows_better_once_the_client_is_there() -> None:
 
 
 def test_a_client_that_lost_its_node_in_a_round_waits() -> None:
-    """What the edge waits for says more than the link that the aggregator misses; nobody waits for it."""
+    """What the edge waits for says more than the link that the aggregator misses; it may come back and go on."""
     lost = snapshot.ClusterProgress("Lost", "LinkLost", "zurich: its link is gone", round=7)
     (member,) = selection.select(
         scene.snap(
@@ -144,7 +144,15 @@ def test_a_client_that_lost_its_node_in_a_round_waits() -> None:
         )
     )
     assert (member.state, member.reason, member.message) == ("Waiting", "Unschedulable", "No node has room.")
-    assert (member.placed, member.expected) == (True, False)
+    assert (member.placed, member.agreed, member.expected) == (True, False, True)
+
+
+@pytest.mark.parametrize("reason", ["OutsideSchedule", "ApprovalNeeded", "DatasetUnavailable"])
+def test_a_client_that_its_owner_keeps_back_is_not_waited_for(reason: str) -> None:
+    """The owner ended it, or never let it begin: no round waits for that."""
+    report = snapshot.Report("WAITING", reason, "Not now.")
+    (member,) = selection.select(scene.snap(scene.cluster("zurich"), reports={"zurich": report}))
+    assert (member.state, member.placed, member.expected) == ("Waiting", True, False)
 
 
 @pytest.mark.parametrize(
