@@ -11,7 +11,7 @@ import pytest
 
 from simulations.lab import port as labs
 from tests.cluster.federation import killing, trainings
-from tests.cluster.federation.trainings import Clusters, condition, eventually
+from tests.cluster.federation.trainings import Clusters, condition, eventually, of_cluster
 
 pytestmark = pytest.mark.cluster
 
@@ -41,7 +41,30 @@ VICTIMS: dict[str, Kill] = {
     "hub-apiserver": lambda c, _: killing.kill_program(c, HUB, "kube-apiserver"),
     "edge-apiserver": lambda c, _: killing.kill_program(c, c.edges[0], "kube-apiserver"),
     "edge-kubelet": lambda c, _: killing.kill_program(c, c.edges[0], "kubelet.yaml"),
+    "edge-node-drained": lambda c, _: drain(c, c.edges[0]),
+    # A hub of one node has no place for a second coordinator, which its PodDisruptionBudget would wait for.
+    "hub-node-drained": lambda c, _: drain(c, HUB, "--disable-eviction"),
+    "client-without-a-node": lambda c, name: take_the_node_away(c, c.edges[0], name),
 }
+
+
+def drain(clusters: Clusters, cluster: str, *options: str) -> None:
+    """Empty a cluster's only node as its operator does before mending it, and open it again."""
+    what = ("--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s")
+    try:
+        clusters.kubectl(cluster, "drain", cluster, *what, *options)
+    finally:
+        clusters.kubectl(cluster, "uncordon", cluster)
+
+
+def take_the_node_away(clusters: Clusters, edge: str, name: str) -> None:
+    """Delete the client's pod while no node takes another, until the hub says so."""
+    clusters.kubectl(edge, "cordon", edge)
+    try:
+        killing.delete_pods(clusters, edge, "hanse", f"hanse.dev/training={name}")
+        clusters.until(name, lambda status: of_cluster(status, edge).get("reason") == "Unschedulable")
+    finally:
+        clusters.kubectl(edge, "uncordon", edge)
 
 
 @pytest.fixture(scope="module")
