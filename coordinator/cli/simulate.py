@@ -109,10 +109,10 @@ def simulate(
             outcome = asyncio.run(_to_the_end(run, shown))
             (where / results.REPORT_FILE).write_text(outcome.to_json() + "\n", encoding="utf-8")
             if quiet:
-                typer.echo(outcome.to_json())
+                typer.echo(outcome.to_json())  # a program draws what it wants, and need not wait for a picture
             else:
                 summary.show(console, outcome, directory)
-            _draw(outcome, where)  # last: it takes a second, and nobody needs to wait for it
+                _draw(outcome, where)  # last: it takes a second, and nobody needs to wait for it
     except (SimulationError, ManifestError) as error:
         output.refuse(str(error))
     except SimulationFailed as error:

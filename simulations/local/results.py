@@ -1,7 +1,7 @@
 """What a simulation leaves: the model and its card, the curve, the logs, and one object that says how it
 went.
 
-    RESULTS/model.safetensors  card.json  curve.png  report.json  logs/NAME.log
+    RESULTS/model.safetensors  card.json  curve.png (not with -o json)  report.json  logs/NAME.log
 
 Why it exists: `-o json`, the summary on the terminal and the files are three forms of the same result.
 """

@@ -169,7 +169,7 @@ def test_card_and_report_count_training_examples(runs: Runs) -> None:
 
 def test_curve_is_a_picture(runs: Runs) -> None:
     """curve.png is a PNG of a size that a person can look at."""
-    data = (runs.results / "curve.png").read_bytes()
+    data = (runs.kept / "curve.png").read_bytes()
     width, height = struct.unpack(">II", data[16:24])
 
     assert data.startswith(b"\x89PNG\r\n\x1a\n")
