@@ -7,7 +7,6 @@ know which world it is in.
 from __future__ import annotations
 
 import datetime as dt
-import importlib.metadata
 import pathlib
 import random
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from edge_agent import agent as agents
 from edge_agent import config as configs
 from edge_agent import credentials, sites
+from federation import release
 from federation.runtime import tasks
 from federation.trust import bundle
 from federation.trust import credentials as trust
@@ -38,7 +38,7 @@ async def take_part(
     Raises: credentials.NotEnrolled; link.SentAway.
     """
     rng = random.Random()  # noqa: S311  # spreads retries, guards nothing
-    version = _version()
+    version = release.version()
     try:
         pin = bundle.check_pin(config.pin())
     except (OSError, bundle.InvalidPin) as error:
@@ -98,13 +98,6 @@ def _renewer(channel: trust.ReloadingChannel) -> credentials.Issue:
             return reply
 
     return renew
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("hanse")
-    except importlib.metadata.PackageNotFoundError:
-        return "0+unknown"
 
 
 def _now() -> dt.datetime:

@@ -126,8 +126,9 @@ Verdict = Accepted | Refused | Errored
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Member:
-    """One line of the roster. Not expected: refused, failed, left or expelled, with the reason. Of one that is
-    expected the reason says why its client does not run yet.
+    """One line of the roster. Not expected: refused, failed, left or expelled, with the reason.
+
+    Of one that is expected the reason says why its client does not run yet.
     """
 
     node: int

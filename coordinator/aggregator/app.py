@@ -9,7 +9,6 @@ succeeded with a model, or failed with one reason and the last lines of the trac
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import pathlib
 import shutil
@@ -39,6 +38,7 @@ from coordinator.clients import blobs, last_words
 from coordinator.journal import book as journal
 from coordinator.journal import holding, room
 from coordinator.planning import restarts, snapshot
+from federation import release
 from federation.api import reasons, training
 from federation.apps import bundle
 from federation.apps import config as app_config
@@ -343,7 +343,7 @@ class Aggregator:
                 metrics=self._progress.metrics(),
                 sha256=digest,
                 arrays=model.describe(arrays),
-                hanse_version=_version(),
+                hanse_version=release.version(),
             )
             url = blobs.round_url(config.model_store, config.namespace, config.name, number)
             key = self._store_key()
@@ -375,10 +375,3 @@ def _all_done(rounds: int) -> str:
 
 def _tail() -> tuple[str, ...]:
     return tuple(traceback.format_exc().rstrip().splitlines()[-TRACEBACK_LINES:])
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("hanse")
-    except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
-        return ""

@@ -7,6 +7,8 @@ ran and failed).
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from coordinator.cli import (
@@ -22,6 +24,7 @@ from coordinator.cli import (
     simulate,
     watch,
 )
+from federation import release
 
 app = typer.Typer(
     name="hanse",
@@ -45,9 +48,19 @@ app.add_typer(apps.app)
 app.command("doctor")(doctor.doctor)
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"hanse {release.version()}")
+        raise typer.Exit
+
+
 @app.callback()
-def hanse() -> None:
-    """Keep `hanse` a command with subcommands."""
+def hanse(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_say_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Take what is common to all commands."""
 
 
 def main() -> None:

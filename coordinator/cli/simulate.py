@@ -109,9 +109,9 @@ def simulate(
             outcome = asyncio.run(_to_the_end(run, shown))
             (where / results.REPORT_FILE).write_text(outcome.to_json() + "\n", encoding="utf-8")
             if quiet:
-                typer.echo(outcome.to_json())  # a program draws what it wants, and need not wait for a picture
+                typer.echo(outcome.to_json())  # a program need not wait for a picture
             else:
-                summary.show(console, outcome, directory)
+                summary.show(console, outcome, directory, drilled=bool(drills))
                 _draw(outcome, where)  # last: it takes a second, and nobody needs to wait for it
     except (SimulationError, ManifestError) as error:
         output.refuse(str(error))

@@ -29,26 +29,29 @@ def curves(outcome: results.Outcome) -> dict[str, list[tuple[int, float]]]:
     return dict(sorted(series.items())[:_SHOWN_METRICS])
 
 
-def show(console: Console, outcome: results.Outcome, directory: Path) -> None:
-    """Print the summary of a run of the scenario in `directory`."""
+def show(console: Console, outcome: results.Outcome, directory: Path, *, drilled: bool = False) -> None:
+    """Print the summary of a run of the scenario in `directory`; drilled: the run had a drill."""
     console.print()
     style = "bold green" if outcome.succeeded else "bold red"
     console.print(f"{outcome.training}: {outcome.state}", style=style, highlight=False, markup=False)
     if outcome.message:
         console.print(outcome.message, highlight=False, markup=False)
+    if not outcome.succeeded:
+        for cluster in outcome.clusters:
+            told = (f"{cluster['name']}:", cluster["state"], cluster.get("reason"), cluster.get("message"))
+            line = " ".join(part for part in told if part)
+            console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
     series = curves(outcome)
     drawn = next((name for name in series if name.startswith(("acc", "auc"))), next(iter(series), None))
     if drawn is not None:
         console.print()
         console.print(curve.terminal(drawn, series[drawn]), highlight=False, markup=False)
     console.print()
-    for label, text in _lines(outcome, series, directory):
+    for label, text in (*_lines(outcome, series), ("", ""), *_next(outcome, directory, drilled)):
         console.print(f"{label:<{_LABEL_WIDTH}}{text}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _lines(
-    outcome: results.Outcome, series: dict[str, list[tuple[int, float]]], directory: Path
-) -> Iterator[tuple[str, str]]:
+def _lines(outcome: results.Outcome, series: dict[str, list[tuple[int, float]]]) -> Iterator[tuple[str, str]]:
     if series:
         yield "last round", "  ".join(f"{name} {points[-1][1]:.4f}" for name, points in series.items())
     seconds, moved = outcome.seconds, outcome.bytes
@@ -65,17 +68,21 @@ def _lines(
         yield "results", f"{outcome.results} ({results.CARD_FILE}, {results.CURVE_FILE}, report.json, logs/)"
     else:
         yield "results", f"{outcome.results} (report.json, logs/)"
-    yield "", ""
+
+
+def _next(outcome: results.Outcome, directory: Path, drilled: bool) -> Iterator[tuple[str, str]]:
     if not outcome.succeeded:
         yield "next", f"{_tool('hanse')} logs {outcome.results} --tail 20"
         return
+    commands = []
     if (directory / "report.py").exists():
-        yield "next", f"{_tool('python')} {directory / 'report.py'}    what each edge gains by taking part"
-    if outcome.clusters:
-        yield (
-            "or",
-            f"{_tool('hanse')} simulate {directory} --drill {outcome.clusters[-1]['name']}@3    kill an edge",
-        )
+        commands.append(f"{_tool('python')} {directory / 'report.py'}    what each edge gains by taking part")
+    again = f"{_tool('hanse')} simulate {directory}"
+    if outcome.clusters and not drilled:
+        commands.append(f"{again} --drill {outcome.clusters[-1]['name']}@3    kill an edge")
+    elif outcome.clusters:
+        commands.append(f"{again} --edges {2 * len(outcome.clusters)}    twice as many edges")
+    yield from zip(("next", "or"), commands, strict=False)
 
 
 def _tool(name: str) -> str:

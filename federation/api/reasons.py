@@ -229,7 +229,7 @@ CLIENT_HELD: frozenset[str] = frozenset(
         ClusterReason.NETWORK_NOT_READY,
     }
 )
-"""Why a client that was started does not run yet. The edge agreed; it comes as soon as its cluster lets it."""
+"""Why a client that was started does not run yet: the edge agreed, and it comes when its cluster lets it."""
 
 
 class UpdateViolation(Documented):

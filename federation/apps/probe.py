@@ -28,8 +28,9 @@ MAXIMUM_REASON_CHARACTERS = 500  # one line for a person; a traceback's last lin
 class ImportFailure:
     """A component that cannot be loaded.
 
-    `module` is the module of the reference, `reason` one line: the last line of the traceback, or what
-    happened instead. `missing` is the module that was not found, empty when another thing failed.
+    `module` is the module at fault: the app's innermost one in the traceback, else that of the reference.
+    `reason` is one line: the last line of the traceback, or what happened instead. `missing` is the module
+    that was not found, empty when another thing failed.
     """
 
     reference: str
@@ -136,6 +137,10 @@ def main(arguments: Sequence[str]) -> int:
         try:
             value = importlib.import_module(module)
             for attribute in attributes.split("."):
+                if not hasattr(value, attribute):
+                    reason = f"{module} has no {attributes}"
+                    _write(answer, {**_failure(reference, reason), "imported": True})
+                    return 1
                 value = getattr(value, attribute)
             if kind and not _is_a(value, kind):
                 reason = f"it is a {type(value).__name__}, not a {kind}"
@@ -146,7 +151,9 @@ def main(arguments: Sequence[str]) -> int:
             return 1
         except BaseException as error:  # whatever a user's module raises is the answer
             missing = (error.name or "") if isinstance(error, ModuleNotFoundError) else ""
-            _write(answer, {**_failure(reference, _last_line(error)), "missing": missing})
+            at_fault = _module_at_fault(error, pathlib.Path(directory)) or module
+            failure = {**_failure(reference, _last_line(error)), "missing": missing, "module": at_fault}
+            _write(answer, failure)
             return 1
     _write(answer, {"loaded": len(references)})
     return 0
@@ -161,6 +168,18 @@ def _is_a(value: object, kind: str) -> bool:
 
 def _failure(reference: str, reason: str) -> dict[str, str]:
     return {"reference": reference, "module": reference.partition(":")[0], "reason": reason}
+
+
+def _module_at_fault(error: BaseException, directory: pathlib.Path) -> str:
+    """The innermost module of the app that the error passed through; empty if none did."""
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError):
+        files.append(error.filename or "")
+    for file in map(pathlib.Path, reversed(files)):
+        if file.is_relative_to(directory):
+            parts = file.relative_to(directory).with_suffix("").parts
+            return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    return ""
 
 
 def _last_line(error: BaseException) -> str:

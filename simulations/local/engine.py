@@ -214,6 +214,7 @@ class Simulation:
         for drill in self._options.drills:
             if round_number >= drill.round and drill not in self._drilled:
                 self._drilled.add(drill)
+                self._view.note(f"drill: {drill.edge} is killed in round {round_number}")
                 if drill.edge in self._agents:
                     self._agents[drill.edge].kill_group()
                 else:

@@ -145,10 +145,12 @@ def claim(directory: Path) -> Iterator[None]:
                 f"{directory}: another simulation runs in it; wait for its end or give another directory"
             ) from error
         try:
-            if _holds_anything(directory):
+            if any((directory / name).exists() for name in (REPORT_FILE, MODEL_FILE, LOGS)):
                 raise SimulationError(
                     f"{directory}: holds an earlier run; give another directory or remove it"
                 )
+            if _holds_anything(directory):
+                raise SimulationError(f"{directory}: is not empty; give another directory")
             yield
         finally:
             # Only whoever has the lock may clear up: an empty directory can be another run's that has just

@@ -74,7 +74,8 @@ def read(directory: Path) -> Scenario:
     valid.
     """
     if not directory.is_dir():
-        raise SimulationError(f"{directory}: no such directory; give one with the manifests of a simulation")
+        what = "is not a directory" if directory.exists() else "no such directory"
+        raise SimulationError(f"{directory}: {what}; give one with the manifests of a simulation")
     hub = manifests.load_directory(directory)
     trainings = [resource for resource in hub if isinstance(resource, FederatedTraining)]
     for resource in hub:
@@ -131,7 +132,7 @@ def _edge(path: Path) -> Edge:
 def with_settings(scenario: Scenario, settings: Iterable[str]) -> Scenario:
     """Change fields of the training: `spec.path=value`, the value written as in YAML.
 
-    A key that itself has dots is written as in YAML too: the longest existing key wins.
+    Keys of run config and labels may have dots themselves: what follows `runConfig.` is one key.
     Raises: SimulationError for a setting that cannot be read; ManifestError for a training that is then not
     valid.
     """
@@ -147,7 +148,7 @@ def with_settings(scenario: Scenario, settings: Iterable[str]) -> Scenario:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise SimulationError(f"--set {setting}: the value is not YAML") from error
-        _assign(document, path.split("."), value, setting)
+        _assign(document, _keys(path), value, setting)
         changed = True
     if not changed:
         return scenario
@@ -155,6 +156,15 @@ def with_settings(scenario: Scenario, settings: Iterable[str]) -> Scenario:
     training = validation.parse(document, "--set")
     assert isinstance(training, FederatedTraining)
     return dataclasses.replace(scenario, training=training)
+
+
+def _keys(path: str) -> list[str]:
+    """The fields of a path, the last one whole where its parent takes any key."""
+    keys = path.split(".")
+    for place, key in enumerate(keys[:-1]):
+        if key in ("runConfig", "matchLabels"):
+            return [*keys[: place + 1], ".".join(keys[place + 1 :])]
+    return keys
 
 
 def _assign(document: dict[str, Any], keys: list[str], value: object, setting: str) -> None:

@@ -38,6 +38,9 @@ class View(Protocol):
     def status(self, status: Mapping[str, Any]) -> None:
         """The training's status, after every change."""
 
+    def note(self, text: str) -> None:
+        """Something that was done to the run from outside, such as a drill."""
+
     def close(self) -> None:
         """The end; nothing more is shown."""
 
@@ -50,6 +53,9 @@ class Silent:
 
     def status(self, status: Mapping[str, Any]) -> None:
         """Ignore a status."""
+
+    def note(self, text: str) -> None:
+        """Ignore a note."""
 
     def close(self) -> None:
         """Nothing to close."""
@@ -87,6 +93,10 @@ class Lines:
                 of_total = f" of {total}" if total else ""
                 self.start(f"round {entry['round']}{of_total}: {format_metrics(entry['values'])}")
 
+    def note(self, text: str) -> None:
+        """Print a note."""
+        self.start(text)
+
     def close(self) -> None:
         """Nothing to close."""
 
@@ -107,6 +117,10 @@ class LiveTable:
     def status(self, status: Mapping[str, Any]) -> None:
         """Redraw."""
         self._live.update(render(status))
+
+    def note(self, text: str) -> None:
+        """Print a note above the table, where it stays."""
+        self._live.console.print(text, highlight=False, markup=False)
 
     def close(self) -> None:
         """Leave the last table on the screen."""

@@ -9,6 +9,7 @@ import pytest
 
 from federation.kube import client
 from federation.store import kubernetes, port
+from tests.unit.federation.api import test_validation
 
 pytestmark = pytest.mark.controlplane
 _numbers = itertools.count(1)
@@ -45,6 +46,20 @@ async def test_a_refusal_carries_the_servers_words(store: kubernetes.KubernetesS
     with pytest.raises(port.RefusedError, match="cannot change after creation") as refused:
         await store.apply(training(namespace, app={"source": {"path": "other"}}))
     assert refused.value.causes[0][0].startswith("spec.app")
+
+
+RULES = sorted(case for case in test_validation.BAD_TRAININGS if case.startswith("rule: "))
+
+
+@pytest.mark.parametrize("case", RULES)
+async def test_what_is_refused_without_kubernetes_is_refused_by_it(
+    store: kubernetes.KubernetesStore, namespace: str, case: str
+) -> None:
+    """One rule for both, in the same words."""
+    document, want = test_validation.BAD_TRAININGS[case]
+    with pytest.raises(port.RefusedError) as refused:
+        await store.apply({**document, "metadata": {**document["metadata"], "namespace": namespace}})
+    assert want.partition(": ")[2] in str(refused.value)
 
 
 async def test_another_owners_label_stays_and_our_own_goes(

@@ -166,9 +166,14 @@ class Run:
                     yield path
 
 
-def simulate(place: Path, *arguments: object, seconds: float = LIMIT_SECONDS) -> Run:
+def simulate(
+    place: Path,
+    *arguments: object,
+    seconds: float = LIMIT_SECONDS,
+    environment: dict[str, str] | None = None,
+) -> Run:
     """Run `hanse simulate ... -o json` to its end."""
-    run = Run(place, "simulate", *arguments, "-o", "json")
+    run = Run(place, "simulate", *arguments, "-o", "json", environment=environment)
     try:
         run.wait(seconds)
     finally:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import runpy
 import struct
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors import numpy as safetensors
 
@@ -142,6 +144,15 @@ def test_the_same_model_twice(runs: Runs) -> None:
 
     assert kept == runs.as_json.report["model"]["sha256"]
     assert kept in runs.as_text.stdout
+
+
+def test_the_report_compares_this_very_model(runs: Runs) -> None:
+    """The report averages without the network; but for the last bits that is the model which was trained."""
+    report = runpy.run_path(str(HOSPITALS / "report.py"))
+    training, _ = report["divide"](report["read"](HOSPITALS / "edges"), "0")
+    want = safetensors.load(Path(runs.as_json.report["model"]["path"]).read_bytes())
+    for name, value in report["federate"](training).items():
+        np.testing.assert_allclose(value, want[name], rtol=1e-6, atol=1e-9)
 
 
 def test_card_is_complete(runs: Runs) -> None:

@@ -52,6 +52,21 @@ def test_more_edges_and_a_setting(tmp_path: Path) -> None:
     run.assert_nothing_left()
 
 
+def test_an_installed_app(tmp_path: Path) -> None:
+    """An app may be a package that is installed where its processes run: it is named, and travels nowhere."""
+    source = {"image": {"clientApp": "tiny.client_app:app", "serverApp": "tiny.server_app:app"}}
+    config = {"rounds": 2, "fraction-evaluate": 1.0, "wait-for": 0, "signals": ""}
+    spec = _spec() | {"app": {"source": source, "runConfig": config}}
+    scenario = federations.Federation(federations.honest(2), spec).write(tmp_path / "scenario")
+    (scenario / "app").rename(tmp_path / "installed")
+
+    path = f"{running.ROOT}:{tmp_path / 'installed'}"
+    run = running.simulate(tmp_path, scenario, environment={"PYTHONPATH": path})
+
+    assert run.process.returncode == 0, run.told()
+    assert np.all(safetensors.load_file(run.report["model"]["path"])["bias"] == 2)
+
+
 def test_fewer_edges(tmp_path: Path) -> None:
     """--edges 1 of 3 runs the first one alone, if the minimum allows it."""
     federations.Federation(federations.honest(3), _spec()).write(tmp_path / "scenario")

@@ -9,6 +9,7 @@ from rich.console import Console
 from typer import testing
 
 from coordinator.cli import logs, main, simulate, summary
+from federation import release
 from simulations.local import engine, results
 from simulations.local.errors import SimulationFailed
 from tests.process import federations
@@ -49,6 +50,11 @@ def invoke(*arguments: str) -> testing.Result:
     return testing.CliRunner().invoke(main.app, list(arguments))
 
 
+def test_version() -> None:
+    """`hanse --version` says which release this is, and does nothing else."""
+    assert invoke("--version").output == f"hanse {release.version()}\n"
+
+
 @pytest.mark.parametrize("command", [[], ["simulate"], ["logs"], ["journal", "show"], ["journal", "verify"]])
 def test_help(command: list[str]) -> None:
     """Every command has a help text with an example."""
@@ -86,6 +92,10 @@ def test_summary(capsys: pytest.CaptureFixture[str]) -> None:
     wanted = ("lab/tiny: Completed", "accuracy 0.5000", "4.0 s to the first round", "2.0 kB to the edges")
     for want in (*wanted, "ab" * 32, "/runs/x/model.safetensors", "--drill a@3"):
         assert want in text
+    summary.show(Console(width=120), outcome(), Path("here"), drilled=True)
+    after_a_drill = capsys.readouterr().out
+    assert "--drill" not in after_a_drill
+    assert "next         " in after_a_drill
 
 
 @pytest.mark.parametrize("changes", [{"metrics": []}, {"clusters": []}, {"model": None}, {"message": ""}])
@@ -97,9 +107,12 @@ def test_summary_of_less(changes: dict[str, object], capsys: pytest.CaptureFixtu
 
 
 def test_summary_of_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
-    """The sentence as it is, markup or not, and the command that shows the logs."""
-    summary.show(Console(width=120), outcome(state="Failed", message="raised [/x]", model=None), Path("here"))
+    """The sentence as it is, markup or not, what each cluster lacks, and the command that shows the logs."""
+    clusters = [{"name": "zurich", "state": "Waiting", "reason": "OutsideSchedule", "message": "At [eight]."}]
+    failed = outcome(state="Failed", message="raised [/x]", model=None, clusters=clusters)
+    summary.show(Console(width=120), failed, Path("here"))
     text = capsys.readouterr().out
+    assert "  zurich: Waiting OutsideSchedule At [eight]." in text
 
     assert "raised [/x]" in text
     assert "hanse logs /runs/x --tail 20" in text

@@ -134,7 +134,7 @@ def test_the_aggregator_knows_better_once_the_client_is_there() -> None:
 
 
 def test_a_client_that_lost_its_node_in_a_round_waits() -> None:
-    """What the edge waits for says more than the link that the aggregator misses; it may come back and go on."""
+    """What the edge waits for says more than the link that the aggregator misses; it may come back."""
     lost = snapshot.ClusterProgress("Lost", "LinkLost", "zurich: its link is gone", round=7)
     (member,) = selection.select(
         scene.snap(

@@ -45,7 +45,6 @@ def test_nothing_asked() -> None:
 @pytest.mark.parametrize(
     ("reference", "want_reason", "want_missing"),
     [
-        ("good:app", "AttributeError: module 'good' has no attribute 'app'", ""),
         ("raises:app", "lines here", ""),
         (
             "absent:app",
@@ -64,6 +63,23 @@ def test_failures(app: pathlib.Path, reference: str, want_reason: str, want_miss
     want = probe.ImportFailure(reference, reference.split(":")[0], want_reason, want_missing)
     assert probe.check(app, ["threads:app", reference], limit_seconds=LIMIT_SECONDS) == want
     assert str(want) == f"{reference} does not import: {want_reason}"
+
+
+def test_a_component_that_is_not_there(app: pathlib.Path) -> None:
+    """The module imports, and has nothing of this name."""
+    failure = probe.check(app, ["good:wrapper.other"], limit_seconds=LIMIT_SECONDS)
+    assert str(failure) == "good:wrapper.other is not usable: good has no wrapper.other"
+
+
+def test_the_module_at_fault_is_the_innermost_of_the_app(app: pathlib.Path) -> None:
+    """Whoever imports a module that does not import is not the one to mend."""
+    (app / "inner").mkdir()
+    (app / "inner" / "__init__.py").touch()
+    (app / "inner" / "data.py").write_text("import json\njson.loads('{')\n")
+    (app / "outer.py").write_text("from inner import data\n")
+    failure = probe.check(app, ["outer:app"], limit_seconds=LIMIT_SECONDS)
+    assert failure is not None
+    assert (failure.reference, failure.module) == ("outer:app", "inner.data")
 
 
 def test_a_hanging_import_ends(app: pathlib.Path) -> None:

@@ -107,12 +107,12 @@ def test_claim_makes_the_directory_and_frees_it(tmp_path: Path) -> None:
 
 
 def test_claim_of_a_used_directory(tmp_path: Path) -> None:
-    """What an earlier run left is not touched."""
-    (tmp_path / "model").touch()
-
-    with pytest.raises(SimulationError, match="holds an earlier run"), results.claim(tmp_path):
-        raise AssertionError("not reached")
-    assert (tmp_path / "model").exists()
+    """What an earlier run left is not touched, nor is what is nobody's run."""
+    for name, want in (("notes", "is not empty"), (results.MODEL_FILE, "holds an earlier run")):
+        (tmp_path / name).touch()
+        with pytest.raises(SimulationError, match=want), results.claim(tmp_path):
+            raise AssertionError("not reached")
+        assert (tmp_path / name).exists()
 
 
 def test_claim_while_another_run_holds_it(tmp_path: Path) -> None:

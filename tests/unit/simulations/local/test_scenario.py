@@ -105,13 +105,14 @@ def test_settings(directory: Path) -> None:
             "spec.clusters.minimum=1",
             'spec.round.minimumFraction="0.5"',
             "spec.app.runConfig.rounds=7",
+            "spec.app.runConfig.optimiser.rate=0.5",
             "spec.clusters.selector.matchLabels.region=north",
         ],
     )
 
     assert changed.training.spec.clusters.minimum == 1
     assert changed.training.spec.round.minimum_fraction == "0.5"
-    assert changed.training.spec.app.run_config == {"rounds": 7}
+    assert changed.training.spec.app.run_config == {"rounds": 7, "optimiser.rate": 0.5}
     assert changed.training.spec.clusters.selector.match_labels == {"region": "north"}
     assert plan.training.spec.clusters.minimum == 2
     assert scenario.with_settings(plan, []) is plan

@@ -57,6 +57,19 @@ def test_lines_say_each_change_once() -> None:
     ]
 
 
+def test_a_note_stays_in_sight() -> None:
+    """Lines print it; a live table has it above itself; nobody is told who wants nothing."""
+    for shown_by in (view.Lines, view.LiveTable):
+        stream = io.StringIO()
+        shown = shown_by(Console(file=stream, width=200))
+        shown.status(status())
+        shown.note("drill: zurich is killed in round 3")
+        shown.status(status())
+        shown.close()
+        assert stream.getvalue().count("drill: zurich is killed in round 3\n") == 1
+    view.Silent().note("nothing")
+
+
 def test_lines_say_a_new_reason() -> None:
     """A refused update is worth a line, and so is its end."""
     refused = status(
