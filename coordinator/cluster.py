@@ -52,6 +52,8 @@ async def serve(
     Raises: StartFailure, LeaseLost, KubernetesError.
     """
     assert settings.kubernetes is not None
+    if why := settings.kubernetes.unguarded(os.environ):
+        raise parts.StartFailure(why)
     settings = settings.model_copy(
         update={"kubernetes": settings.kubernetes.completed(os.environ, socket.gethostname())}
     )

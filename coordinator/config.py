@@ -58,11 +58,15 @@ class CertificateLifetimes(_Model):
     client_seconds: Seconds = 86_400
 
 
+GUARDED_NAMESPACE = "hanse-system"
+"""Where manifests/hub/base installs the coordinator, and what its admission policies compare with."""
+
+
 class KubernetesConfig(_Model):
     """How a hub is set up whose resources are in a Kubernetes API server and whose aggregators are pods."""
 
     namespace: str = ""
-    """The hub's own; empty: POD_NAMESPACE, else hanse-system."""
+    """The hub's own; empty: POD_NAMESPACE, else hanse-system. A pod elsewhere has to say it: `unguarded`."""
     pod_name: str = ""
     """Who stands for election; empty: POD_NAME, else the host's name."""
     pod_ip: str = ""
@@ -97,10 +101,26 @@ class KubernetesConfig(_Model):
     renew_seconds: Seconds = 10.0
     retry_seconds: Seconds = 2.0
 
+    def unguarded(self, environment: Mapping[str, str]) -> str:
+        """Say why a pod in this environment is not to start: nothing bounds what it may write; or nothing.
+
+        The admission policies of manifests/hub/base know the coordinator by its namespace. An overlay that
+        moves it would lose them without a word, and everybody's Secrets would be open to it.
+        """
+        where = environment.get("POD_NAMESPACE") or GUARDED_NAMESPACE
+        if where in (GUARDED_NAMESPACE, self.namespace):
+            return ""
+        return (
+            f"this coordinator runs in namespace {where}, and the admission policies that keep it from "
+            f"others' Secrets are for {GUARDED_NAMESPACE}; install it there, or write {where} into "
+            "manifests/hub/base/admission.yaml and, to say that this is done, into kubernetes.namespace of "
+            "its configuration"
+        )
+
     def completed(self, environment: Mapping[str, str], host_name: str) -> KubernetesConfig:
         """Return it with what a pod learns from its environment."""
         wanted = {
-            "namespace": self.namespace or environment.get("POD_NAMESPACE") or "hanse-system",
+            "namespace": self.namespace or environment.get("POD_NAMESPACE") or GUARDED_NAMESPACE,
             "pod_name": self.pod_name or environment.get("POD_NAME") or host_name,
             "pod_ip": self.pod_ip or environment.get("POD_IP") or "127.0.0.1",
             "aggregator_image": self.aggregator_image or environment.get("HANSE_AGGREGATOR_IMAGE", ""),

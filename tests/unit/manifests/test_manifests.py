@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from coordinator import config
+from coordinator.cli import reach
 from coordinator.issuing import certificate_authority
 from tests.fakes import permissions
 
@@ -130,6 +131,20 @@ def test_the_coordinator_reads_its_configuration(part: str, makes_the_ca: bool) 
     }
     assert ports == {name: int(listen.rpartition(":")[2]) for name, listen in listens.items()}
     assert read.enrollment_listen.startswith("127.0.0.1:")  # the door alone leads there
+
+
+def test_who_is_bounded_is_the_coordinator() -> None:
+    """The admission policies name the account and the namespace that the coordinator has and checks."""
+    text = (ROOT / "manifests/hub/base/admission.yaml").read_text()
+    (account,) = (m for m in objects(ROOT / "manifests/hub/base/rbac.yaml") if m["kind"] == "ServiceAccount")
+    namespace, name = account["metadata"]["namespace"], account["metadata"]["name"]
+    assert config.GUARDED_NAMESPACE == reach.HUB_NAMESPACE == namespace
+    assert text.count(f'request.userInfo.username == "system:serviceaccount:{namespace}:{name}"') == 1
+    assert text.count(f'request.userInfo.username != "system:serviceaccount:{namespace}:{name}"') == 1
+    assert text.count(f'request.namespace != "{namespace}"') == 1
+    (deployment, _) = objects(ROOT / "manifests/hub/base/deployment.yaml")
+    spec = deployment["spec"]["template"]["spec"]
+    assert (deployment["metadata"]["namespace"], spec["serviceAccountName"]) == (namespace, name)
 
 
 def test_the_ca_of_cert_manager_is_one_that_the_hub_takes() -> None:

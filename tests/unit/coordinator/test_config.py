@@ -1,0 +1,43 @@
+"""What a coordinator is told at its start."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from coordinator import cluster, config, parts
+
+
+@pytest.mark.parametrize(
+    ("environment", "namespace", "want_refusal"),
+    [
+        pytest.param({}, "", False, id="no pod"),
+        pytest.param({"POD_NAMESPACE": "hanse-system"}, "", False, id="where the manifests put it"),
+        pytest.param({"POD_NAMESPACE": "ml-hub"}, "", True, id="moved by an overlay"),
+        pytest.param({"POD_NAMESPACE": "ml-hub"}, "hanse-system", True, id="its Secrets are elsewhere"),
+        pytest.param({"POD_NAMESPACE": "ml-hub"}, "ml-hub", False, id="moved, and its settings say so"),
+    ],
+)
+def test_a_coordinator_without_its_guard_does_not_start(
+    environment: dict[str, str], namespace: str, want_refusal: bool
+) -> None:
+    """In a namespace that the admission policies do not know it says where they hold, and what to do."""
+    why = config.KubernetesConfig(namespace=namespace).unguarded(environment)
+    assert bool(why) is want_refusal
+    if why:
+        assert "runs in namespace ml-hub" in why
+        assert "are for hanse-system" in why
+
+
+def test_it_refuses_before_it_asks_anybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No API server is asked for anything, and nothing is written."""
+    monkeypatch.setenv("POD_NAMESPACE", "ml-hub")
+    settings = config.CoordinatorConfig(
+        state_directory=tmp_path / "state",
+        kubernetes=config.KubernetesConfig(kubeconfig=tmp_path / "none"),
+    )
+    with pytest.raises(parts.StartFailure, match="install it there, or write ml-hub into"):
+        asyncio.run(cluster.serve(settings, asyncio.Event()))
+    assert not (tmp_path / "state").exists()
