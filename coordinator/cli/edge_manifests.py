@@ -26,6 +26,8 @@ Manifest = dict[str, Any]
 
 NAMESPACE: Final = "hanse"
 AGENT: Final = "hanse-agent"
+DOOR_POLICY: Final = "hanse-agent-door"
+"""Opens the agent's way to the hub that it is invited to."""
 INVITATION_SECRET: Final = "hanse-join"  # noqa: S105  # a name
 """Holds the join token; good for one join, and of no use afterwards."""
 CONFIGURATION: Final = "hanse-agent"
@@ -36,13 +38,9 @@ MANAGED: Final = {"app.kubernetes.io/managed-by": "hanse"}
 
 TOKEN_FILE: Final = "/etc/hanse/join/token"  # noqa: S105  # a path
 STATE_DIRECTORY: Final = "/var/lib/hanse/state"
-API_PORTS: Final = (443, 6443)
 
-_LABELS: Final = {
-    "app.kubernetes.io/name": "hanse",
-    "app.kubernetes.io/component": "agent",
-    "app.kubernetes.io/part-of": "hanse",
-}
+_AGENT_PODS: Final = {"app.kubernetes.io/name": "hanse", "app.kubernetes.io/component": "agent"}
+_LABELS: Final = {**_AGENT_PODS, "app.kubernetes.io/part-of": "hanse"}
 _KINDS: Final = (dataset.EdgeDataset, policy.EdgePolicy)
 _IMAGE_NAMES: Final = re.compile(r"hanse/[a-z-]+")
 
@@ -124,14 +122,13 @@ def agent(
     if namespace != NAMESPACE:
         base = [_moved(manifest, namespace) for manifest in base]
     base = [_with_images(manifest, _images(registry)) for manifest in base]
-    base = [_opened(manifest, invitation.hub) for manifest in base]
     definitions = [crds.definition(kind) for kind in _KINDS]
     # The pod waits for what it mounts: the invitation comes before it.
     return _ordered([*definitions, *base, *invitation_manifests(invitation, namespace=namespace)])
 
 
 def invitation_manifests(invitation: Invitation, *, namespace: str = NAMESPACE) -> list[Manifest]:
-    """Return the ConfigMap and the Secret that are missing in manifests/edge/base."""
+    """Return what manifests/edge/base lacks: who the hub is, the way there, and the token."""
     configuration = {
         "cluster": invitation.cluster,
         "enrollment_address": invitation.hub,
@@ -142,6 +139,16 @@ def invitation_manifests(invitation: Invitation, *, namespace: str = NAMESPACE) 
         "kubernetes": _settings(invitation),
     }
     return [
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {"name": DOOR_POLICY, "namespace": namespace, "labels": dict(_LABELS)},
+            "spec": {
+                "podSelector": {"matchLabels": dict(_AGENT_PODS)},
+                "policyTypes": ["Egress"],
+                "egress": _way_to(invitation.hub),
+            },
+        },
         {
             "apiVersion": "v1",
             "kind": "ConfigMap",
@@ -224,21 +231,15 @@ def _moved(manifest: Manifest, namespace: str) -> Manifest:
     return dict(moved)
 
 
-def _opened(manifest: Manifest, hub: str) -> Manifest:
-    """Let the agent reach the hub, and DNS only where the hub has a name."""
-    if manifest["kind"] != "NetworkPolicy" or manifest["metadata"]["name"] != AGENT:
-        return manifest
+def _way_to(hub: str) -> list[Manifest]:
+    """Return the egress rules that lead to the hub; DNS is among them only where the hub has a name."""
     host, port = address(hub)
-    egress = list(manifest["spec"]["egress"])
-    door: Manifest = {"ports": [{"protocol": "TCP", "port": port}]}
+    door = {"ports": [{"protocol": "TCP", "port": port}]}
     try:
         ip = ipaddress.ip_address(host)
     except ValueError:
-        door = door if port not in API_PORTS else {}  # what the rule for the API server opens already
-    else:
-        egress = [rule for rule in egress if not any(entry["port"] == 53 for entry in rule["ports"])]
-        door = {"to": [{"ipBlock": {"cidr": f"{ip}/{ip.max_prefixlen}"}}], **door}
-    return {**manifest, "spec": {**manifest["spec"], "egress": [*egress, *([door] if door else [])]}}
+        return [door, {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}]
+    return [{"to": [{"ipBlock": {"cidr": f"{ip}/{ip.max_prefixlen}"}}], **door}]
 
 
 _ORDER: Final = (

@@ -26,6 +26,7 @@ _INSTALLED = (
     ("Role", edge_manifests.AGENT),
     ("ServiceAccount", edge_manifests.AGENT),
     ("NetworkPolicy", edge_manifests.AGENT),
+    ("NetworkPolicy", edge_manifests.DOOR_POLICY),
     ("ConfigMap", edge_manifests.CONFIGURATION),
     ("Secret", edge_manifests.INVITATION_SECRET),
     ("Secret", edge_manifests.IDENTITY_SECRET),
@@ -63,7 +64,8 @@ def join(
     only_invitation: Annotated[
         bool,
         typer.Option(
-            "--only-invitation", help="Only the ConfigMap and the Secret that manifests/edge/base lacks."
+            "--only-invitation",
+            help="Only what manifests/edge/base lacks: a ConfigMap, a Secret, and a NetworkPolicy.",
         ),
     ] = False,
     apply: Annotated[

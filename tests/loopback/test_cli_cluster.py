@@ -388,7 +388,7 @@ def test_an_edge_joins_and_leaves(cluster: Cluster) -> None:
     """Everything of the agent is applied; after leaving, the owner's objects are there and nothing else."""
     joined = cluster.hanse(*JOIN, "--apply", "--timeout", "1")
     assert joined.exit_code == 1, joined.output  # there is no kubelet here, so no agent
-    assert "12 objects applied; the agent starts in namespace learning" in joined.stderr
+    assert "13 objects applied; the agent starts in namespace learning" in joined.stderr
     assert "the agent is not connected after 1 s; it goes on trying" in joined.stderr
     assert cluster.get("Deployment", "hanse-agent", "learning")
     assert cluster.hanse(*JOIN, "--apply", "--timeout", "1").exit_code == 1  # a second time changes nothing
@@ -429,6 +429,7 @@ def test_an_edge_joins_and_leaves(cluster: Cluster) -> None:
         ("Deployment", "hanse-agent"), ("Secret", "hanse-join"), ("Secret", "hanse-agent-identity"),
         ("Secret", "client-x"), ("ConfigMap", "hanse-agent"), ("Role", "hanse-agent"),
         ("RoleBinding", "hanse-agent"), ("ServiceAccount", "hanse-agent"), ("NetworkPolicy", "hanse-agent"),
+        ("NetworkPolicy", "hanse-agent-door"),
     ):  # fmt: skip
         assert cluster.get(kind, name, "learning") is None, name
     assert cluster.is_going("PersistentVolumeClaim", "client-x-state", "learning")

@@ -81,19 +81,24 @@ async def test_an_overlay_of_a_hub_of_ones_own(
 async def test_what_join_applies_is_what_kustomize_makes(
     api: client.Client, rendered: dict[str, list[dict[str, Any]]]
 ) -> None:
-    """`hanse join` has the objects of manifests/edge, the door in the agent's policy, and the invitation."""
-    invitation = edge_manifests.Invitation(
-        "hub.example.org:443", "hanse_abcdefgh." + "x" * 43, "sha256:" + "ab" * 32, "zurich"
-    )
-    for installation, registry in (("edge/base", None), ("edge/lab", "localhost/hanse")):
+    """`hanse join` has the objects of manifests/edge, and the invitation; so the two ways to join are one."""
+    for installation, registry, hub in (
+        ("edge/base", None, "hub.example.org:443"),
+        ("edge/lab", "localhost/hanse", "172.30.0.10:30443"),
+    ):
+        invitation = edge_manifests.Invitation(
+            hub, "hanse_abcdefgh." + "x" * 43, "sha256:" + "ab" * 32, "zurich"
+        )
         joined = permissions.by_kind_and_name(edge_manifests.agent(invitation, registry=registry))
         kustomized = permissions.by_kind_and_name(rendered[installation])
-        assert joined.keys() - kustomized.keys() == {("ConfigMap", "hanse-agent"), ("Secret", "hanse-join")}
-        assert kustomized.keys() <= joined.keys()
-        for key, manifest in kustomized.items():
-            assert joined[key] == manifest, key
-    for manifest in edge_manifests.agent(invitation):
-        await api.apply(manifest, dry_run=True)
+        invited = permissions.by_kind_and_name(edge_manifests.invitation_manifests(invitation))
+        assert joined == {**kustomized, **invited}
+        assert invited.keys() == {
+            ("ConfigMap", "hanse-agent"), ("Secret", "hanse-join"), ("NetworkPolicy", "hanse-agent-door"),
+        }  # fmt: skip
+        assert not invited.keys() & kustomized.keys()
+        for manifest in joined.values():
+            await api.apply(manifest, dry_run=True)
 
 
 @pytest.mark.slow

@@ -54,20 +54,31 @@ def test_the_invitation_is_the_agents_configuration() -> None:
 @pytest.mark.parametrize(
     "hub, want",
     [
-        ("172.30.0.10:30443", [[443, 6443], ["172.30.0.10/32", 30443]]),
-        ("[2001:db8::1]:443", [[443, 6443], ["2001:db8::1/128", 443]]),
-        ("hub.example.org:443", [[443, 6443], [53, 53]]),
-        ("hub.example.org:8443", [[443, 6443], [53, 53], [8443]]),
+        ("172.30.0.10:30443", [["172.30.0.10/32", 30443]]),
+        ("[2001:db8::1]:443", [["2001:db8::1/128", 443]]),
+        ("hub.example.org:443", [[443], [53, 53]]),
+        ("hub.example.org:8443", [[8443], [53, 53]]),
     ],
 )
 def test_the_agents_way_out(hub: str, want: list[list[Any]]) -> None:
-    """Besides the API server the agent reaches the door; DNS only where the hub is given by name."""
-    policy = find(edge_manifests.agent(invitation(hub)), "NetworkPolicy", "hanse-agent")
-    got = [
+    """Besides the API server the agent reaches the door; DNS only where the hub is given by name.
+
+    The way to the door is in the invitation, so that it is there also for whoever takes the rest from Git.
+    """
+    manifests = edge_manifests.agent(invitation(hub))
+    door = find(edge_manifests.invitation_manifests(invitation(hub)), "NetworkPolicy", "hanse-agent-door")
+    assert find(manifests, "NetworkPolicy", "hanse-agent-door") == door
+    own = find(manifests, "NetworkPolicy", "hanse-agent")
+    assert own["spec"]["podSelector"] == door["spec"]["podSelector"]
+    assert _ways(own) == [[443, 6443]]
+    assert _ways(door) == want
+
+
+def _ways(policy: dict[str, Any]) -> list[list[Any]]:
+    return [
         [*(to["ipBlock"]["cidr"] for to in rule.get("to", [])), *(port["port"] for port in rule["ports"])]
         for rule in policy["spec"]["egress"]
     ]
-    assert got == want
 
 
 def test_images_are_the_releases_or_where_they_are_said_to_be() -> None:
@@ -114,8 +125,8 @@ def test_the_command_prints_manifests() -> None:
     kinds = [manifest["kind"] for manifest in yaml.safe_load_all(whole.stdout)]
     assert kinds[0] == "Namespace" and kinds[-1] == "Deployment"
     invitations = list(yaml.safe_load_all(part.stdout))
-    assert [manifest["kind"] for manifest in invitations] == ["ConfigMap", "Secret"]
-    assert json.loads(invitations[0]["data"]["config.json"])["labels"] == {"region": "europe"}
+    assert [manifest["kind"] for manifest in invitations] == ["NetworkPolicy", "ConfigMap", "Secret"]
+    assert json.loads(invitations[1]["data"]["config.json"])["labels"] == {"region": "europe"}
 
 
 def test_the_command_refuses_in_one_sentence() -> None:
