@@ -111,7 +111,7 @@ def dataset_status(
 
 def policy_status(policy: policies.EdgePolicy, now: dt.datetime) -> policies.EdgePolicyStatus:
     """Return what the owner should see of a policy."""
-    broken = next((rule for rule in rules.read(policy) if rule.unreadable), None)
+    broken = next((rule for rule in rules.read(policy) if rule.unusable), None)
     count = len(policy.spec.rules)
     status, reason, message = (
         (meta.ConditionStatus.TRUE, reasons.EdgePolicyReason.VALID, f"the agent decides by its {count} rules")
@@ -119,7 +119,7 @@ def policy_status(policy: policies.EdgePolicy, now: dt.datetime) -> policies.Edg
         else (
             meta.ConditionStatus.FALSE,
             reasons.EdgePolicyReason.INVALID_RULE,
-            f"rule {broken.name} cannot be read: {broken.unreadable}; correct it, until then this policy "
+            f"rule {broken.name} cannot be enforced: {broken.unusable}; correct it, until then this policy "
             "allows nothing",
         )
     )

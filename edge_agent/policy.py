@@ -54,7 +54,6 @@ class Allowed:
 
     rule: str
     limits: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    egress_bytes_per_day: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,7 +111,7 @@ def decide_by_rules(
         return Refused(_Reason.NO_POLICY, "", message)
     ordered = sorted(candidates, key=lambda rule: (rule.policy, rule.name, repr(rule)))
     for rule in ordered:
-        if rule.denies and (rule.unreadable or _applies(request, rule, now)):
+        if rule.denies and (rule.unusable or _applies(request, rule, now)):
             return Refused(_Reason.POLICY_DENIED, rule.name, _denial(request, rule))
     closest: tuple[tuple[object, ...], rules.Rule, _Finding] | None = None
     for rule in ordered:
@@ -120,7 +119,7 @@ def decide_by_rules(
             continue
         depth, finding = _first_finding(request, rule, now)
         if finding is None:
-            return Allowed(rule.name, _granted(request, rule), rule.egress_bytes_per_day)
+            return Allowed(rule.name, _granted(request, rule))
         # The rule that fails latest is closest; of two that wait, the one that opens first.
         rank = (-depth, finding.until or dt.datetime.max.replace(tzinfo=dt.UTC))
         if closest is None or rank < closest[0]:
@@ -156,8 +155,8 @@ def _applies(request: Request, rule: rules.Rule, now: dt.datetime) -> bool:
 
 
 def _denial(request: Request, rule: rules.Rule) -> str:
-    if rule.unreadable:
-        return f"policy {rule.name} of {request.cluster} cannot be read: {rule.unreadable}; ask its owner"
+    if rule.unusable:
+        return f"policy {rule.name} of {request.cluster} cannot be enforced: {rule.unusable}; ask its owner"
     stated = [
         f"trainings {_one_of([f'{match.namespace}/{match.name} of {match.hub}' for match in rule.trainings])}"
         if rule.trainings is not None
@@ -173,10 +172,12 @@ def _denial(request: Request, rule: rules.Rule) -> str:
     return f"policy {rule.name} of {request.cluster} denies {what}; ask its owner to change it"
 
 
-def _readable(request: Request, rule: rules.Rule, now: dt.datetime) -> _Finding | None:
-    if rule.unreadable is None:
+def _usable(request: Request, rule: rules.Rule, now: dt.datetime) -> _Finding | None:
+    if rule.unusable is None:
         return None
-    return _Finding(_Reason.POLICY_DENIED, f"cannot be read: {rule.unreadable}; ask its owner to correct it")
+    return _Finding(
+        _Reason.POLICY_DENIED, f"cannot be enforced: {rule.unusable}; ask its owner to correct it"
+    )
 
 
 def _training(request: Request, rule: rules.Rule, now: dt.datetime) -> _Finding | None:
@@ -340,7 +341,7 @@ def _approval(request: Request, rule: rules.Rule, now: dt.datetime) -> _Finding 
 
 
 _CHECKS: tuple[_Check, ...] = (
-    _readable,
+    _usable,
     _training,
     _dataset,
     _image,

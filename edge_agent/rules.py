@@ -1,6 +1,6 @@
 """An EdgePolicy's rules in the shape that deciding needs: patterns, numbers and windows already read.
 
-A rule that cannot be read stays in the list and says so, so that `policy` can err on the owner's side.
+A rule that cannot be held to stays in the list and says so, so that `policy` can err on the owner's side.
 This module refuses to decide anything.
 """
 
@@ -17,6 +17,9 @@ from federation.api import policy as api
 APPROVAL_ANNOTATION = "hanse.dev/approved-trainings"
 """On an EdgePolicy: the trainings, NAMESPACE/NAME with commas between, that its owner has approved."""
 
+EGRESS_NOT_COUNTED = "limits.egressBytesPerDay would limit nothing: it is not counted yet"
+"""An owner's limit that nobody holds to must not look as if it held."""
+
 GPU_RESOURCE = "nvidia.com/gpu"
 
 
@@ -24,15 +27,15 @@ GPU_RESOURCE = "nvidia.com/gpu"
 class Rule:
     """One rule; what is None is not restricted by it, an empty list matches nothing.
 
-    unreadable: why the rule (or, if it allows, a rule beside it) cannot be read; None if it can.
-    ceilings:   Kubernetes quantities by resource name.
-    approved:   trainings, NAMESPACE/NAME, that the owner has approved where `manual_approval` asks for it.
+    unusable: why the rule (or, if it allows, a rule beside it) cannot be enforced; None if it can.
+    ceilings: Kubernetes quantities by resource name.
+    approved: trainings, NAMESPACE/NAME, that the owner has approved where `manual_approval` asks for it.
     """
 
     policy: str
     name: str
     denies: bool = False
-    unreadable: str | None = None
+    unusable: str | None = None
     trainings: tuple[api.TrainingPattern, ...] | None = None
     datasets: tuple[str, ...] | None = None
     images: tuple[str, ...] | None = None
@@ -43,22 +46,21 @@ class Rule:
     ceilings: Mapping[str, str] = dataclasses.field(default_factory=dict)
     maximum_rounds: int | None = None
     minimum_examples: int | None = None
-    egress_bytes_per_day: int | None = None
     windows: tuple[schedules.Window, ...] | None = None
     manual_approval: bool = False
     approved: frozenset[str] = frozenset()
 
 
 def read(policy: api.EdgePolicy) -> tuple[Rule, ...]:
-    """Return the policy's rules; if one cannot be read, none of this policy's rules allows anything."""
+    """Return the policy's rules; if one cannot be enforced, none of this policy's rules allows anything."""
     found = [_read_rule(policy, rule) for rule in policy.spec.rules]
-    broken = next((rule for rule in found if rule.unreadable), None)
+    broken = next((rule for rule in found if rule.unusable), None)
     if broken is None:
         return tuple(found)
     return tuple(
         rule
-        if rule.denies or rule.unreadable
-        else dataclasses.replace(rule, unreadable=f"rule {broken.name} beside it: {broken.unreadable}")
+        if rule.denies or rule.unusable
+        else dataclasses.replace(rule, unusable=f"rule {broken.name} beside it: {broken.unusable}")
         for rule in found
     )
 
@@ -114,7 +116,8 @@ def _read_rule(policy: api.EdgePolicy, rule: api.PolicyRule) -> Rule:
         ),
     )
     limits = rule.limits or api.Limits()
-    egress = limits.egress_bytes_per_day
+    if limits.egress_bytes_per_day is not None:
+        return dataclasses.replace(read_part, unusable=EGRESS_NOT_COUNTED)
     try:
         return dataclasses.replace(
             read_part,
@@ -123,10 +126,9 @@ def _read_rule(policy: api.EdgePolicy, rule: api.PolicyRule) -> Rule:
             ceilings=_ceilings(limits),
             maximum_rounds=limits.rounds,
             minimum_examples=limits.minimum_examples,
-            egress_bytes_per_day=None if egress is None else int(meta.quantity(egress)),
         )
     except (ValueError, decimal.InvalidOperation) as error:
-        return dataclasses.replace(read_part, unreadable=str(error))
+        return dataclasses.replace(read_part, unusable=str(error))
 
 
 def _epsilon(rule: api.PolicyRule) -> decimal.Decimal | None:

@@ -92,7 +92,12 @@ class Limits(Model):
         Annotated[int, Field(ge=1, le=1_000_000)] | None, Doc("is the most rounds of a training.", _ANY)
     ] = None
     egress_bytes_per_day: Annotated[
-        meta.Quantity | None, Doc("is the most bytes that a training's client sends in a day.", _ANY)
+        meta.Quantity | None,
+        Doc(
+            "is the most bytes that a training's client sends in a day; not counted yet, so a policy with it "
+            "allows nothing.",
+            _ANY,
+        ),
     ] = None
     minimum_examples: Annotated[
         Annotated[int, Field(ge=1, le=2**53)] | None,

@@ -310,10 +310,10 @@ class EdgePolicyCondition(Documented):
 class EdgePolicyReason(Documented):
     """Reasons of an EdgePolicy's conditions."""
 
-    VALID = "Valid", "Every rule could be read."
+    VALID = "Valid", "Every rule can be enforced."
     INVALID_RULE = (
         "InvalidRule",
-        "A rule cannot be read, so the policy allows nothing; the message names the rule.",
+        "A rule cannot be read or enforced, so the policy allows nothing; the message names the rule.",
     )
 
 

@@ -178,12 +178,18 @@ def test_a_status_of_another_version_does_not_hide_the_spec() -> None:
     assert read.datasets[0].status is None
 
 
-def test_a_policys_status_names_the_rule_that_cannot_be_read() -> None:
-    """The schema lets a zone through that does not exist."""
+def test_a_policys_status_names_the_rule_that_cannot_be_enforced() -> None:
+    """The schema lets a zone through that does not exist, and a limit that is not counted."""
     (good,) = owned.read([], [a_policy()]).policies
     assert owned.policy_status(good, NOW).conditions[0].status == "True"
     nowhere = a_policy(schedule={"windows": ["Mon 10:00-11:00 Atlantis/Capital"]})
-    (bad,) = owned.read([], [nowhere]).policies
-    (condition,) = owned.policy_status(bad, NOW).conditions
-    assert (condition.status, condition.reason) == ("False", "InvalidRule")
-    assert "rule all cannot be read" in condition.message
+    uncounted = a_policy(limits={"egressBytesPerDay": "50Gi"})
+    for unusable, want in (
+        (nowhere, "Atlantis/Capital"),
+        (uncounted, "egressBytesPerDay would limit nothing"),
+    ):
+        (bad,) = owned.read([], [unusable]).policies
+        (condition,) = owned.policy_status(bad, NOW).conditions
+        assert (condition.status, condition.reason) == ("False", "InvalidRule")
+        assert want in condition.message
+    assert "rule all cannot be enforced" in condition.message

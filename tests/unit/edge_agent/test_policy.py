@@ -81,7 +81,6 @@ def test_a_whole_rule_that_fits_allows() -> None:
                 "gpus": 1,
                 "rounds": 200,
                 "minimumExamples": 50,
-                "egressBytesPerDay": "50Gi",
             },
             "schedule": {"windows": ["Mon-Fri 09:00-17:00 Europe/Zurich"]},
         },
@@ -89,12 +88,17 @@ def test_a_whole_rule_that_fits_allows() -> None:
         requests={"cpu": "4000m", "memory": "1Gi"},
         limits={"memory": "2Gi"},
     )
-    assert decision == policy.Allowed(
-        "cardiology-only", {"cpu": "4", "memory": "2Gi", "nvidia.com/gpu": "1"}, 50 * 2**30
-    )
+    assert decision == policy.Allowed("cardiology-only", {"cpu": "4", "memory": "2Gi", "nvidia.com/gpu": "1"})
 
 
 REFUSALS = {
+    "a limit that nobody counts": (
+        {"limits": {"egressBytesPerDay": "50Gi"}},
+        {},
+        Reason.POLICY_DENIED,
+        "policy cardiology-only of budapest cannot be enforced: limits.egressBytesPerDay would limit nothing: "
+        "it is not counted yet; ask its owner to correct it",
+    ),
     "image": (
         {"images": ["registry.example/other/*"]},
         {},
@@ -305,7 +309,7 @@ some_rules = st.builds(
     policy=st.sampled_from(["p", "q"]),
     name=st.sampled_from(["a", "b", "c"]),
     denies=st.booleans(),
-    unreadable=st.sampled_from([None, None, None, "broken"]),
+    unusable=st.sampled_from([None, None, None, "broken"]),
     datasets=st.none() | st.lists(names, max_size=2).map(tuple),
     images=st.none() | st.lists(st.sampled_from(["registry.example/*", "other/*"]), max_size=2).map(tuple),
     maximum_rounds=st.none() | st.integers(1, 40),
