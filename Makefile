@@ -13,8 +13,8 @@ PYTEST := $(BIN)/python -m pytest
 ENVIRONMENT := $(PYTHON) tests/tools/environment.py
 # The torch job installs about 6 GB. CI leaves nothing out; at home, say TORCH=1.
 TORCH ?= $(if $(filter true 1,$(CI)),1,0)
-# Real clusters: 1 builds the programs that they need first, which may take 25 minutes; 0 leaves them out; otherwise
-# they are tested where those programs are in the cache. CI builds them.
+# Real clusters: tested where they can run, on Linux as root; what programs they need is made the first time, which may take
+# 25 minutes. 0 leaves them out; 1 makes those programs on other machines, too, for the tests on a real API server.
 CLUSTERS ?=
 FAST := $(wildcard tests/unit tests/contract tests/golden tests/loopback)
 
@@ -37,7 +37,7 @@ test:  ## run every test that this machine can run, and say what was left out
 ifeq ($(TORCH),1)
 	@$(MAKE) test-torch
 else
-	@echo "Left out: the tests marked torch, which need about 6 GB of packages. To include them: make test TORCH=1"
+	@echo "Left out: the tests marked torch, those of clients with torch in pods among them, which need about 6 GB of packages. To include them: make test TORCH=1"
 endif
 
 test-fast:  ## run the unit, contract, golden and loopback tests (under 90 seconds)

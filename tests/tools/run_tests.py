@@ -1,8 +1,9 @@
 """Run every test that this machine can run, in parts, and say in one line each what is left out and why.
 
 `make test` calls it. What is fast and needs nothing comes first, so that a mistake is seen early; then the
-tests on a real API server, then those on real clusters, which have the machine to themselves. In CI nothing
-may be left out: the programs are built, and what still cannot run is a failure. It refuses to know the tests.
+tests on a real API server, then those on real clusters, which have the machine to themselves. Where clusters
+can run, the programs that they need are made first if they are not in the cache. In CI nothing may be left
+out: what cannot run is a failure. It refuses to know the tests.
 
     .venv/bin/python tests/tools/run_tests.py [--clusters 1|0] [--torch 1|0] [ARGUMENTS FOR PYTEST...]
 """
@@ -71,7 +72,8 @@ def everything_else() -> tuple[str, ...]:
 def plan(found: Findings, *, clusters: str = "", torch: bool = False, in_ci: bool = False) -> Plan:
     """What of the tests runs on such a machine.
 
-    clusters: "1" makes the programs that are not there, "0" leaves clusters out; else what is there decides.
+    clusters: "0" leaves clusters out; "1" makes the programs that are not there also where no cluster can
+        run, for the tests on an API server; else they are made where clusters can run.
     torch: also those in whose pods torch runs; make runs, and counts as left out, the others that need it.
     """
     places = everything_else()
@@ -83,7 +85,8 @@ def plan(found: Findings, *, clusters: str = "", torch: bool = False, in_ci: boo
         Part("tests of federations on real clusters", (*(() if torch else ("-m", "not torch")), APART)),
     )
     before = () if found.no_lab else found.lacking_before
-    make_programs = bool(found.lacking or before) and (in_ci or clusters == "1")
+    wanted = in_ci or clusters == "1" or (clusters != "0" and not found.no_lab)
+    make_programs = bool(found.lacking or before) and wanted
     lacking = "" if make_programs or not found.lacking else too_slow(found.lacking)
     parts: list[Part] = [first]
     reasons: dict[str, str] = {}
@@ -92,7 +95,7 @@ def plan(found: Findings, *, clusters: str = "", torch: bool = False, in_ci: boo
     else:
         reasons["controlplane"] = lacking or found.no_api_server
     not_wanted = "CLUSTERS=0 was given. To include them: make test" if clusters == "0" and not in_ci else ""
-    if why := found.no_lab or not_wanted or lacking:
+    if why := found.no_lab or not_wanted:
         reasons["cluster"] = why
     else:
         parts += labs
@@ -100,13 +103,11 @@ def plan(found: Findings, *, clusters: str = "", torch: bool = False, in_ci: boo
     for why in dict.fromkeys(reasons.values()):
         marked = " and ".join(name for name, reason in reasons.items() if reason == why)
         left_out.append(f"Left out: the tests marked {marked}, for {why}")
-    if before and not make_programs and "cluster" not in reasons:
-        left_out.append(f"Left out: the test on the older minor of Kubernetes, for {too_slow(before)}")
     return Plan(tuple(parts), make_programs, tuple(left_out))
 
 
 def too_slow(lacking: Sequence[str]) -> str:
-    """Why programs are not made unasked, and how to ask."""
+    """Why programs are not made unasked where no cluster can run or none is wanted, and how to ask."""
     return (
         f"{len(lacking)} programs of a cluster are not in the cache and making them may take "
         f"{BUILD_MINUTES} minutes. To include them: make test CLUSTERS=1"
@@ -171,12 +172,16 @@ def make_programs() -> bool:
     def say(line: str) -> None:
         print(f"  {time.monotonic() - began:6.0f} s  {line}", flush=True)
 
-    print("--- the programs of a cluster, once: they stay in the cache", flush=True)
+    print(
+        f"--- the programs of a cluster, once, in up to {BUILD_MINUTES} minutes: they stay in the cache "
+        "(CLUSTERS=0 does without)",
+        flush=True,
+    )
     try:
         for minor in releases.KUBERNETES:
             programs.ensure(minor, say)
     except programs.ProgramsMissing as error:
-        print(error, file=sys.stderr)
+        print(f"{error} To do without clusters: make test CLUSTERS=0", file=sys.stderr)
         return False
     return True
 

@@ -24,6 +24,7 @@ BUILD = (
     "2 programs of a cluster are not in the cache and making them may take 25 minutes. "
     "To include them: make test CLUSTERS=1"
 )
+NOT_WANTED = "Left out: the tests marked cluster, for CLUSTERS=0 was given. To include them: make test"
 
 
 @pytest.fixture(scope="module")
@@ -42,18 +43,22 @@ def tool() -> ModuleType:
     [
         pytest.param({}, {}, (FIRST, SERVER, LABS, FEDERATIONS), False, (), id="everything is there"),
         pytest.param(
-            {"no_api_server": NO_SERVER, "lacking": LACKING}, {}, (FIRST,), False,
-            (f"Left out: the tests marked controlplane and cluster, for {BUILD}",),
-            id="nothing is in the cache",
+            {"no_api_server": NO_SERVER, "lacking": LACKING}, {},
+            (FIRST, SERVER, LABS, FEDERATIONS), True, (), id="nothing is in the cache",
         ),
         pytest.param(
-            {"lacking": LACKING}, {}, (FIRST, SERVER), False,
-            (f"Left out: the tests marked cluster, for {BUILD}",),
+            {"lacking": LACKING}, {}, (FIRST, SERVER, LABS, FEDERATIONS), True, (),
             id="an API server from elsewhere",
         ),
         pytest.param(
-            {"no_api_server": NO_SERVER, "lacking": LACKING}, {"clusters": "1"},
-            (FIRST, SERVER, LABS, FEDERATIONS), True, (), id="asked for",
+            {"no_api_server": NO_SERVER, "lacking": LACKING}, {"clusters": "0"}, (FIRST,), False,
+            (f"Left out: the tests marked controlplane, for {BUILD}", NOT_WANTED),
+            id="nothing is in the cache, and clusters are not wanted",
+        ),
+        pytest.param(
+            {"no_lab": NO_ROOT, "no_api_server": NO_SERVER, "lacking": LACKING}, {"clusters": "1"},
+            (FIRST, SERVER), True, (f"Left out: the tests marked cluster, for {NO_ROOT}",),
+            id="not root, and an API server asked for",
         ),
         pytest.param(
             {"no_api_server": NO_SERVER, "lacking": LACKING}, {"in_ci": True, "clusters": "0"},
@@ -71,8 +76,7 @@ def tool() -> ModuleType:
             ), id="neither root nor programs",
         ),
         pytest.param(
-            {"lacking_before": LACKING}, {}, (FIRST, SERVER, LABS, FEDERATIONS), False,
-            (f"Left out: the test on the older minor of Kubernetes, for {BUILD}",),
+            {"lacking_before": LACKING}, {}, (FIRST, SERVER, LABS, FEDERATIONS), True, (),
             id="one minor of Kubernetes is there",
         ),
         pytest.param(
@@ -80,9 +84,7 @@ def tool() -> ModuleType:
             id="CI makes both minors",
         ),
         pytest.param(
-            {}, {"clusters": "0"}, (FIRST, SERVER), False,
-            ("Left out: the tests marked cluster, for CLUSTERS=0 was given. To include them: make test",),
-            id="not wanted",
+            {}, {"clusters": "0"}, (FIRST, SERVER), False, (NOT_WANTED,), id="not wanted",
         ),
         pytest.param(
             {"no_lab": "this is Darwin", "no_api_server": NO_SERVER}, {"in_ci": True}, (FIRST,), False,
@@ -127,7 +129,7 @@ def test_torch_in_pods_is_with_the_federations(tool: ModuleType) -> None:
 @pytest.mark.parametrize(
     ("given", "want"),
     [
-        ([], "Left out: the tests marked torch, which need about 6 GB of packages."),
+        ([], "Left out: the tests marked torch, those of clients with torch in pods among them, which need"),
         (["TORCH=1"], "test-torch"),
         (["CI=true"], "test-torch"),
         ([], '--torch "0"'),
@@ -135,7 +137,7 @@ def test_torch_in_pods_is_with_the_federations(tool: ModuleType) -> None:
     ],
 )
 def test_make_says_what_of_torch_is_left_out(given: list[str], want: str) -> None:
-    """At home the line, in CI or when asked for the tests."""
+    """At home the line, which names those in pods, too; in CI or when asked for, the tests."""
     command = ["make", "-n", "test", "CI=", *given]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert want in said
