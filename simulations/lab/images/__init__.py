@@ -76,7 +76,8 @@ def together(built: Sequence[Built]) -> Path:
     names = "+".join(each.target for each in built)
     digests = hashlib.sha256("".join(each.digest for each in built).encode()).hexdigest()
     path = root / f"{names}.{digests[:16]}.tar"
-    with cache.locked(root, f"{LOCK}-archives", lambda _: None):
+    # The builders' own lock: they sweep away what looks half written.
+    with cache.locked(root, LOCK, lambda _: None):
         if not path.exists():
             # Room first: an archive has half a gigabyte, with torch three, and each change makes a new one.
             kept = (
