@@ -243,8 +243,8 @@ def _way_to(hub: str) -> list[Manifest]:
 
 
 _ORDER: Final = (
-    "Namespace", "CustomResourceDefinition", "ServiceAccount", "Role", "RoleBinding", "NetworkPolicy",
-    "ConfigMap", "Secret", "Deployment",
+    "Namespace", "CustomResourceDefinition", "ServiceAccount", "ClusterRole", "Role", "RoleBinding",
+    "NetworkPolicy", "ConfigMap", "Secret", "Deployment",
 )  # fmt: skip
 
 

@@ -20,6 +20,8 @@ Namespace = Annotated[
 ]
 
 OWNERS_KINDS = ("EdgeDataset", "EdgePolicy")
+_FOR_PEOPLE = ("hanse-datasets-view", "hanse-datasets-edit")
+"""ClusterRoles: what they speak of is the owners' of all namespaces, and stays as long as that."""
 _MADE_KINDS = ("Job", "NetworkPolicy", "Secret", "ConfigMap", "Pod")
 _INSTALLED = (
     ("RoleBinding", edge_manifests.AGENT),
@@ -198,6 +200,8 @@ async def _leave(api: client.Client, namespace: str, *, purge: bool) -> list[str
                 continue  # its CRD is gone already
             plural = (await api.kind(kind)).plural
             await reach.gone(api.delete("CustomResourceDefinition", f"{plural}.{meta.GROUP}"))
+        for name in _FOR_PEOPLE:
+            await reach.gone(api.delete("ClusterRole", name))
         await reach.gone(api.delete("Namespace", namespace))
         deleted.append("the owner's data sets and policies, and the namespace")
     return deleted

@@ -388,7 +388,7 @@ def test_an_edge_joins_and_leaves(cluster: Cluster) -> None:
     """Everything of the agent is applied; after leaving, the owner's objects are there and nothing else."""
     joined = cluster.hanse(*JOIN, "--apply", "--timeout", "1")
     assert joined.exit_code == 1, joined.output  # there is no kubelet here, so no agent
-    assert "13 objects applied; the agent starts in namespace learning" in joined.stderr
+    assert "15 objects applied; the agent starts in namespace learning" in joined.stderr
     assert "the agent is not connected after 1 s; it goes on trying" in joined.stderr
     assert cluster.get("Deployment", "hanse-agent", "learning")
     assert cluster.hanse(*JOIN, "--apply", "--timeout", "1").exit_code == 1  # a second time changes nothing

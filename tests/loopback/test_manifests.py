@@ -125,6 +125,43 @@ async def test_a_pod_without_a_token_may_do_nothing(api: client.Client, rendered
         assert await _may(api, f"system:serviceaccount:{namespace}:default", namespace) == frozenset()
 
 
+@pytest.mark.parametrize("kind", ["federatedtrainings", "edgedatasets", "edgepolicies"])
+async def test_who_may_edit_a_namespace_may_have_trainings_and_data_sets_in_it(
+    api: client.Client, rendered: object, kind: str
+) -> None:
+    """The cluster's own roles `view` and `edit` reach what Hanse adds, in their namespace and not beyond."""
+    for role in ("edit", "view"):
+        await api.apply(
+            {
+                "apiVersion": "rbac.authorization.k8s.io/v1",
+                "kind": "RoleBinding",
+                "metadata": {"name": role, "namespace": "hanse"},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+                "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": role}],
+            }
+        )
+
+    async def may(user: str, verb: str, *, subresource: str = "", namespace: str = "hanse") -> bool:
+        attributes = {
+            "group": "hanse.dev", "resource": kind, "subresource": subresource, "verb": verb,
+            "namespace": namespace,
+        }  # fmt: skip
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "metadata": {},
+            "spec": {"user": user, "resourceAttributes": attributes},
+        }
+        return bool((await api.create(review))["status"]["allowed"])
+
+    async with asyncio.timeout(60):  # a controller puts the roles together
+        while not (await may("edit", "create") and await may("view", "list")):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    assert await may("edit", "delete") and not await may("view", "create")
+    assert not await may("edit", "patch", subresource="status")
+    assert not await may("edit", "create", namespace="default")
+
+
 async def test_the_coordinator_touches_only_its_own(
     api: client.Client, control_plane: controlplane.ControlPlane, rendered: object
 ) -> None:

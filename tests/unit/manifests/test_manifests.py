@@ -111,6 +111,23 @@ def test_permissions_are_documented(file: str, kind: str, table: str) -> None:
     assert not any("*" in part for grant in granted for part in grant)
 
 
+@pytest.mark.parametrize(
+    "side, kinds",
+    [("hub", {"federatedtrainings"}), ("edge", {"edgedatasets", "edgepolicies"})],
+)
+def test_people_may_what_their_role_in_a_namespace_says(side: str, kinds: set[str]) -> None:
+    """Who may view sees, who may edit changes as well; status and members are nobody's by these roles."""
+    view, edit = objects(ROOT / "manifests" / side / "base" / "people.yaml")
+    read, written = permissions.granted(view), permissions.granted(edit)
+    assert {resource for _, resource, _ in read} == {resource for _, resource, _ in written} == kinds
+    assert {verb for *_, verb in read} == {"get", "list", "watch"}
+    assert {verb for *_, verb in written} == {"create", "update", "patch", "delete", "deletecollection"}
+    prefix = "rbac.authorization.k8s.io/aggregate-to-"
+    for role, want in ((view, {"view", "edit", "admin"}), (edit, {"edit", "admin"})):
+        labels = role["metadata"]["labels"]
+        assert {key.removeprefix(prefix) for key in labels if key.startswith(prefix)} == want
+
+
 @pytest.mark.parametrize("part, makes_the_ca", [("base", True), ("cert-manager", False)])
 def test_the_coordinator_reads_its_configuration(part: str, makes_the_ca: bool) -> None:
     """The JSON is a coordinator's, and its ports are those of the Deployment and the Services."""
