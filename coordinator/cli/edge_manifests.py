@@ -204,11 +204,18 @@ def _resources() -> list[str]:
 
 def _images(registry: str | None) -> dict[str, str]:
     release = yaml.safe_load(_text("release", "kustomization.yaml"))
-    named = {}
-    for entry in release["images"]:
-        where = entry["newName"] if registry is None else f"{registry}/{entry['name'].partition('/')[2]}"
-        named[entry["name"]] = f"{where}:{entry['newTag']}"
-    return named
+    return {entry["name"]: reference(entry, registry) for entry in release["images"]}
+
+
+def reference(entry: Mapping[str, str], registry: str | None) -> str:
+    """Return the image that an entry of a kustomization's `images` names, as kustomize puts it together.
+
+    entry: name, newName, and newTag or digest, or both. registry: where it is instead of in newName.
+    """
+    name = entry["name"]
+    where = entry.get("newName", name) if registry is None else f"{registry}/{name.partition('/')[2]}"
+    tag, digest = entry.get("newTag"), entry.get("digest")
+    return where + (f":{tag}" if tag else "") + (f"@{digest}" if digest else "")
 
 
 def _with_images(node: Any, images: Mapping[str, str]) -> Any:

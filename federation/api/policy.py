@@ -136,7 +136,11 @@ class PolicyRule(Model):
     images: Annotated[
         Annotated[tuple[Annotated[str, Field(min_length=1, max_length=1024)], ...], Field(max_length=64)]
         | None,
-        meta.a_set("are patterns of client images, * stands for any text; without it all match.", _ANY),
+        meta.a_set(
+            "are patterns of client images, * stands for any text, as in *@sha256:* for images by digest; "
+            "without it all match.",
+            _ANY,
+        ),
     ] = None
     strategies: Annotated[
         Annotated[tuple[Annotated[str, Field(min_length=1, max_length=128)], ...], Field(max_length=64)]

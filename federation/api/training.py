@@ -221,7 +221,11 @@ class Client(Model):
 
     image: Annotated[
         Annotated[str, Field(min_length=1, max_length=1024)] | None,
-        Doc("is the container image; without it the release's own is used.", Change.NEVER),
+        Doc(
+            "is the container image, best by its digest as NAME@sha256:..., which owners' policies may ask "
+            "for; without it the release's own is used.",
+            Change.NEVER,
+        ),
     ] = None
     resources: Annotated[Resources, Doc("are the client's, on each edge.", Change.NEXT_START)] = Resources()
     maximum_restarts: Annotated[

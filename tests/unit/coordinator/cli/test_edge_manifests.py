@@ -92,6 +92,21 @@ def test_images_are_the_releases_or_where_they_are_said_to_be() -> None:
         assert environment["HANSE_CLIENT_IMAGE"].startswith(f"{place}/client:")
 
 
+@pytest.mark.parametrize(
+    "pinned, want",
+    [
+        ({"newTag": "0.1.0"}, ":0.1.0"),
+        ({"digest": CA_HASH}, f"@{CA_HASH}"),
+        ({"newTag": "0.1.0", "digest": CA_HASH}, f":0.1.0@{CA_HASH}"),
+    ],
+)
+def test_a_release_may_name_its_images_by_digest(pinned: dict[str, str], want: str) -> None:
+    """As kustomize has it, so that both ways to join run the same image."""
+    entry = {"name": "hanse/client", "newName": "registry.example/hanse/client", **pinned}
+    assert edge_manifests.reference(entry, None) == f"registry.example/hanse/client{want}"
+    assert edge_manifests.reference(entry, "localhost/hanse") == f"localhost/hanse/client{want}"
+
+
 def test_another_namespace() -> None:
     """With --namespace nothing is left in the usual one."""
     manifests = edge_manifests.agent(invitation(), namespace="learning")
