@@ -7,9 +7,12 @@ import json
 import re
 import subprocess
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from coordinator.cli import edge_manifests
 from simulations.lab.bare import network, provider
 from tests.cluster.federation import trainings
 from tests.cluster.federation.trainings import Clusters, condition, eventually, of_cluster
@@ -118,6 +121,91 @@ def test_suspend_and_resume(clusters: Clusters) -> None:
         eventually(lambda edge=edge: not client_pods(clusters, edge, name), f"no client on {edge}")
     clusters.change(name, {"spec": {"suspend": False}})
     assert clusters.ended(name)["phase"] == "Completed"
+
+
+READS = trainings.federations.CLIENT_APP.replace(
+    "    examples = 10\n",
+    """    place = pathlib.Path(context.node_config["place"])
+    assert (place / "numbers.csv").read_text() == "41\\n42\\n", list(place.iterdir())
+    try:
+        (place / "mine.csv").write_text("43")
+    except OSError as error:
+        assert "Read-only" in str(error), error
+    else:
+        raise AssertionError("the owner's data can be written")
+    examples = 10
+""",
+    1,
+)
+"""A client that holds its owner's data against what the test has put there, and tries to change them."""
+
+
+@pytest.fixture
+def on_a_claim(clusters: Clusters) -> Iterator[trainings.Manifest]:
+    """A claim of the first edge's with data in it, put there by a pod of its owner's."""
+    edge, name = clusters.edges[0], "numbers"
+    image = edge_manifests.client_images("localhost/hanse")["hanse/client"]
+    write = "open('/data/numbers.csv', 'w').write('41\\n42\\n')"
+    container = {
+        "name": "put",
+        "image": image,
+        "command": ["python3", "-c", write],
+        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    pod = {
+        "restartPolicy": "Never",
+        "securityContext": {
+            "runAsNonRoot": True, "runAsUser": 65532, "fsGroup": 65532,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": name}}],
+    }  # fmt: skip
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "16Mi"}}}
+    metadata = {"name": name, "namespace": "hanse"}
+    clusters.apply(
+        edge,
+        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": claim},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod},
+    )
+    succeeded = "--for=jsonpath={.status.phase}=Succeeded"
+    clusters.kubectl(edge, "wait", f"pod/{name}", succeeded, "-n", "hanse", "--timeout=120s")
+    clusters.kubectl(edge, "delete", "pod", name, "-n", "hanse")
+    yield {"persistentVolumeClaim": {"claimName": name}}
+    clusters.kubectl(edge, "delete", "pvc", name, "-n", "hanse")
+
+
+@pytest.fixture
+def on_the_node(clusters: Clusters, tmp_path: Path) -> Iterator[trainings.Manifest]:
+    """A directory of the first edge's node, in a namespace that admits it, as docs/datasets.md says it."""
+    edge, label = clusters.edges[0], "pod-security.kubernetes.io/enforce"
+    (tmp_path / "numbers.csv").write_text("41\n42\n")
+    clusters.lab.place(edge, tmp_path / "numbers.csv", "/srv/numbers/numbers.csv")
+    said = f"kubectl label namespace hanse {label}=privileged --overwrite"
+    assert said in (Path(__file__).parents[3] / "docs/datasets.md").read_text()
+    clusters.kubectl(edge, *said.split()[1:])
+    try:
+        yield {"hostPath": {"path": "/srv/numbers"}}
+    finally:
+        clusters.kubectl(edge, "label", "namespace", "hanse", f"{label}=restricted", "--overwrite")
+
+
+@pytest.mark.parametrize("place", ["on_a_claim", "on_the_node"])
+def test_data_are_read_where_they_lie(clusters: Clusters, place: str, request: pytest.FixtureRequest) -> None:
+    """A client reads its owner's data there, and cannot write them."""
+    volume = request.getfixturevalue(place)
+    name, edge = place.replace("_", "-"), clusters.edges[0]
+    clusters.offer(edge, name, volume=volume)
+    try:
+        clusters.train(name, client_app=READS, clusters={"minimum": 1})
+        status = clusters.ended(name)
+        assert status["phase"] == "Completed", status
+        assert of_cluster(status, edge)["state"] == "Completed"
+    finally:
+        clusters.kubectl("hub", "delete", "ft", name, "-n", trainings.NAMESPACE, "--timeout=60s")
+        clusters.kubectl(edge, "delete", "edgedataset", name, "-n", "hanse")
+        eventually(lambda: not client_pods(clusters, edge, name), "no client pod")
 
 
 def test_an_expelled_edge_is_out_at_once_and_the_others_go_on(clusters: Clusters) -> None:

@@ -69,8 +69,11 @@ class Clusters:
         *,
         files: Mapping[str, str] | None = None,
         rules: Sequence[Mapping[str, Any]] | None = None,
+        volume: Manifest | None = None,
     ) -> None:
-        """Declare a data set of small files, and a policy for it that allows all, or these rules."""
+        """Declare a data set of small files, or in this volume, and a policy for it that allows all, or these
+        rules.
+        """
         config_map = {
             "apiVersion": "v1",
             "kind": "ConfigMap",
@@ -79,7 +82,7 @@ class Clusters:
         }
         spec = {
             "name": dataset,
-            "volume": {"configMap": {"name": dataset}},
+            "volume": volume or {"configMap": {"name": dataset}},
             "mountPath": "/data",
             "nodeConfig": {"name": edge, "place": "$(MOUNT_PATH)"} | dict(node_config or {}),
         }
