@@ -213,6 +213,14 @@ async def keep_fresh(
                 break
 
 
+def lapsed(path: pathlib.Path, now: dt.datetime) -> bool:
+    """Say whether a membership is kept at `path` whose certificate has ended: only joining again helps."""
+    try:
+        return now >= credentials.CredentialDirectory(path).summary().not_after
+    except (OSError, directory.CredentialsUnusable):
+        return False
+
+
 def describe(error: Exception) -> str:
     """Return one line about a failed call."""
     if isinstance(error, grpc.aio.AioRpcError):

@@ -102,6 +102,16 @@ async def _run(
     )
     identity = vault.Vault(api, kubernetes.namespace, places.identity)
     await identity.fetch()
+
+    async def leave_nothing() -> None:
+        """End all clients and remove what is theirs: their aggregators do not let them in any more."""
+        await _end_all(runtime, config.stop_grace_seconds)
+        await site.tidy(lambda _: False)
+
+    if await asyncio.to_thread(credentials.lapsed, places.identity, dt.datetime.now(dt.UTC)):
+        # No agent was there when it ended. The hub may be away for good, so this does not wait for it.
+        _log.warning("membership lapsed", cluster=config.cluster)
+        await leave_nothing()
     try:
         await tasks.together(
             owner.run(),
@@ -112,8 +122,7 @@ async def _run(
         )
     except (credentials.NotEnrolled, links.SentAway) as error:
         if not (isinstance(error, links.SentAway) and error.reason in STILL_A_MEMBER):
-            await _end_all(runtime, config.stop_grace_seconds)
-            await site.tidy(lambda _: False)
+            await leave_nothing()
         raise
     finally:
         site.logs.close()
@@ -145,7 +154,6 @@ def _shower(path: pathlib.Path) -> Callable[[bool], None]:
 
 
 async def _end_all(runtime: port.Runtime, grace_seconds: float) -> None:
-    # Nobody would watch over them any more, and their aggregators do not let them in.
     running = await runtime.list()
     _log.warning("ending all clients", count=len(running))
     await asyncio.gather(*(runtime.stop(one.name, grace_seconds) for one in running))

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import datetime as dt
 import json
 import os
 import pathlib
@@ -20,7 +21,7 @@ import pytest
 import yaml
 
 from edge_agent import config as configs
-from edge_agent import link, on_kubernetes, vault
+from edge_agent import credentials, link, on_kubernetes, vault
 from federation.kube import client, errors
 from federation.trust import certificates, tls
 from federation.wire import denials, protocol
@@ -419,6 +420,37 @@ async def test_an_expelled_cluster_ends_its_clients(
         with pytest.raises(link.SentAway):
             await asyncio.wait_for(task, loopback.PATIENCE_SECONDS)
         assert await cluster.left() == []
+
+
+LIFETIME = dt.timedelta(seconds=15)
+"""Long enough to start a client in, also on a slow machine."""
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["while an agent is there", "while no agent is there"])
+async def test_an_edge_that_never_hears_from_its_hub_again_keeps_nothing(
+    hub: tuple[loopback.Hub, str], cluster: Cluster, agent: Agent, there: bool
+) -> None:
+    """When the certificate has ended that only a hub can renew, clients end, and all that is theirs goes."""
+    the_hub, _ = hub
+    the_hub.lifetime = dt.datetime.now(dt.UTC) - the_hub.authority.now + LIFETIME
+    async with agent.working() as task:
+        the_hub.want(the_hub.assignment())
+        await cluster.runs(await cluster.pod())
+        await the_hub.hear_state("RUNNING")
+        if there:  # this hub renews nothing
+            with pytest.raises(credentials.NotEnrolled, match="before it was renewed; join again"):
+                await asyncio.wait_for(task, LIFETIME.total_seconds() + loopback.PATIENCE_SECONDS)
+    if not there:
+        secret = await cluster.api.get("Secret", vault.SECRET_NAME, cluster.namespace)
+        ends = certificates.summarise(base64.b64decode(secret["data"]["tls.crt"])).not_after
+        assert await cluster.left() != []
+        await asyncio.sleep((ends - dt.datetime.now(dt.UTC)).total_seconds())
+        agent.address = "127.0.0.1:9"  # nobody answers there
+        async with agent.working() as task, asyncio.timeout(loopback.PATIENCE_SECONDS):
+            while await cluster.left():  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+            assert not task.done(), "it goes on trying to join"
+    assert await cluster.left() == []
 
 
 async def test_a_hub_of_a_version_too_far_away_ends_no_client(
