@@ -67,7 +67,7 @@ def small_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def lab(machine: choose.Machine, kubectl: Path, small_image: Path) -> Iterator[labs.TestLab]:
-    """A hub and three edges, ready, with the small image on every node."""
+    """A hub and two edges, ready, with the small image on every node."""
     given = os.environ.get("HANSE_TEST_LAB")
     name = given or f"test-{CHECKOUT}"
     bare = given is None and not machine.missing[port.Provider.BARE]

@@ -16,7 +16,7 @@ import pytest
 
 from coordinator.cli import output
 from simulations.clusters import engine
-from simulations.lab import choose, port, releases
+from simulations.lab import choose, port, programs, releases
 from simulations.lab.bare import layout, provider, system
 from tests.cluster import labs
 from tests.cluster.conftest import CHECKOUT, say
@@ -59,7 +59,11 @@ def _rules_of_the_machine() -> str:
     links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
     named = sorted(line.split(":")[1].strip() for line in links.splitlines())
     tables = Path("/proc/net/ip_tables_names")
-    return f"{named} {tables.read_text() if tables.exists() else ''}"
+    older = tables.read_text() if tables.exists() else ""
+    nft = programs.ensure(releases.NEWEST, lambda line: say("programs", line)).path("nft")
+    # Without counters: traffic of others is no trace of a lab.
+    rules = subprocess.run([nft, "-s", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
+    return f"{named}\n{older}\n{rules}"
 
 
 @pytest.fixture

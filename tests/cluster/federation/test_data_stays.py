@@ -5,6 +5,7 @@ Every search here finds something first that must be there: one that finds nothi
 
 from __future__ import annotations
 
+import base64
 import struct
 import subprocess
 import time
@@ -66,12 +67,31 @@ def server_app(marker: str) -> str:
 
 
 def forms(canary: str) -> dict[str, bytes]:
-    """The canaries as text, in base64 without regard to its three phases, and as floating-point numbers."""
-    found = {"text": canary.encode(), "number as text": str(NUMBER).encode()}
+    """The canaries as text, in base64 in each of its three phases, and as floating-point numbers."""
+    texts = {"text": canary.encode(), "number as text": str(NUMBER).encode()}
+    found = dict(texts)
+    for name, text in texts.items():
+        for phase in range(3):
+            found[f"{name} in base64, phase {phase}"] = in_base64(text, phase)
     for name, code in {"float64": "d", "float32": "f"}.items():
         for order in "<>":
             found[f"number as {name} {order}"] = struct.pack(order + code, NUMBER)
     return found
+
+
+def in_base64(text: bytes, phase: int) -> bytes:
+    """What is in every base64 of bytes that hold this text after so many, of each three, that are not its."""
+    whole = base64.b64encode(bytes(phase) + text)
+    begin = (phase * 8 + 5) // 6  # a character before holds bits of what comes earlier
+    return whole[begin : (phase + len(text)) * 8 // 6]
+
+
+@pytest.mark.parametrize("before", [b"", b"a", b"ab", b"abc", b"abcd"])
+def test_base64_is_found_wherever_the_text_stands(before: bytes) -> None:
+    """What is searched for is in every base64 of it, in one phase or another."""
+    text = str(NUMBER).encode()
+    held = base64.b64encode(before + text + b"and more")
+    assert [phase for phase in range(3) if in_base64(text, phase) in held] == [len(before) % 3]
 
 
 def files(root: Path) -> Iterator[Path]:

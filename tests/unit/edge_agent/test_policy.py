@@ -96,8 +96,8 @@ REFUSALS = {
         {"limits": {"egressBytesPerDay": "50Gi"}},
         {},
         Reason.POLICY_DENIED,
-        "policy cardiology-only of budapest cannot be enforced: limits.egressBytesPerDay would limit nothing: "
-        "it is not counted yet; ask its owner to correct it",
+        "policy cardiology-only of budapest cannot be enforced: limits.egressBytesPerDay would limit "
+        "nothing: it is not counted yet; ask its owner to correct it",
     ),
     "image": (
         {"images": ["registry.example/other/*"]},
