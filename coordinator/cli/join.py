@@ -136,7 +136,8 @@ def leave(
         bool,
         typer.Option(
             "--purge",
-            help="Delete the owner's EdgeDatasets and EdgePolicies too, their CRDs, and the namespace.",
+            help="Delete the owner's EdgeDatasets and EdgePolicies too, their CRDs and ClusterRoles, and the "
+            "namespace with the data sets that were fetched.",
         ),
     ] = False,
     timeout: Annotated[float, typer.Option(help="Wait so many seconds for the pods to end.", min=1)] = 120.0,
@@ -171,8 +172,13 @@ def leave(
     typer.echo(f"left the federation; deleted {', '.join(gone)}")
     if not purge:
         typer.echo(
-            "EdgeDatasets, EdgePolicies and the namespace stay; `hanse leave --purge` deletes them, too"
+            "EdgeDatasets, EdgePolicies, their CRDs and ClusterRoles, claims with data sets that were "
+            "fetched, and the namespace with its default-deny NetworkPolicy stay; `hanse leave --purge` "
+            "deletes them, too"
         )
+    typer.echo(
+        "the hub still lists this cluster; its operator removes it with `kubectl delete edgecluster NAME`"
+    )
 
 
 async def _leave(api: client.Client, namespace: str, *, purge: bool) -> list[str]:

@@ -104,7 +104,10 @@ class AppSource(Model):
     image: Annotated[
         ImageSource | None, Doc("names the modules of an app that is installed in the image.", Change.NEVER)
     ] = None
-    oci: Annotated[OciSource | None, Doc("takes a packed app from an OCI registry.", Change.NEVER)] = None
+    oci: Annotated[
+        OciSource | None,
+        Doc("takes a packed app from an OCI registry; not yet: such a training is refused.", Change.NEVER),
+    ] = None
     path: Annotated[
         Annotated[str, Field(min_length=1, max_length=4096)] | None,
         Doc(
@@ -274,8 +277,9 @@ class ModelOutput(Model):
     store: Annotated[
         Annotated[str, Field(min_length=6, max_length=1024, pattern=r"^(pvc|s3|gs|file)://.+$")] | None,
         Doc(
-            "is where models are written: pvc://CLAIM, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, or file:// in "
-            "simulations; without it the hub's own store is used.",
+            "is where models are written: pvc://CLAIM, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX where gcsfs is "
+            "installed, which Hanse's images have not, or file:// in simulations; without it the hub's own "
+            "store is used.",
             Change.NEVER,
         ),
     ] = None

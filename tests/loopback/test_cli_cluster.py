@@ -424,7 +424,10 @@ def test_an_edge_joins_and_leaves(cluster: Cluster) -> None:
     assert left.exit_code == 0, left.output
     assert left.stdout.startswith(
         "left the federation; deleted the agent, its credentials, permissions and configuration\n"
+        "EdgeDatasets, EdgePolicies, their CRDs and ClusterRoles, claims with data sets that were fetched, "
+        "and the namespace with its default-deny NetworkPolicy stay;"
     )
+    assert left.stdout.endswith("removes it with `kubectl delete edgecluster NAME`\n")
     for kind, name in (
         ("Deployment", "hanse-agent"), ("Secret", "hanse-join"), ("Secret", "hanse-agent-identity"),
         ("Secret", "client-x"), ("ConfigMap", "hanse-agent"), ("Role", "hanse-agent"),
