@@ -80,6 +80,16 @@ class ControlPlane:
         """Return the kubeconfig of one of the users that `start` was given."""
         return self.directory / f"{user}.kubeconfig"
 
+    def restart_server(self) -> None:
+        """End the API server and start it again: it forgets what changed before, and says so if asked."""
+        (old,) = (each for each in self.processes if _name(each) == "kube-apiserver")
+        old.kill()
+        old.wait()
+        self.processes.remove(old)
+        _, *arguments = map(str, old.args)  # type: ignore[arg-type]
+        _spawn(self, "kube-apiserver", programs()["kube-apiserver"], *arguments)
+        _until_ready(self, yaml.safe_load(self.kubeconfig.read_text())["users"][0]["user"]["token"])
+
     def stop(self) -> None:
         """End the programs and remove what they wrote."""
         for process in reversed(self.processes):
@@ -179,6 +189,10 @@ def _spawn(plane: ControlPlane, name: str, program: pathlib.Path, *arguments: st
         )
 
 
+def _name(process: subprocess.Popen[bytes]) -> str:
+    return pathlib.Path(str(process.args[0])).name  # type: ignore[index]
+
+
 def _free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     try:
@@ -232,7 +246,7 @@ def _until(plane: ControlPlane, token: str, path: str) -> None:
     while True:
         for process in plane.processes:
             if process.poll() is not None:
-                name = pathlib.Path(str(process.args[0])).name  # type: ignore[index]
+                name = _name(process)
                 log = (plane.directory / f"{name}.log").read_text(errors="replace")[-2000:]
                 raise RuntimeError(f"{name} ended with {process.returncode}:\n{log}")
         try:

@@ -7,7 +7,7 @@ import contextlib
 import datetime as dt
 import itertools
 import pathlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import yaml
@@ -111,15 +111,29 @@ class Scene:
                 await self.remove(name)
 
 
+@pytest.fixture(scope="module")
+def plane() -> Iterator[controlplane.ControlPlane]:
+    """An API server of this module's own, which a test may start again."""
+    if lacking := controlplane.missing():
+        pytest.skip(lacking)
+    started = controlplane.start(controllers=False)
+    yield started
+    started.stop()
+
+
 @pytest.fixture
-async def scene(
-    api: client.Client, control_plane: controlplane.ControlPlane, tmp_path: pathlib.Path
-) -> Scene:
-    return Scene(api, control_plane, tmp_path)
+async def scene(plane: controlplane.ControlPlane, tmp_path: pathlib.Path) -> AsyncIterator[Scene]:
+    async with await client.Client.connect(plane.kubeconfig) as api:
+        yield Scene(api, plane, tmp_path)
 
 
-async def test_what_happens_while_the_watch_is_cut_is_seen_when_it_is_back(scene: Scene) -> None:
-    """An object that went, one that changed, one that came; and nobody had to be started again."""
+@pytest.mark.parametrize("forgets", [False, True], ids=["the server remembers", "the server forgets"])
+async def test_what_happens_while_the_watch_is_cut_is_seen_when_it_is_back(
+    scene: Scene, plane: controlplane.ControlPlane, forgets: bool
+) -> None:
+    """An object that went, one that changed, one that came, also where no watch can begin where the last one
+    ended: then nothing but a list says what went.
+    """
     await scene.put("gone", "zurich")
     await scene.put("moved", "zurich")
     link = await scene.link()
@@ -131,6 +145,8 @@ async def test_what_happens_while_the_watch_is_cut_is_seen_when_it_is_back(scene
         await scene.remove("gone")
         await scene.put("moved", "basel")
         await scene.put("came", "geneva")
+        if forgets:
+            plane.restart_server()
         link = await scene.link(int(link.address.rpartition(":")[2]))
         await scene.seen.until(moved="basel", watched="zurich", came="geneva")
     await link.stop()
