@@ -168,4 +168,5 @@ async def test_what_a_watch_that_hears_nothing_misses_is_found_by_listing(
         await scene.put("watched", "basel")
         await scene.seen.until(watched="basel")
         assert link.carried == carried, "nothing came by the watch"
+        link.thaw()  # TLS is closed by both ends
     await link.stop()
