@@ -98,6 +98,8 @@ class Aggregator:
             log.error("journal not opened", error=str(error))
             if isinstance(error, journal.NoRoom) or room.is_full(error):
                 return restarts.NO_ROOM
+            if isinstance(error, journal.JournalDamaged):
+                return restarts.DAMAGED
             return restarts.HELD if isinstance(error, holding.Held) else 1
         failpoints.reach("aggregator.journal-opened")
         self._progress.resumed(self._history.round)

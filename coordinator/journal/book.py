@@ -66,6 +66,10 @@ class JournalObsolete(JournalUnusable):
     """What is there is of no use to this training, now or later: another may be begun in its place."""
 
 
+class JournalDamaged(JournalUnusable):
+    """Files that a resume needs are not there; what is left stays, should somebody put them back."""
+
+
 class Book:
     """One training's journal, open. Any thread may call."""
 
@@ -74,8 +78,8 @@ class Book:
 
         facts: what it is a journal of, such as the training's uid; one of anything else is of no use.
         Raises: JournalObsolete if it is of something else, or no training can be gone on with from it;
-            holding.Held if another process writes it; NoRoom; JournalUnusable if it is of a newer format, or
-            the disk does not give or take it; OSError.
+            JournalDamaged if it lacks files; holding.Held if another process writes it; NoRoom;
+            JournalUnusable if it is of a newer format, or the disk does not give or take it; OSError.
         """
         durable.make_directory(directory, mode=0o700)
         self._held = holding.hold(directory)
@@ -280,8 +284,12 @@ class Book:
 
     def drop_arrays(self) -> None:
         """The training is over: what replies carried is not needed any more, what happened stays."""
-        self.segments.drop(self.segments.numbers())
         self.give_up()
+        self._say_dropped()  # first: a journal that lacks files and does not say why is a damaged one
+        self.segments.drop(self.segments.numbers())
+        self._say_dropped()  # where only they left no room for it
+
+    def _say_dropped(self) -> None:
         with contextlib.suppress(JournalUnusable):
             self.fact(DROPPED, lambda: "the training is over")
 
@@ -364,15 +372,18 @@ class Book:
     def _rotten(self, entry: entries.Any) -> str:
         """Say what is wrong with the bytes of an entry's arrays; empty: nothing.
 
-        Raises: JournalObsolete if they were dropped; JournalUnusable if the disk does not give them.
+        Raises: JournalObsolete if they went with the training's end; JournalDamaged if they are gone for any
+            other reason; JournalUnusable if the disk does not give them.
         """
         for array in entries.stored_in(entry):  # the others are covered by the entry's checksum
             try:
                 region = self.segments.find(array.segment, array.offset, array.length)
             except FileNotFoundError as error:
-                raise JournalObsolete(
-                    "the replies of its first rounds were dropped, since all together they took too much room"
-                ) from error
+                if self._connection.execute("select 1 from facts where name = ?", (DROPPED,)).fetchone():
+                    raise JournalObsolete("the training was over, and its replies are gone") from error
+                # Versions before this one removed the oldest replies beyond 8 GiB.
+                file = segments.name_of(array.segment)
+                raise JournalDamaged(f"{file} is gone, which the training cannot go on without") from error
             except EOFError as error:
                 return str(error)
             except OSError as error:

@@ -2,7 +2,8 @@
 
 Why it exists: a reply's arrays go to disk as they come, many replies into one file, since making a file and
 making it durable cost the same for one megabyte as for sixty. Which reply a region belongs to stands in the
-index alone: bytes that no entry names are of a reply that never became whole, and go with their file.
+index alone: bytes that no entry names are of a reply that never became whole, and go with their file. What an
+entry names stays: the volume is the only bound, and one that is full is waited for (`room`).
 """
 
 from __future__ import annotations
@@ -15,15 +16,9 @@ from pathlib import Path
 
 from federation import durable
 from federation.flower import arrays as flower_arrays
-from federation.telemetry import logs
-
-log = logs.get_logger(__name__)
 
 SEGMENT_BYTES = 64 * 1024 * 1024
 """A file that has so many bytes takes no more regions; one reply may make it larger."""
-
-KEPT_BYTES = 8 * 1024 * 1024 * 1024
-"""Of all files. Beyond that the oldest go, and the training cannot be resumed any more."""
 
 _NAME = re.compile(r"segment-(\d{8})")
 
@@ -42,9 +37,8 @@ class Region(flower_arrays.SpoolRegion):
 class Segments:
     """The files of one journal. Any thread may allocate; regions are written and read by whoever has them."""
 
-    def __init__(self, directory: Path, kept_bytes: int = KEPT_BYTES) -> None:
-        """Go on after the files that are there; keep as many bytes. Raises: OSError."""
-        self._kept_bytes = kept_bytes
+    def __init__(self, directory: Path) -> None:
+        """Go on after the files that are there. Raises: OSError."""
         self._directory = directory
         durable.make_directory(directory, mode=0o700)
         self._lock = threading.Lock()
@@ -81,7 +75,6 @@ class Segments:
 
     def _begin(self) -> flower_arrays.SpoolFile:
         """Make the next segment. With the lock held."""
-        self._make_room()
         self._newest += 1
         made = flower_arrays.SpoolFile.create(self._path(self._newest))
         durable.sync(self._directory)  # its name; its bytes are made durable by `sync`
@@ -127,22 +120,6 @@ class Segments:
             if file is not None:
                 file.sync()
 
-    def _make_room(self) -> None:
-        """Remove the oldest files if all together have too many bytes. With the lock held."""
-        sizes = {number: self._path(number).stat().st_size for number in self.numbers()}
-        for number in list(sizes)[:-1]:
-            if sum(sizes.values()) <= self._kept_bytes:
-                return
-            del sizes[number]
-            self._remove(number)
-            log.warning("oldest replies dropped, the training cannot be resumed")
-
-    def _remove(self, number: int) -> None:
-        if number == self._current_number:
-            self._current = None
-        self._files.pop(number, None)
-        self._path(number).unlink(missing_ok=True)
-
     def numbers(self) -> list[int]:
         """The segments that there are, ascending."""
         found = (number_of(path) for path in self._directory.iterdir())
@@ -155,8 +132,11 @@ class Segments:
                 self._drop(number)
 
     def _drop(self, number: int) -> None:
-        self._remove(number)
+        if number == self._current_number:
+            self._current = None
+        self._files.pop(number, None)
         self._unnamed.pop(number, None)
+        self._path(number).unlink(missing_ok=True)
 
     def _path(self, number: int) -> Path:
         return self._directory / name_of(number)

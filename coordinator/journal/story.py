@@ -181,7 +181,7 @@ def damages(
             Damage(0, f"its format is {format_ or 'missing'}, this version reads {reads}", _NOT_READ)
         )
     if gone := _dropped(journal):
-        found.append(Damage(0, gone, _BEGINS_ANEW))
+        found.append(Damage(0, gone, _LACKS))
     looked_into = not gone and book.DROPPED not in journal.facts
     snapshots = [
         line.number
@@ -209,12 +209,12 @@ def damages(
 
 
 _NOT_READ = "An aggregator of this version does not touch it, and the training waits for one that reads it."
-_BEGINS_ANEW = "The training cannot go on from it: it would begin anew."
+_LACKS = "An aggregator does not touch it, and the training waits until they are put back."
 _NOT_NOTICED = "An aggregator would not notice, and the app may get other answers than before."
 
 
 def _dropped(journal: reading.Journal) -> str:
-    """Say so if arrays of replies were removed for want of room."""
+    """Say so if arrays of replies are gone, and not with the training's end."""
     if book.DROPPED in journal.facts:
         return ""
     named = {

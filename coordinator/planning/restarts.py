@@ -21,7 +21,7 @@ DEFAULT_MAXIMUM_RESTARTS = 3
 NOT_NOW_SECONDS = 20.0
 """Between two attempts of an aggregator that could not begin."""
 
-NO_ROOM, HELD = 75, 76
+NO_ROOM, HELD, DAMAGED = 75, 76, 77
 """Exit statuses of an aggregator that could not open its journal for now, and did nothing else."""
 
 _NOT_NOW = {
@@ -34,6 +34,12 @@ _NOT_NOW = {
         reasons.TrainingReason.AGGREGATOR_LOST,
         "Another aggregator of this training still writes its journal, perhaps on a node that is cut off. "
         "End it; this one is tried again every 20 seconds.",
+    ),
+    DAMAGED: snapshot.Problem(
+        reasons.TrainingReason.JOURNAL_DAMAGED,
+        "Files of the training's journal are gone, and without them it would begin at its first round again. "
+        "Somebody removed them, or a version of Hanse did that kept 8 GiB of replies at most. Put them back "
+        "and it goes on, or delete the training and create it again; it is tried again every 20 seconds.",
     ),
 }
 

@@ -67,11 +67,49 @@ def evaluate(message, context):
 '''
 
 
-def scenario(tmp_path: Path, signals: Path) -> Path:
+OWN_LOOP = '''
+"""A loop of its own over the Grid, of which no snapshot is taken: its journal keeps every reply."""
+
+import time
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.serverapp import ServerApp
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid, context):
+    model = {"weights": np.zeros((4, 3), np.float32), "bias": np.zeros(3, np.float32)}
+    while len(list(grid.get_node_ids())) < 2:
+        time.sleep(0.1)
+    for number in range(1, int(context.run_config["rounds"]) + 1):
+        replies = ask(grid, "train", number, model)
+        model = {name: np.mean([reply.content["arrays"][name].numpy() for reply in replies], axis=0)
+                 for name in model}
+        ask(grid, "evaluate", number, model)
+
+
+def ask(grid, what, number, model):
+    content = RecordDict({
+        "arrays": ArrayRecord({name: Array(value) for name, value in model.items()}),
+        "config": ConfigRecord({"server-round": number}),
+    })
+    nodes = sorted(grid.get_node_ids())
+    asked = [Message(content, node, what, group_id=str(number)) for node in nodes]
+    replies = list(grid.send_and_receive(asked))
+    assert not any(reply.has_error() for reply in replies)
+    return sorted(replies, key=lambda reply: reply.metadata.src_node_id)
+'''
+
+
+def scenario(tmp_path: Path, signals: Path, server_app: str = federations.SERVER_APP) -> Path:
     """Two such edges, in `tmp_path`."""
     config = {"rounds": ROUNDS, "signals": str(signals)}
     spec = {"app": {"source": {"path": "app"}, "runConfig": config}, "clusters": {"minimum": 2}}
-    written = federations.Federation(federations.honest(2), spec, client_app=CLIENT_APP)
+    edges = federations.honest(2)
+    written = federations.Federation(edges, spec, client_app=CLIENT_APP, server_app=server_app)
     return written.write(tmp_path / "scenario")
 
 
@@ -88,10 +126,10 @@ UNDISTURBED = [
 ]
 
 
-def undisturbed(place: Path) -> dict[str, Any]:
+def undisturbed(place: Path, server_app: str = federations.SERVER_APP) -> dict[str, Any]:
     """The report of a run that nobody disturbs."""
     (place / "signals").mkdir()
-    run = running.simulate(place, scenario(place, place / "signals"))
+    run = running.simulate(place, scenario(place, place / "signals", server_app))
     assert run.process.returncode == 0, run.told()
     assert calls(place / "signals", VICTIM) == UNDISTURBED
     return run.report

@@ -12,15 +12,25 @@ from typing import Any
 import pytest
 
 from tests.fakes import disks
-from tests.process import counting, running
+from tests.process import counting, federations, running
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 
+APPS = {"strategy": federations.SERVER_APP, "own loop": counting.OWN_LOOP}
+"""Of the second one no snapshot is taken: all that it needs to go on stays on the disk."""
+
+
+@pytest.fixture(scope="module", params=APPS.values(), ids=APPS)
+def server_app(request: pytest.FixtureRequest) -> str:
+    """The ServerApp's code."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def reference(tmp_path_factory: pytest.TempPathFactory, server_app: str) -> dict[str, Any]:
     """The report of a run that nobody disturbed."""
-    return counting.undisturbed(tmp_path_factory.mktemp("reference"))
+    return counting.undisturbed(tmp_path_factory.mktemp("reference"), server_app)
 
 
 def process(run: running.Run, module: str) -> int:
@@ -63,7 +73,9 @@ def journal_on(run: running.Run, disk: disks.Disk, *, full: bool = False) -> Non
     os.kill(coordinator, signal.SIGCONT)
 
 
-def test_a_full_disk_is_waited_for(tmp_path: Path, start: Any, reference: dict[str, Any]) -> None:
+def test_a_full_disk_is_waited_for(
+    tmp_path: Path, start: Any, server_app: str, reference: dict[str, Any]
+) -> None:
     """In mid-round: nothing leaves and nothing is confirmed before it is written; nothing is done twice."""
     signals = tmp_path / "signals"
     signals.mkdir()
@@ -71,7 +83,7 @@ def test_a_full_disk_is_waited_for(tmp_path: Path, start: Any, reference: dict[s
     for gate in gates:
         gate.touch()
     with disks.mounted(tmp_path, 4) as disk:
-        run = start("simulate", counting.scenario(tmp_path, signals), "-o", "json")
+        run = start("simulate", counting.scenario(tmp_path, signals, server_app), "-o", "json")
         run.until(lambda: (signals / "at-work").exists(), "a client is at work")
         journal_on(run, disk)
         run.until(lambda: said(run, "resumed"), "another aggregator goes on")
@@ -87,8 +99,9 @@ def test_a_full_disk_is_waited_for(tmp_path: Path, start: Any, reference: dict[s
         assert counting.calls(signals, edge) == counting.UNDISTURBED
 
 
+@pytest.mark.parametrize("server_app", [APPS["strategy"]], ids=["strategy"], indirect=True)
 def test_an_aggregator_that_finds_no_room_at_its_start_is_started_later(
-    tmp_path: Path, start: Any, reference: dict[str, Any]
+    tmp_path: Path, start: Any, server_app: str, reference: dict[str, Any]
 ) -> None:
     """That is no death; when there is room the training goes on."""
     signals = tmp_path / "signals"
@@ -97,7 +110,7 @@ def test_an_aggregator_that_finds_no_room_at_its_start_is_started_later(
     for gate in gates:
         gate.touch()
     with disks.mounted(tmp_path, 4) as disk:
-        run = start("simulate", counting.scenario(tmp_path, signals), "-o", "json")
+        run = start("simulate", counting.scenario(tmp_path, signals, server_app), "-o", "json")
         run.until(lambda: (signals / "at-work").exists(), "a client is at work")
         journal_on(run, disk, full=True)
         run.until(lambda: said(run, "journal not opened"), "another one finds no room")

@@ -101,23 +101,14 @@ def test_a_dropped_reply_takes_nothing_more(tmp_path: Path) -> None:
     assert stored(tmp_path) == 1000
 
 
-def test_an_own_segment_that_made_room_is_followed_by_another(tmp_path: Path) -> None:
-    """The oldest go when there are too many bytes, also one on its way; its next array has room."""
-    files = segments.Segments(tmp_path, kept_bytes=0)
+def test_a_segment_that_is_gone_takes_nothing_more(tmp_path: Path) -> None:
+    """As when the training ends while a reply comes: what is set aside next lies in a file that is there."""
+    files = segments.Segments(tmp_path)
     reply = received.Reply(files, alone=True)
     write(reply, LENGTH)
-    files.allocate_apart([1])[0].write(0, b"1")
-    files.allocate_apart([1])[0].write(0, b"1")  # makes room
-    assert 1 not in files.numbers()
+    files.allocate(10)
+    files.drop(files.numbers())
     write(reply, LENGTH + 1)
-    reply.refuse()
-    assert stored(tmp_path) <= 2
-
-
-def test_a_shared_segment_that_made_room_takes_nothing_more(tmp_path: Path) -> None:
-    """Whatever is allocated next lies in a file that is there."""
-    files = segments.Segments(tmp_path, kept_bytes=0)
-    files.allocate(10).write(0, bytes(10))
-    for _ in range(2):
-        files.allocate_apart([10])[0].write(0, bytes(10))
     assert files.allocate(10).number in files.numbers()
+    reply.refuse()
+    assert stored(tmp_path) == 0

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.journal import book, entries
+from coordinator.journal import book, entries, segments
 from federation.wire import digests
 from tests.unit.coordinator.journal.conftest import closed, nodes, pushed, received
 
@@ -29,10 +29,15 @@ def with_array(journal: book.Book, message_id: str, data: bytes) -> entries.Rece
     """A reply with one large array."""
     region = journal.segments.allocate(len(data))
     region.write(0, data)
-    stored = entries.StoredArray(
+    return stored(region, message_id, data)
+
+
+def stored(region: segments.Region, message_id: str, data: bytes) -> entries.Received:
+    """A reply whose one array lies there."""
+    array = entries.StoredArray(
         digest=digests.digest(data).hex(), segment=region.number, offset=region.offset, length=len(data)
     )
-    return received(message_id).model_copy(update={"arrays": (stored,)})
+    return received(message_id).model_copy(update={"arrays": (array,)})
 
 
 def test_what_was_written_is_found_in_order(tmp_path: Path) -> None:
@@ -157,14 +162,73 @@ def test_a_torn_segment_is_a_reply_that_never_came(tmp_path: Path) -> None:
     assert again(tmp_path) == []
 
 
-def test_a_journal_whose_first_replies_were_dropped_says_so(tmp_path: Path) -> None:
-    """Room is bounded; who has no room for all rounds cannot go back to the first."""
+def test_a_journal_that_lacks_files_is_neither_used_nor_given_up(tmp_path: Path) -> None:
+    """As one whose first replies a version before this removed: the training would begin at round zero."""
     opened = book.Book(tmp_path, FACTS)
     opened.append(with_array(opened, "m1", b"g" * 100_000))
     opened.close()
-    opened.segments.drop(opened.segments.numbers())
-    with pytest.raises(book.JournalUnusable, match="too much room"):
+    (segment,) = (tmp_path / book.ARRAYS).iterdir()
+    segment.rename(tmp_path / "elsewhere")
+    for _ in range(2):
+        with pytest.raises(book.JournalDamaged, match="segment-00000001 is gone"):
+            book.Book(tmp_path, FACTS)
+    (tmp_path / "elsewhere").rename(segment)
+    assert len(again(tmp_path)) == 1
+
+
+def test_a_training_that_is_over_may_begin_anew(tmp_path: Path) -> None:
+    """Its replies went with its end, and the journal says so."""
+    opened = book.Book(tmp_path, FACTS)
+    opened.append(with_array(opened, "m1", b"g" * 100_000))
+    opened.drop_arrays()
+    opened.close()
+    with pytest.raises(book.JournalObsolete, match="was over"):
         book.Book(tmp_path, FACTS)
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(("reply", "apart", "dropped", "alone", "again")), st.integers(1, 70_000)),
+        max_size=25,
+    )
+)
+def test_nothing_that_a_resume_needs_is_removed(
+    steps: list[tuple[str, int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Whatever comes in which order: replies in shared files or in ones of their own, others dropped."""
+    directory = tmp_path_factory.mktemp("journal")
+    opened, written = book.Book(directory, FACTS), []
+    for number, (step, length) in enumerate(steps):
+        files = opened.segments
+        if step == "again":
+            opened.close()
+            opened = book.Book(directory, FACTS)
+            assert [entry for entry, _ in opened.found] == written
+            continue
+        if step == "dropped":
+            files.drop([files.allocate_alone(length, None).number])
+            continue
+        data = bytes([number]) * length
+        region = {
+            "reply": lambda n=length, to=files: to.allocate(n),
+            "apart": lambda n=length, to=files: to.allocate_apart([n])[0],
+            "alone": lambda n=length, to=files: to.allocate_alone(n, None),
+        }[step]()
+        region.write(0, data)
+        written.append(stored(region, f"m{number}", data))
+        opened.append(written[-1])
+    opened.close()
+    assert again(directory) == written
+
+
+def test_no_number_of_bytes_makes_replies_go(tmp_path: Path) -> None:
+    """Beyond 8 GiB the oldest went once, and with them the way back; now the volume is the bound."""
+    files = segments.Segments(tmp_path)
+    for _ in range(5):
+        (region,) = files.allocate_apart([3 * 1024**3])
+        region.write(len(region) - 1, b"x")  # the file has its length, and takes a block of the disk
+    assert files.numbers() == [1, 2, 3, 4, 5]
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) == 15 * 1024**3
 
 
 def test_after_a_cut_the_rest_is_forgotten(tmp_path: Path) -> None:

@@ -88,6 +88,8 @@ def try_all(life: Life, root: Path, rng: random.Random) -> int:
             power.lay(disk, root)
             try:
                 found, facts = opened(root)
+            except book.JournalDamaged as error:
+                raise Lost(f"after step {moment}: {error}") from error
             except book.JournalObsolete as error:  # another is begun in its place
                 if durable is not None:
                     raise Lost(f"after step {moment}: {error}") from error

@@ -215,14 +215,14 @@ def test_a_torn_file_of_arrays_is_named(tmp_path: Path) -> None:
     assert "segment-00000001 ends 1 bytes too early" in found.what
 
 
-def test_arrays_that_were_dropped_for_want_of_room_are_named(tmp_path: Path) -> None:
-    """The training cannot go on from it."""
+def test_files_of_arrays_that_are_gone_are_named(tmp_path: Path) -> None:
+    """The training waits for them."""
     played(tmp_path)
     (segment,) = (tmp_path / book.ARRAYS).iterdir()
     segment.unlink()
     (found,) = damages(tmp_path)
     assert "1 of 1 files with arrays are not there" in found.what
-    assert "begin anew" in found.resume
+    assert "waits until they are put back" in found.resume
 
 
 def test_entries_that_a_later_version_wrote_are_named(tmp_path: Path) -> None:
