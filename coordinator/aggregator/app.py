@@ -92,7 +92,9 @@ class Aggregator:
         restarts_round = self._spec.server.on_divergence is training.OnDivergence.RESTART_ROUND
         try:
             self._book = self._open_journal()
-            self._history = history.History(self._book, restarts_round=restarts_round)
+            self._history = history.History(
+                self._book, restarts_round=restarts_round, on_divergence=self._diverged
+            )
         except (journal.JournalUnusable, holding.Held, OSError) as error:
             # What is there may be the training's only memory: the hub tries again, and says what is wrong.
             log.error("journal not opened", error=str(error))
@@ -103,6 +105,7 @@ class Aggregator:
             return restarts.HELD if isinstance(error, holding.Held) else 1
         failpoints.reach("aggregator.journal-opened")
         self._progress.resumed(self._history.round)
+        self._progress.diverged(self._history.diverged)
         self._service = service.Service(config, self._spec, self._progress, self._book)
         self._watcher = watcher.Watcher(self._progress, self._service.changed)
         self._service.start()
@@ -124,6 +127,10 @@ class Aggregator:
         failpoints.reach("aggregator.arrays-dropped")
         self._book.close()
         return 0 if finished.succeeded else 1
+
+    def _diverged(self, what: str) -> None:
+        self._progress.diverged(what)
+        self._service.changed()
 
     def _open_journal(self) -> journal.Book:
         """Open the training's journal; one of another training, or of no use, makes room."""

@@ -32,23 +32,38 @@ from federation.wire import hanse_pb2 as pb
 
 log = logs.get_logger(__name__)
 
-ADVICE = (
+WHY = (
     "The app does not do the same when it is run again: it may read the clock, or draw random numbers from a "
-    "generator of its own. Seed it, or set spec.server.onDivergence to RestartRound."
+    "generator of its own."
+)
+ENDS = "Seed it, or set spec.server.onDivergence to RestartRound."
+GOES_ON = (
+    "What it did from that call on is forgotten and done anew, as spec.server.onDivergence says, and the "
+    "model may be another than without the restart."
 )
 
 
 class History:
     """One training's journal, from the side of its ServerApp. Any of the app's threads may call."""
 
-    def __init__(self, book: journal.Book, *, restarts_round: bool = False) -> None:
+    def __init__(
+        self,
+        book: journal.Book,
+        *,
+        restarts_round: bool = False,
+        on_divergence: Callable[[str], object] = lambda _: None,
+    ) -> None:
         """Take the journal; `attach` follows.
 
         restarts_round: what the app does otherwise than before is taken as it is, and the rest of the journal
-            is forgotten; if False, the training ends there.
+            is forgotten; if False, the training ends there. on_divergence: is told of the first such call, in
+            sentences.
         """
         self._book = book
         self._restarts_round = restarts_round
+        self._on_divergence = on_divergence
+        self.diverged = book.facts.get(journal.DIVERGED, "")
+        """The first call that an earlier process did not repeat, in sentences; empty if there was none."""
         found = book.found
         self._replay = replay.Replay(entry for entry, _ in found)
         self._attachments = {
@@ -276,11 +291,11 @@ class History:
         try:
             return ask()
         except replay.Diverged as error:
+            what = f"After a restart, {error}. {WHY}"
             if not self._restarts_round:
-                self._driver.end(
-                    reasons.TrainingReason.RESUME_DIVERGED, f"After a restart, {error}. {ADVICE}"
-                )
+                self._driver.end(reasons.TrainingReason.RESUME_DIVERGED, f"{what} {ENDS}")
             log.warning("app diverged", detail=str(error))
+            self._on_divergence(self._book.fact(journal.DIVERGED, lambda: f"{what} {GOES_ON}"))
             self._book.cut(error.position)
             self._late = _late_in(self._book.found)
             self._rename()

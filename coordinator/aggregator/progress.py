@@ -81,6 +81,7 @@ class Progress:
         self._phase: str = instructions.Phase.WAITING_FOR_CLIENTS
         self._message = ""
         self._held_up = ("", "")
+        self._diverged = ""
         self._round_started_at = 0.0
         self._metrics: dict[tuple[int, str], Mapping[str, float]] = {}
         self._unreported: list[tuple[int, str]] = []
@@ -114,6 +115,11 @@ class Progress:
         """What keeps the training from going on, a reason of TrainingReason; empty: nothing does any more."""
         with self._lock:
             self._held_up = reason, message
+
+    def diverged(self, what: str) -> None:
+        """What the app, run again, did otherwise than before; the hub keeps it."""
+        with self._lock:
+            self._diverged = what[:MAXIMUM_TEXT_CHARACTERS]
 
     def resumed(self, number: int) -> None:
         """An earlier process had begun this round."""
@@ -216,6 +222,7 @@ class Progress:
                 phase=self._phase,
                 message=why or self._message,
                 reason=reason,
+                diverged=self._diverged,
                 round_started_at=self._round_started_at,
                 clusters=[
                     pb.ClusterProgress(

@@ -75,6 +75,8 @@ def show(
         typer.echo(
             tables.table(("ENTRY", "ROUND", "WHAT", "CLUSTER", "REPLY", "EXAMPLES", "BYTES", "DETAIL"), rows)
         )
+    if "diverged" in facts:
+        typer.echo(tables.plain(facts["diverged"]))
     dropped = f", dropped: {facts['dropped']}" if "dropped" in facts else ""
     index, arrays = view.format_bytes(size["index"]), view.format_bytes(size["arrays"])
     typer.echo(tables.plain(f"{told['entries']} entries in {index}, arrays {arrays}{dropped}"))

@@ -127,6 +127,7 @@ def progress(message: pb.ProgressReport) -> tuple[snapshot.Progress, list[snapsh
         phase=word(message.phase),
         message=text(message.message),
         reason=word(message.reason),
+        diverged=text(message.diverged),
         round_started_at=_moment(message.round_started_at),
         clusters=clusters,
         bytes_sent=big_count(message.bytes_sent),

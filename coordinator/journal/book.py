@@ -44,6 +44,9 @@ first snapshot it is of the second."""
 DROPPED = "dropped"
 """The fact that says why the arrays of replies are not there any more."""
 
+DIVERGED = "diverged"
+"""The fact that says which call of the app was the first that was not repeated after a restart."""
+
 INDEX = "journal.sqlite"
 ARRAYS = "arrays"
 
@@ -99,6 +102,8 @@ class Book:
         self._closed = False
         self._broken: Exception | None = None
         self._on_broken: Callable[[str], object] = lambda _: None
+        self.facts: dict[str, str] = {}
+        """What was written once, as it was found."""
         self.was_cut = False
         """Whether entries were found that are not what was written; they and all after them are gone."""
         try:
@@ -324,7 +329,7 @@ class Book:
             connection.executemany(
                 "insert into facts (name, value) values (?, ?) on conflict do nothing", facts.items()
             )
-            written = dict(connection.execute("select name, value from facts"))
+            self.facts = written = dict(connection.execute("select name, value from facts"))
         except sqlite3.OperationalError as error:  # no room, no right, another process
             raise self._unusable(error) from error
         except sqlite3.DatabaseError as error:

@@ -55,6 +55,9 @@ def between(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[News, ..
         for name in sorted(gone)
         if State(known[name]["state"]) in _IN
     ]
+    diverged = conditions.find(now, reasons.TrainingCondition.DIVERGED)
+    if diverged is not None and conditions.find(before, reasons.TrainingCondition.DIVERGED) is None:
+        found.append(News(diverged["reason"], diverged["message"], True))
     if now["phase"] != before.get("phase"):
         why = status.phase_condition(dict(now))
         found.append(News(why["reason"], why["message"], now["phase"] == Phase.FAILED))

@@ -163,7 +163,8 @@ class Finished:
 class Progress:
     """Everything that the aggregator has reported so far, folded together (``planning.progress``).
 
-    ``reason``: why nothing goes on now, as ``message`` says; empty if it does.
+    ``reason``: why nothing goes on now, as ``message`` says; empty if it does. ``diverged``: what the app did
+    otherwise than before when it was run again; empty if nothing.
     """
 
     round: int = 0
@@ -171,6 +172,7 @@ class Progress:
     phase: str = ""
     message: str = ""
     reason: str = ""
+    diverged: str = ""
     round_started_at: float = 0.0
     round_seconds: tuple[float, ...] = ()
     clusters: Mapping[str, ClusterProgress] = dataclasses.field(default_factory=dict)

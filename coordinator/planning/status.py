@@ -217,7 +217,15 @@ def _conditions(snap: snapshot.Snapshot, plan: desired.Plan) -> list[dict[str, A
             Reason.STOP_REQUESTED if plan.stopped else Reason.NOT_STOPPED,
             _STOPPED if plan.stopped else "Nobody has stopped the training.",
         ),
+        *_diverged(snap),
     ]
+
+
+def _diverged(snap: snapshot.Snapshot) -> list[dict[str, Any]]:
+    """What the app did otherwise when it was run again. Once said it stays, whoever says nothing of it."""
+    known = conditions.find(snap.training.status, Condition.DIVERGED) or {}
+    what = snap.aggregator.progress.diverged or known.get("message", "")
+    return [conditions.condition(Condition.DIVERGED, True, Reason.RESUME_DIVERGED, what)] if what else []
 
 
 def _quorum(snap: snapshot.Snapshot, plan: desired.Plan) -> tuple[bool, str, str]:

@@ -54,6 +54,11 @@ class TrainingCondition(Documented):
     FAILED = "Failed", "The training ended without finishing its rounds; final."
     SUSPENDED = "Suspended", "The training rests because spec.suspend is true."
     STOPPED = "Stopped", "The training ended for good because spec.stop is true; final."
+    DIVERGED = (
+        "Diverged",
+        "Run again after a restart, the ServerApp did something else than before, and went on from there. "
+        "This condition is there only if it did.",
+    )
 
 
 class TrainingReason(Documented):

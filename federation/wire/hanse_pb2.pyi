@@ -307,7 +307,7 @@ class AggregatorHello(_message.Message):
     def __init__(self, protocol: _Optional[_Union[ProtocolRange, _Mapping]] = ..., exchange_address: _Optional[str] = ..., server_name: _Optional[str] = ...) -> None: ...
 
 class ProgressReport(_message.Message):
-    __slots__ = ("round", "rounds_total", "phase", "message", "round_started_at", "clusters", "metrics", "bytes_sent", "bytes_received", "phase_seconds", "reason")
+    __slots__ = ("round", "rounds_total", "phase", "message", "round_started_at", "clusters", "metrics", "bytes_sent", "bytes_received", "phase_seconds", "reason", "diverged")
     class PhaseSecondsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -326,6 +326,7 @@ class ProgressReport(_message.Message):
     BYTES_RECEIVED_FIELD_NUMBER: _ClassVar[int]
     PHASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    DIVERGED_FIELD_NUMBER: _ClassVar[int]
     round: int
     rounds_total: int
     phase: str
@@ -337,7 +338,8 @@ class ProgressReport(_message.Message):
     bytes_received: int
     phase_seconds: _containers.ScalarMap[str, float]
     reason: str
-    def __init__(self, round: _Optional[int] = ..., rounds_total: _Optional[int] = ..., phase: _Optional[str] = ..., message: _Optional[str] = ..., round_started_at: _Optional[float] = ..., clusters: _Optional[_Iterable[_Union[ClusterProgress, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[RoundMetrics, _Mapping]]] = ..., bytes_sent: _Optional[int] = ..., bytes_received: _Optional[int] = ..., phase_seconds: _Optional[_Mapping[str, float]] = ..., reason: _Optional[str] = ...) -> None: ...
+    diverged: str
+    def __init__(self, round: _Optional[int] = ..., rounds_total: _Optional[int] = ..., phase: _Optional[str] = ..., message: _Optional[str] = ..., round_started_at: _Optional[float] = ..., clusters: _Optional[_Iterable[_Union[ClusterProgress, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[RoundMetrics, _Mapping]]] = ..., bytes_sent: _Optional[int] = ..., bytes_received: _Optional[int] = ..., phase_seconds: _Optional[_Mapping[str, float]] = ..., reason: _Optional[str] = ..., diverged: _Optional[str] = ...) -> None: ...
 
 class ClusterProgress(_message.Message):
     __slots__ = ("cluster", "state", "reason", "message", "round", "examples", "last_update_at", "bytes_sent", "bytes_received")

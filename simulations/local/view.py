@@ -68,6 +68,7 @@ class Lines:
         self._console = console
         self._clusters: dict[str, tuple[str, str]] = {}
         self._round: tuple[int, str] = (0, "")
+        self._diverged = ""
 
     def start(self, text: str) -> None:
         """Print a step."""
@@ -92,6 +93,9 @@ class Lines:
                 total = status.get("round", {}).get("total", 0)
                 of_total = f" of {total}" if total else ""
                 self.start(f"round {entry['round']}{of_total}: {format_metrics(entry['values'])}")
+        if (what := diverged(status)) != self._diverged:
+            self._diverged = what
+            self.start(what)
 
     def note(self, text: str) -> None:
         """Print a note."""
@@ -163,6 +167,8 @@ def render(status: Mapping[str, Any]) -> RenderableType:
     metrics = latest_metrics(status)
     if metrics:
         parts.append(Text(f"round {metrics['round']}: {format_metrics(metrics['values'])}"))
+    if what := diverged(status):
+        parts.append(Text(what, style="yellow"))
     seconds = status.get("phaseSeconds", {})
     if seconds:
         parts.append(
@@ -172,6 +178,12 @@ def render(status: Mapping[str, Any]) -> RenderableType:
             )
         )
     return Group(*parts)
+
+
+def diverged(status: Mapping[str, Any]) -> str:
+    """What the ServerApp did otherwise than before when it was run again; empty if nothing."""
+    found = (entry for entry in status.get("conditions", []) if entry["type"] == "Diverged")
+    return next((entry.get("message", "") for entry in found), "")
 
 
 def running_message(status: Mapping[str, Any]) -> str:

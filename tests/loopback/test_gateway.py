@@ -291,6 +291,7 @@ async def test_a_training_from_join_to_model(hub: Hub) -> None:
                         rounds_total=3,
                         phase="Train",
                         message="Round 2 of 3.",
+                        diverged="After a restart, call 3 differs.",
                         clusters=[
                             pb.ClusterProgress(cluster="zurich", state="Training", round=2, examples=7)
                         ],
@@ -319,6 +320,8 @@ async def test_a_training_from_join_to_model(hub: Hub) -> None:
             hub.runtime.end(workload.name, 0)
         status = await hub.until(lambda seen: seen["phase"] == "Completed")
         assert status["model"] == {"uri": "file:///m/3", "sha256": "5b" * 32, "round": 3}
+        assert status["conditions"][-1]["type"] == "Diverged"
+        assert status["conditions"][-1]["message"] == "After a restart, call 3 differs."
         assert status["clusters"][0]["state"] == "Completed"
         assert (await agent.read()).assignments == pb.Assignments()
         member = await hub.until(

@@ -63,6 +63,7 @@ class MemoryBook:
         self.waiting: list[Callable[[], object]] = []
         self.written: list[Callable[[], object]] = []
         self.found = [(read(line), attachment) for line, attachment in journal]
+        self.facts: dict[str, str] = {}
         self.was_cut = False
         self.crashes: list[Journal] = []
 

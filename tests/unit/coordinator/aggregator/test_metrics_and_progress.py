@@ -51,6 +51,14 @@ def phase(name: instructions.Phase, number: int = 1) -> instructions.ReportRound
     return instructions.ReportRound(number, name, "")
 
 
+def test_what_an_app_did_otherwise_is_in_every_report() -> None:
+    """The hub keeps it; one report may be lost with its link."""
+    told = progress.Progress()
+    assert told.report().diverged == ""
+    told.diverged("After a restart, call 3 differs.")
+    assert [told.report().diverged for _ in range(2)] == ["After a restart, call 3 differs."] * 2
+
+
 def test_metrics_are_reported_once_and_again_on_a_new_link() -> None:
     """A report may be lost with its link: the first one of the next link has all metrics."""
     told = progress.Progress()

@@ -52,6 +52,14 @@ def test_show_tells_what_happened(tmp_path: Path) -> None:
     assert [one["what"] for one in told["happened"]] == ["Nodes", "Batch"]
 
 
+def test_show_tells_what_an_app_did_otherwise(tmp_path: Path) -> None:
+    """The first call that was not repeated after a restart."""
+    opened = book.Book(tmp_path, FACTS)
+    opened.fact(book.DIVERGED, lambda: "After a restart, call 3 differs.")
+    opened.close()
+    assert "After a restart, call 3 differs." in invoke("show", tmp_path).output.splitlines()
+
+
 def test_verify_tells_whole_from_damaged(tmp_path: Path) -> None:
     """By a sentence for each damage, and the exit code."""
     where = journal(tmp_path)

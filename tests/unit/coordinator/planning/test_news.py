@@ -7,9 +7,11 @@ import pytest
 from coordinator.planning import history, news
 
 
-def status(phase: str, *clusters: tuple[str, ...], quorum: str = "True") -> dict[str, Any]:
-    """A status in short: a phase and clusters by name, state, reason and message."""
-    kinds = ("Accepted", "QuorumReached", "Running", "Completed", "Failed", "Suspended", "Stopped")
+def status(
+    phase: str, *clusters: tuple[str, ...], quorum: str = "True", more: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """A status in short: a phase and clusters by name, state, reason and message; more conditions."""
+    kinds = ("Accepted", "QuorumReached", "Running", "Completed", "Failed", "Suspended", "Stopped", *more)
     return {
         "phase": phase,
         "clusters": [
@@ -50,6 +52,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
                       status("Preparing", ("zurich", "Preparing")), []),
     "quorum lost in a round": (BUSY, status("Running", ("zurich", "Training"), quorum="False"),
                                ["Warning QuorumReached: QuorumReached it is."]),
+    "did something else when it was run again": (
+        BUSY, status("Running", ("zurich", "Training"), more=("Diverged",)),
+        ["Warning Diverged: Diverged it is."]),
+    "has done so before": (status("Running", more=("Diverged",)), status("Running", more=("Diverged",)), []),
     "failed": (BUSY, status("Failed", ("zurich", "Completed")), ["Warning Failed: Failed it is."]),
     "stopped": (BUSY, status("Stopped", ("zurich", "Completed")), ["Normal Stopped: Stopped it is."]),
 }  # fmt: skip

@@ -78,6 +78,20 @@ def test_a_running_training() -> None:
     api.FederatedTrainingStatus.model_validate_json(json.dumps(rendered))
 
 
+def test_what_an_app_did_otherwise_stays_to_be_read() -> None:
+    """The first call that differed after a restart is a condition, also when nobody says so any more."""
+    what = "After a restart, call 3 of the ServerApp sends something else to zurich than before."
+    progress = dataclasses.replace(BUSY, diverged=what)
+    told = scene.rendered(dataclasses.replace(RUNNING, aggregator=dataclasses.replace(UP, progress=progress)))
+    assert reasons(told)["Diverged"] == "True ResumeDiverged"
+    later = scene.rendered(
+        dataclasses.replace(RUNNING, training=dataclasses.replace(RUNNING.training, status=told))
+    )
+    assert later["conditions"][-1] == told["conditions"][-1]
+    assert later["conditions"][-1]["message"] == what
+    api.FederatedTrainingStatus.model_validate_json(json.dumps(later))
+
+
 def test_a_completed_training_keeps_its_status() -> None:
     """The model is named, clusters that took part are Completed, and later changes alter nothing."""
     done = snapshot.Finished(True, "AllRoundsDone", "All 20 rounds are done.", "file:///m/20", "5b" * 32, 20)

@@ -81,6 +81,17 @@ def test_lines_say_a_new_reason() -> None:
     )
 
 
+def test_an_app_that_did_something_else_is_told_once() -> None:
+    """In a line, and below the table."""
+    condition = {"type": "Diverged", "status": "True", "message": "After a restart, call 3 differs."}
+    odd = status(clusters=[], metrics=[], conditions=[condition])
+
+    assert lines(odd, odd) == ["After a restart, call 3 differs."]
+    stream = io.StringIO()
+    Console(file=stream, width=140).print(view.render(odd))
+    assert "call 3 differs" in stream.getvalue()
+
+
 def test_lines_take_markup_as_text() -> None:
     """A message with square brackets is printed as it is."""
     odd = status(clusters=[{"name": "a", "state": "Failed", "message": "[red]x[/nothing]"}], metrics=[])
