@@ -132,6 +132,7 @@ class Exchange(pb_grpc.ExchangeServicer):
         agreed = protocol.agree(first.hello.protocol)
         if isinstance(agreed, denials.Denial):
             raise denials.Denied(agreed)
+        failpoints.reach("aggregator.hello-heard")
         await self._driver.admits.wait()
         client = self._client(identity.cluster)
         session = sessions.Session(client, context.write, self._driver.awaits)
@@ -145,6 +146,7 @@ class Exchange(pb_grpc.ExchangeServicer):
                 await asyncio.wait(set(client.checking))
             await self._driver.written()
             await session.welcome(agreed, self._run_id)
+            failpoints.reach("aggregator.client-welcomed")
             reader = asyncio.create_task(self._read(client, session, request_iterator))
             try:
                 await session.serve(reader)

@@ -296,9 +296,9 @@ class History:
                 self._driver.end(reasons.TrainingReason.RESUME_DIVERGED, f"{what} {ENDS}")
             log.warning("app diverged", detail=str(error))
             self._on_divergence(self._book.fact(journal.DIVERGED, lambda: f"{what} {GOES_ON}"))
+            self._rename()  # first: what is cut off has used numbers, and the next process may not know it
             self._book.cut(error.position)
             self._late = _late_in(self._book.found)
-            self._rename()
             known, number = self._replay.known_nodes, self._replay.round
             self._replay = replay.Replay(())
             self._replay.remember(known, number)

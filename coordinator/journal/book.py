@@ -200,6 +200,7 @@ class Book:
         """
         own = _segments_of([snapshot])
         try:
+            failpoints.reach("aggregator.snapshot-sync")
             self.segments.sync(own)  # who writes entries meanwhile does not wait for that
         except OSError:
             self.segments.drop(own)
@@ -260,7 +261,8 @@ class Book:
                 (value,) = self._connection.execute(
                     "select value from facts where name = ?", (name,)
                 ).fetchone()
-                return str(value)
+            failpoints.reach("aggregator.fact-written")
+            return str(value)
 
         return self._write(work)
 
@@ -270,6 +272,7 @@ class Book:
         def work() -> str:
             with self._failures():
                 self._connection.execute("update facts set value = ? where name = ?", (value, name))
+            failpoints.reach("aggregator.fact-written")
             return value
 
         return self._write(work)
@@ -284,6 +287,7 @@ class Book:
             del self._found[entries_kept:]
             self._named = {number: named for number, named in self._named.items() if number <= last}
             self._number = last
+            failpoints.reach("aggregator.journal-cut")
 
         self._flushed(work)
 
@@ -454,6 +458,7 @@ class Book:
                 self._connection.executemany(
                     "insert into entries (number, line, attachment, checksum) values (?, ?, ?, ?)", rows
                 )
+                failpoints.reach("aggregator.entries-sync")
                 self._connection.execute("commit")
                 self._named.update(zip((row[0] for row in rows), named, strict=True))
                 failpoints.reach("aggregator.entries-written")

@@ -352,7 +352,10 @@ class Keep:
         with self._lock:
             number, wanted = self._number, self._wanted()
         names = [name for name in self._files.names() if name not in wanted]
-        self._files.remove(*(name for name in names if 0 < number_of(name) <= number))
+        needless = [name for name in names if 0 < number_of(name) <= number]
+        self._files.remove(*needless)
+        if needless:
+            failpoints.reach("client.kept-removed")
 
 
 def _described(encoded: codec.OutgoingMessage) -> bytes:

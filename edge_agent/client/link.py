@@ -241,6 +241,7 @@ class ExchangeLink:
         for transfer_id in sorted(waiting - self._outbox.waiting):  # its confirmation was lost with a link
             self._on_confirmed(transfer_id)
         self._retry_seconds = FIRST_RETRY_SECONDS
+        failpoints.reach("client.link-up")
         log.info("link up", node_id=first.welcome.node_id, protocol=first.welcome.protocol)
         reader, writer = asyncio.create_task(self._read(call)), asyncio.create_task(self._write(call))
         try:
@@ -262,8 +263,11 @@ class ExchangeLink:
             together = self._departures.next()
             if together:
                 await call.write(together)
-                if any(not isinstance(frame, frames.Chunk) and frame.HasField("begin") for frame in together):
+                said = {frame.WhichOneof("body") for frame in together if not isinstance(frame, frames.Chunk)}
+                if "begin" in said:
                     failpoints.reach("client.reply-begins")
+                if "received" in said:
+                    failpoints.reach("client.message-confirmed")
             else:
                 await self._wake.wait()
 

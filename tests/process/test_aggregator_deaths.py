@@ -19,9 +19,13 @@ pytestmark = [pytest.mark.process, pytest.mark.slow]
 PLACES = {
     # place: the visit at which the aggregator dies
     "aggregator.journal-opened": (1,),
+    "aggregator.fact-written": (1,),
+    "aggregator.hello-heard": (1,),
+    "aggregator.client-welcomed": (2,),
     "aggregator.app-starts": (1, 2),
     "aggregator.journal-sync": (3,),
     "aggregator.arrays-synced": (5,),
+    "aggregator.entries-sync": (6,),
     "aggregator.entries-written": (2,),
     "aggregator.batch-written": (1, 4),
     "aggregator.batch-sent": (1, 5, 8),
@@ -30,6 +34,7 @@ PLACES = {
     "aggregator.reply-written": (7,),
     "aggregator.reply-confirmed": (4, 9),
     "aggregator.batch-closed": (1, 3, 8),
+    "aggregator.snapshot-sync": (1,),
     "aggregator.snapshot-written": (1,),
     "aggregator.snapshot-counts": (1,),
     "aggregator.resumed": (1,),
@@ -41,6 +46,8 @@ PLACES = {
 
 AFTER_THE_END = {"aggregator.hub-told", "aggregator.arrays-dropped"}
 """The command may be over before the aggregator comes there; simulations/chaos waits for it."""
+
+WHERE_THE_APP_DIFFERS = {"aggregator.journal-cut"}
 
 NEEDS_ANOTHER = {("aggregator.app-starts", 2), ("aggregator.resumed", 1)}
 
@@ -55,7 +62,7 @@ def test_every_place_is_tried() -> None:
     """A place that is added is added here."""
     assert {
         name for name in failpoints.NAMES if name.startswith("aggregator.")
-    } == PLACES.keys() | AFTER_THE_END
+    } == PLACES.keys() | AFTER_THE_END | WHERE_THE_APP_DIFFERS
 
 
 @pytest.mark.parametrize(("place", "visit"), [(place, visit) for place in PLACES for visit in PLACES[place]])
@@ -138,12 +145,16 @@ def test_an_app_that_reads_the_clock_is_found(tmp_path: Path, start: Any) -> Non
     run.assert_nothing_left()
 
 
-def test_an_app_that_reads_the_clock_may_do_its_round_again(tmp_path: Path, start: Any) -> None:
+@pytest.mark.parametrize("place", ["", *WHERE_THE_APP_DIFFERS])
+def test_an_app_that_reads_the_clock_may_do_its_round_again(place: str, tmp_path: Path, start: Any) -> None:
     """With RestartRound what it did from that call on is forgotten, and the training completes.
 
-    The first call that differed is told, by a condition of the training's status.
+    The first call that differed is told, by a condition of the training's status, also by an aggregator after
+    the one that found it.
     """
     scenario, environment = restless(tmp_path, {"server": {"onDivergence": "RestartRound"}})
+    if place:
+        (tmp_path / "failpoints" / place).write_text("1")
     run = start("simulate", scenario, environment=environment)
     assert run.wait() == 0, run.told()
     told = "call 3 of the ServerApp, Train of round 1, sends something else to edge-1 than before"
