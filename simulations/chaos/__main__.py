@@ -31,7 +31,7 @@ def main() -> int:
     plans = [faults.draw(seed, disks=has_disks) for seed in seeds]
     if arguments.dry_run:
         for plan in plans:
-            _say(f"seed {plan.seed}: {', '.join(map(str, plan.faults))}")
+            _say(f"seed {plan.seed}: {plan}")
         return 0
     results: list[judging.Result] = []
 

@@ -68,19 +68,24 @@ class Fault:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """One run."""
+    """One run. snapshots: one is taken after each round, which a training as short as this has none of."""
 
     seed: int
     shape: Shape
     faults: tuple[Fault, ...] = ()
     grace_seconds: float = GRACE_SECONDS
+    snapshots: bool = False
+
+    def __str__(self) -> str:
+        """For the report."""
+        return ", ".join([*map(str, self.faults), *(["with snapshots"] if self.snapshots else [])])
 
     @property
     def may_end_as(self) -> frozenset[str]:
         """The reasons that may stand in place of the model (docs/durability.md has the same table)."""
         allowed: set[str] = set()
         for fault in self.faults:
-            if fault.target == "aggregator.journal-sync" and fault.how:
+            if fault.target in JOURNAL_SYNCS and fault.how:
                 # After a sync that failed, for whatever reason, nothing is known of what was written.
                 allowed |= {"StorageUnavailable"}
         if self.grace_seconds < GRACE_SECONDS:  # coming back takes as long, and all clusters are needed
@@ -133,15 +138,28 @@ def draw(seed: int, *, disks: bool = True) -> Plan:
             ):
                 faults.append(fault)
     short = any(fault.kind == "stop" and fault.how == "beyond the grace" for fault in faults)
-    return Plan(seed, shape, tuple(faults), SHORT_GRACE_SECONDS if short else GRACE_SECONDS)
+    snapshots = rng.random() < SNAPSHOTS_SHARE or any("snapshot" in fault.target for fault in faults)
+    return Plan(
+        seed, shape, tuple(faults), SHORT_GRACE_SECONDS if short else GRACE_SECONDS, snapshots=snapshots
+    )
+
+
+SNAPSHOTS_SHARE = 0.3
+"""Of the seeds whose faults need none."""
 
 
 # -- places --------------------------------------------------------------------------------------------------
 
+PLACES = tuple(name for name in failpoints.NAMES if name != "aggregator.journal-cut")
+"""Those that a run can pass: of this app's journal nothing is ever cut off."""
+
 NEVER_UNDISTURBED = frozenset({"aggregator.resumed"})
 """Places that only a process after a death passes."""
 
-DISK_PLACES = ("aggregator.journal-sync", "client.keep-sync")
+JOURNAL_SYNCS = ("aggregator.journal-sync", "aggregator.entries-sync", "aggregator.snapshot-written")
+"""Just before something is made durable without which an aggregator does not go on."""
+
+DISK_PLACES = (*JOURNAL_SYNCS, "aggregator.snapshot-sync", "client.keep-sync")
 """Where a disk can fail: just before bytes are made durable."""
 
 
@@ -149,24 +167,30 @@ def visits(name: str, shape: Shape) -> int:
     """Return about how often an undisturbed run passes a place; at least one."""
     batches, replies, edges = 2 * shape.rounds, shape.calls, shape.edges
     if name.startswith("client."):
-        return (
-            edges if name == "client.app-loaded" else 4 * replies if name == "client.keep-sync" else replies
-        )
+        by_process = ("client.app-loaded", "client.link-up")
+        return edges if name in by_process else 4 * replies if name == "client.keep-sync" else replies
     if name.startswith("agent."):
         return edges
     if name.startswith("coordinator."):
         return 4 if name in ("coordinator.edges-assigned", "coordinator.status-written") else 1
     by_batch = ("batch-written", "batch-sent", "batch-closed")
     by_reply = ("reply-begins", "reply-received", "reply-written", "reply-confirmed")
-    by_write = ("journal-sync", "arrays-synced", "entries-written")
+    by_write = ("journal-sync", "arrays-synced", "entries-sync", "entries-written")
+    by_session = ("hello-heard", "client-welcomed")
     short = name.partition(".")[2]
+    if short.startswith("snapshot"):  # one that is being written when the next round is over stands alone
+        return shape.rounds - 1
+    if short in by_session:
+        return edges
+    if short == "fact-written":  # at the start, and twice at the end
+        return 3
     return batches if short in by_batch else replies if short in by_reply + by_write else 1
 
 
 def _point(rng: random.Random, shape: Shape) -> list[Fault]:
     # A coordinator's death begins a training of processes anew, which says little: few of them.
     role = rng.choices(ROLES, (10, 7, 3, 1))[0]
-    name = rng.choice([name for name in failpoints.NAMES if name.startswith(f"{role}.")])
+    name = rng.choice([name for name in PLACES if name.startswith(f"{role}.")])
     fault = Fault("point", name, value=rng.randint(1, visits(name, shape)))
     if name in NEVER_UNDISTURBED or rng.random() < 0.1:  # the successor dies as well
         first = Fault("point", "aggregator.batch-sent", value=rng.randint(1, 2 * shape.rounds))

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from coordinator import config as coordinator_config
+from coordinator.aggregator import compaction
 from coordinator.issuing import tokens
 from federation.runtime import failpoints
 from simulations.chaos import faults, proxy, scenario
@@ -158,6 +159,8 @@ class Federation:
 
     async def _start(self, name: str) -> None:
         extra = {failpoints.VARIABLE: str(self._places.failpoints)}
+        if self._plan.snapshots:
+            extra[compaction.RULE_VARIABLE] = "rounds=1"
         if any(fault.kind == "clock" for fault in self._plan.faults):
             extra["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT, CLOCK)))
         is_hub = name == "coordinator"

@@ -37,6 +37,7 @@ class Result:
 
     seed: int
     faults: list[str]
+    snapshots: bool
     ended: str
     wrong: str
     hit: list[str]
@@ -91,6 +92,7 @@ def judge(places: scenario.Places, plan: faults.Plan, seen: Seen, want: Referenc
     return Result(
         plan.seed,
         [str(fault) for fault in plan.faults],
+        plan.snapshots,
         "" if wrong else ended,
         wrong,
         [*hit, *seen.struck],

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from federation.runtime import failpoints
-from simulations.chaos import judging
+from simulations.chaos import faults, judging
 
 
 def summary(results: Sequence[judging.Result]) -> dict[str, Any]:
@@ -16,8 +16,8 @@ def summary(results: Sequence[judging.Result]) -> dict[str, Any]:
 
     Keys: runs; reference (ended with the model of an undisturbed run); reasons (documented ones, with
     counts); failures (seed, faults, why, command); faults (struck, by kind); missed (runs that were over
-    before); places (known, passed, died_at with counts); restarts (by process); redone (calls made again),
-    redone_finished (of those that had finished); seconds; results.
+    before); snapshots (runs that had some); places (known, passed, died_at with counts); restarts (by
+    process); redone (calls made again), redone_finished (of those that had finished); seconds; results.
     """
     ended = collections.Counter(result.ended for result in results if not result.wrong)
     struck = collections.Counter(_kind(one) for result in results for one in result.hit)
@@ -37,8 +37,9 @@ def summary(results: Sequence[judging.Result]) -> dict[str, Any]:
         ],
         "faults": dict(sorted(struck.items())),
         "missed": sum(not result.hit for result in results),
+        "snapshots": sum(result.snapshots for result in results),
         "places": {
-            "known": len(failpoints.NAMES),
+            "known": len(faults.PLACES),
             "passed": len(passed),
             "died_at": dict(sorted(died_at.items())),
         },
@@ -58,7 +59,8 @@ def command(seed: int) -> str:
 def line(result: judging.Result) -> str:
     """Return one run as a line."""
     said = f"FAILED: {result.wrong}" if result.wrong else result.ended
-    return f"seed {result.seed}: {said} ({result.seconds:.1f} s; {', '.join(result.faults)})"
+    how = ", ".join([*result.faults, *(["with snapshots"] if result.snapshots else [])])
+    return f"seed {result.seed}: {said} ({result.seconds:.1f} s; {how})"
 
 
 def table(found: dict[str, Any]) -> str:
@@ -72,6 +74,7 @@ def table(found: dict[str, Any]) -> str:
         ("faults that struck", sum(found["faults"].values())),
         *((f"  {name}", number) for name, number in found["faults"].items()),
         ("runs that were over before their faults", found["missed"]),
+        ("runs with snapshots", found["snapshots"]),
         ("named places", places["known"]),
         ("  passed", places["passed"]),
         ("  died or failed at", len(places["died_at"])),

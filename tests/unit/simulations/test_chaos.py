@@ -26,12 +26,22 @@ def test_a_seed_draws_the_same_each_time() -> None:
 def test_every_place_and_every_kind_of_fault_is_drawn() -> None:
     """Nothing that the harness knows is never tried."""
     drawn = [fault for seed in range(6000) for fault in faults.draw(seed).faults]
-    assert {fault.target for fault in drawn if fault.kind == "point"} == set(failpoints.NAMES)
+    assert {fault.target for fault in drawn if fault.kind == "point"} == set(faults.PLACES)
+    assert set(failpoints.NAMES) - set(faults.PLACES) == {"aggregator.journal-cut"}
     assert {fault.kind for fault in drawn} == {"point", "kill", "stop", "link", "disk", "clock"}
     assert {fault.target for fault in drawn if fault.kind in ("kill", "stop", "clock")} == set(faults.ROLES)
     assert {fault.target for fault in drawn if fault.how.startswith(("EIO", "ENOSPC"))} == set(
         faults.DISK_PLACES
     )
+
+
+def test_snapshots_are_taken_where_a_fault_needs_them_and_elsewhere() -> None:
+    """In a share of the runs; always the same ones."""
+    plans = [faults.draw(seed) for seed in range(2000)]
+    need = [any("snapshot" in fault.target for fault in plan.faults) for plan in plans]
+    assert all(plan.snapshots for plan, needs in zip(plans, need, strict=True) if needs)
+    others = [plan.snapshots for plan, needs in zip(plans, need, strict=True) if not needs]
+    assert 0.25 < sum(others) / len(others) < 0.35
 
 
 def test_no_disk_is_filled_where_none_can_be_made() -> None:
