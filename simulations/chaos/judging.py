@@ -32,7 +32,8 @@ class Result:
 
     ended: `reference`, the documented reason, or empty; wrong: why it failed, empty if it did not.
     hit: places that ended a process or failed a disk, and other faults that struck. visited: places passed.
-    redone: calls of apps that were made again; finished: those of them that had finished.
+    redone: calls of apps that were made again; finished: those of them that had finished; anew: those that a
+    training which began anew made again.
     """
 
     seed: int
@@ -44,6 +45,7 @@ class Result:
     visited: dict[str, int]
     restarts: dict[str, int]
     redone: int
+    anew: int
     finished: int
     seconds: float
 
@@ -77,7 +79,8 @@ def judge(places: scenario.Places, plan: faults.Plan, seen: Seen, want: Referenc
         if fault.kind == "point" and visited.get(fault.target, 0) >= fault.value
     ]
     starts = _client_starts(places)
-    redone, finished = _redone(places, starts, plan)
+    began_anew = plan.begins_anew and seen.restarts.get("coordinator", 0) > 0
+    redone, anew, finished = _redone(places, starts, plan, began_anew=began_anew)
     ended, wrong = _ending(plan, seen, want)
     if not wrong and finished:
         wrong = f"{finished} calls were made again though they had finished"
@@ -99,6 +102,7 @@ def judge(places: scenario.Places, plan: faults.Plan, seen: Seen, want: Referenc
         visited,
         {**seen.restarts, "aggregator": aggregators, "client": sum(max(0, n - 1) for n in starts.values())},
         redone,
+        anew,
         finished,
         round(seen.seconds, 2),
     )
@@ -125,29 +129,40 @@ def _ending(plan: faults.Plan, seen: Seen, want: Reference) -> tuple[str, str]:
     return REFERENCE, ""
 
 
-def _redone(places: scenario.Places, starts: Mapping[str, int], plan: faults.Plan) -> tuple[int, int]:
-    """Count the calls made again, and those of them that had finished.
+def _redone(
+    places: scenario.Places, starts: Mapping[str, int], plan: faults.Plan, *, began_anew: bool
+) -> tuple[int, int, int]:
+    """Count the calls made again, those of them that a training which began anew made, and those that had
+    finished.
 
-    A call has finished when its client has kept the answer; and of those that had not, a client that died can
-    have had one in hand. Where the coordinator died the training begins anew, and where the disk took nothing
-    there is nothing to go on from.
+    A call has finished when its client has kept the answer: no message whose answer was kept is put to an app
+    again, in any run. Besides, a client that died can have had one call in hand, and no more than so many are
+    made again; but for where the training began anew, and on an edge whose disk did not take what it should.
     """
     redone = {edge: 0 for edge in starts}
     for line, number in collections.Counter(_calls(places.calls)).items():
         edge = line.split()[0]
         redone[edge] = redone.get(edge, 0) + number - 1
-    total = sum(redone.values())
-    if plan.begins_anew or plan.client_cannot_keep:
-        return total, 0
-    deaths = {edge: max(0, starts.get(edge, 0) - 1) for edge in redone}
-    beyond = sum(max(0, redone[edge] - deaths[edge]) for edge in redone)
-    return total, max(beyond, sum(_asked_again(places, edge) for edge in redone))
+    total, finished = sum(redone.values()), 0
+    for edge, number in redone.items():
+        again, could_not_keep = _told(places, edge)
+        excused = began_anew or (plan.client_cannot_keep and could_not_keep)
+        beyond = 0 if excused else number - max(0, starts.get(edge, 0) - 1)
+        finished += max(again, beyond)
+    return total, total - min(finished, total) if began_anew else 0, finished
 
 
-def _asked_again(places: scenario.Places, edge: str) -> int:
-    """How often an edge's client put a message to its app whose answer it had kept, by its log."""
+_NOT_KEPT = frozenset(
+    {"reply not kept", "reply not made durable", "state of the client app not kept", "disk not reliable"}
+)
+
+
+def _told(places: scenario.Places, edge: str) -> tuple[int, bool]:
+    """What an edge's clients logged: how often they put a message to their app whose answer they had kept,
+    and whether their disk did not take something.
+    """
     kept: set[str] = set()
-    again = 0
+    again, could_not_keep = 0, False
     for file in places.client_logs(edge):
         for line in file.read_text(errors="replace").splitlines():
             try:
@@ -158,7 +173,8 @@ def _asked_again(places: scenario.Places, edge: str) -> int:
                 kept.add(said["message_id"])
             elif said.get("event") == "app is asked":
                 again += said["message_id"] in kept
-    return again
+            could_not_keep = could_not_keep or said.get("event") in _NOT_KEPT
+    return again, could_not_keep
 
 
 def _client_starts(places: scenario.Places) -> dict[str, int]:

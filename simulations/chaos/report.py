@@ -17,7 +17,8 @@ def summary(results: Sequence[judging.Result]) -> dict[str, Any]:
     Keys: runs; reference (ended with the model of an undisturbed run); reasons (documented ones, with
     counts); failures (seed, faults, why, command); faults (struck, by kind); missed (runs that were over
     before); snapshots (runs that had some); places (known, passed, died_at with counts); restarts (by
-    process); redone (calls made again), redone_finished (of those that had finished); seconds; results.
+    process); redone (calls made again), redone_anew (of those since a training began anew), redone_finished
+    (of those that had finished); seconds; results.
     """
     ended = collections.Counter(result.ended for result in results if not result.wrong)
     struck = collections.Counter(_kind(one) for result in results for one in result.hit)
@@ -45,6 +46,7 @@ def summary(results: Sequence[judging.Result]) -> dict[str, Any]:
         },
         "restarts": dict(sorted(restarts.items())),
         "redone": sum(result.redone for result in results),
+        "redone_anew": sum(result.anew for result in results),
         "redone_finished": sum(result.finished for result in results),
         "seconds": round(sum(result.seconds for result in results), 1),
         "results": [dataclasses.asdict(result) for result in results],
@@ -79,7 +81,11 @@ def table(found: dict[str, Any]) -> str:
         ("  passed", places["passed"]),
         ("  died or failed at", len(places["died_at"])),
         *((f"{name} started again", number) for name, number in found["restarts"].items()),
-        ("calls of apps made again, unfinished", found["redone"] - found["redone_finished"]),
+        (
+            "calls of apps made again, unfinished",
+            found["redone"] - found["redone_anew"] - found["redone_finished"],
+        ),
+        ("calls of apps made again as the training began anew", found["redone_anew"]),
         ("calls of apps made again though finished", found["redone_finished"]),
     ]
     width = max(len(name) for name, _ in rows)

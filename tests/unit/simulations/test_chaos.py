@@ -79,10 +79,13 @@ def failed(reason: str) -> dict[str, Any]:
 
 
 def judged(
-    places: scenario.Places, *injuries: faults.Fault, status: dict[str, Any] | None = None
+    places: scenario.Places,
+    *injuries: faults.Fault,
+    status: dict[str, Any] | None = None,
+    restarts: dict[str, int] | None = None,
 ) -> judging.Result:
     want = judging.Reference(hashlib.sha256(MODEL).hexdigest(), [{"round": 1}], CALLS)
-    seen = judging.Seen(status or ended(places), [], {}, [], 1.0)
+    seen = judging.Seen(status or ended(places), [], restarts or {}, [], 1.0)
     return judging.judge(places, faults.Plan(1, SHAPE, injuries), seen, want)
 
 
@@ -137,6 +140,37 @@ def test_finished_work_that_is_redone_is_seen(
     assert (result.redone, result.finished, bool(result.wrong)) == (1, want, bool(want))
 
 
+def logged(places: scenario.Places, edge: str, *said: tuple[str, str]) -> None:
+    log = places.edge(edge) / "state" / "logs" / "client-chaos.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("\n".join(json.dumps({"event": event, "message_id": key}) for event, key in said))
+
+
+def test_what_a_training_does_that_begins_anew_is_counted_apart(places: scenario.Places) -> None:
+    """All its calls are made again, under other ids; what was finished under the same id is not excused."""
+    coordinator = faults.Fault("kill", "coordinator")
+    places.calls.write_text(places.calls.read_text() + CALLS[0] + "\n" + CALLS[1] + "\n")
+    logged(places, "edge-1", (ASKED, "a-1"), (KEPT, "a-1"), (ASKED, "b-1"), (KEPT, "b-1"))
+    result = judged(places, coordinator, restarts={"coordinator": 1})
+    assert (result.redone, result.anew, result.finished, result.wrong) == (2, 2, 0, "")
+    logged(places, "edge-1", (ASKED, "a-1"), (KEPT, "a-1"), (ASKED, "a-1"))
+    result = judged(places, coordinator, restarts={"coordinator": 1})
+    assert (result.redone, result.anew, result.finished, bool(result.wrong)) == (2, 1, 1, True)
+    logged(places, "edge-1")
+    assert judged(places, coordinator).finished == 2, "it was over before the coordinator died"
+
+
+def test_a_failing_disk_excuses_its_own_edge(places: scenario.Places) -> None:
+    """The other one is judged as always."""
+    disk = faults.Fault("point", "client.keep-sync", "EIO 3", value=1)
+    logged(places, "edge-1", ("reply not kept", "m1"))
+    first = places.calls.read_text()
+    places.calls.write_text(first + "edge-1 train-1 0\n")
+    assert (judged(places, disk).redone, judged(places, disk).finished) == (1, 0)
+    places.calls.write_text(first + "edge-2 train-1 0\n")
+    assert (judged(places, disk).redone, judged(places, disk).finished) == (1, 1)
+
+
 def test_a_reason_counts_only_where_it_is_documented(places: scenario.Places) -> None:
     """A disk that fails may end a training; one that is full for a while, or a killed aggregator, may not."""
     broken = faults.Fault("point", "aggregator.journal-sync", "EIO 1", value=1)
@@ -156,4 +190,12 @@ def test_the_report_counts_and_says_how_to_repeat(places: scenario.Places) -> No
         1,
         {"client.reply-begins": 1},
     )
-    assert 'make chaos ARGS="--seed 17 --runs 1"' in report.table(found)
+    table = report.table(found)
+    assert 'make chaos ARGS="--seed 17 --runs 1"' in table
+    assert {"redone", "redone_anew", "redone_finished", "snapshots"} <= found.keys()
+    for words in (
+        "made again, unfinished",
+        "made again as the training began anew",
+        "made again though finished",
+    ):
+        assert words in table
