@@ -4,6 +4,12 @@ Messages leave in the order they were put, one transfer at a time, and stay here
 A transfer that was cut goes on where the receiver says. Which arrays the receiver holds is kept here too: a
 client holds those of the last message that had any, an aggregator holds none. When to connect, and what a
 message means, is not known here.
+
+An aggregator that goes on where another one was makes the same messages again: the arrays, their order and
+the ids are the same, the header has another time. What a client has of such a message beyond its header is
+of the same stream, if what the client holds was left out of both; if not, a length or a digest does not fit,
+which the client finds, and it has the message sent anew. A client's process that follows another may make
+another reply, so it begins at the first byte.
 """
 
 from __future__ import annotations
@@ -141,23 +147,37 @@ class Outbox:
                 if frame is not None:
                     return frame
                 self._sent()
-            message = next((m for key, m in self._waiting.items() if key not in self._offered), None)
+            message = self._following()
             if message is None:
                 return None
             self._begin(message)
         return None
 
+    def _following(self) -> codec.OutgoingMessage | None:
+        """The message to begin now: first the one that has come in part, which another one would void."""
+        if not self._offered and self._receiving and self._receiving.transfer_id in self._waiting:
+            return self._waiting[self._receiving.transfer_id]
+        return next((m for key, m in self._waiting.items() if key not in self._offered), None)
+
     def _begin(self, message: codec.OutgoingMessage) -> None:
         message_id = message.header.message_id
         receiving = self._receiving if self._receiving and self._receiving.transfer_id == message_id else None
         # A transfer that goes on keeps the arrays that it omitted before the cut: they are of its stream.
-        begun = self._begun.get(message_id) if receiving is not None else None
-        if begun is None or receiving is None or receiving.offset > begun.total_bytes:
-            begun, receiving = transfers.Outgoing(message, self._held), None
-        self._transfer = transfer = begun
+        transfer = self._begun.get(message_id) if receiving is not None else None
+        if transfer is None:
+            transfer = transfers.Outgoing(message, self._held)
+            if receiving is not None and not self._is_of_a_predecessor(transfer, receiving):
+                receiving = None
+        elif receiving is not None and receiving.offset > transfer.total_bytes:
+            transfer, receiving = transfers.Outgoing(message, self._held), None
+        self._transfer = transfer
         self._begun[message_id] = transfer
         self._offered.add(message_id)
         self._frames = self._cut(transfer, receiving)
+
+    def _is_of_a_predecessor(self, transfer: transfers.Outgoing, receiving: pb.TransferPosition) -> bool:
+        """Whether what the receiver has was sent by another process, and is the beginning of this one's."""
+        return self._receiver_holds and not self._offered and transfer.is_among_arrays(receiving.offset)
 
     def _cut(self, transfer: transfers.Outgoing, receiving: pb.TransferPosition | None) -> Iterator[Frame]:
         yield transfer.begin(receiving)

@@ -237,6 +237,11 @@ class Outgoing:
         self.done = False
         """Whether the receiver has said that it has the message."""
 
+    def is_among_arrays(self, offset: int) -> bool:
+        """Whether the header lies before this offset, and bytes of arrays behind it."""
+        sent = sum(len(self._message.arrays[digest]) for digest in self.digests - self._held)
+        return self.total_bytes - sent <= offset < self.total_bytes
+
     def begin(self, receiving: pb.TransferPosition | None = None) -> pb.TransferBegin:
         """Return the first frame on a new link; `receiving` is what the receiver announced there.
 

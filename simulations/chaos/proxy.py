@@ -54,6 +54,10 @@ class Proxy:
         self.address = f"{host}:{self._server.sockets[0].getsockname()[1]}"
         return self
 
+    def lead_to(self, port: int) -> None:
+        """Forward new connections to another port of the same host; those there are stay."""
+        self._target = (self._target[0], port)
+
     async def stop(self) -> None:
         """Reset every connection and listen no more."""
         if self._server is None:

@@ -258,6 +258,26 @@ class Federation:
         self.address = f"127.0.0.1:{self.port}"
         await self._server.start()
 
+    def dies(self) -> None:
+        """Let the aggregator end as if it was killed, and open another one on its journal, at another port.
+
+        What it had in memory is lost, and no client is told. Who waits in a call of its Grid is let go.
+        """
+        book = self.book
+
+        async def end() -> None:
+            await self._server.stop(None)
+            with book._lock:
+                book._unwritten.clear()
+                book._waiting.clear()
+            self.driver.handle(events.StopAsked("Killed", "the aggregator died"))
+
+        self.call(end())
+        book.close()
+        self.progress = progress_module.Progress()
+        self.call(self._open())
+        self.grid = a_grid(self.driver, self.progress, self.book, spool_directory=self.directory)
+
     async def _close(self) -> None:
         self.driver.close("TrainingEnded", "the test is over")
         await self._server.stop(0.5)
@@ -341,6 +361,10 @@ class Federation:
     def until_state(self, cluster: str, state: str) -> None:
         """Wait until status shows the cluster in this state."""
         self.until(lambda: self.seen(cluster).state == state)
+
+    def until_lost(self, cluster: str) -> None:
+        """Wait until the cluster's client has no session."""
+        self.until(lambda: node(cluster) not in self.driver._sessions)
 
     def after(self, cluster: str, happens: Callable[[], object]) -> None:
         """Let something happen on the event loop that ends a cluster's session; wait for its next one."""

@@ -22,8 +22,8 @@ def _small_chunks():
         yield
 
 
-def message(message_id: str, arrays: list[bytes]) -> codec.OutgoingMessage:
-    header = pb.MessageHeader(message_id=message_id, has_content=True)
+def message(message_id: str, arrays: list[bytes], created_at: float = 1.0) -> codec.OutgoingMessage:
+    header = pb.MessageHeader(message_id=message_id, has_content=True, created_at=created_at)
     entries = header.records.add(name="model").arrays.entries
     sources = {digests.digest(data): data for data in arrays}
     for index, (digest, data) in enumerate(sources.items()):
@@ -93,6 +93,14 @@ class Link:
         self.outbox.link_lost()
         assert self.outbox.next_frame() is None
         self.outbox.link_up(self.receiver.incoming.position, list(self.receiver.held))
+
+    def sender_dies(self, *following: codec.OutgoingMessage) -> None:
+        """Another process is the sender, with an outbox of its own and these messages."""
+        self.outbox = outbox.Outbox(receiver_holds=self.receiver.holds)
+        self.restart()
+        self.put.clear()
+        for one in following:
+            self.send(one)
 
     def send(self, sent: codec.OutgoingMessage) -> None:
         self.put.setdefault(sent.header.message_id, sent)
@@ -206,6 +214,87 @@ def test_a_receiver_that_starts_anew_gets_everything_again() -> None:
     link.send(message("m-1", [b"m" * 100]))
     link.run()
     assert link.receiver.got == [("m-1", [b"m" * 100])]
+
+
+def test_another_sender_goes_on_where_the_first_was() -> None:
+    """Cut after any frame: its header has another time, and no byte of an array comes twice."""
+    arrays, held = [b"a" * 80, b"b" * 70, b"c" * 25], [b"b" * 70]
+    whole = message("m-1", arrays).total_bytes({digests.digest(held[0])})
+    head = whole - 105
+    went_on = 0
+    for frames_before in range(30):
+        link = Link(holds=True)
+        link.send(message("m-0", held))
+        link.run()
+        link.send(message("m-1", arrays))
+        for _ in range(frames_before):
+            link.produce()
+            link.deliver()
+        before = link.receiver.chunk_bytes["m-1"]
+        link.sender_dies(message("m-1", arrays, created_at=2.0))
+        link.run()
+        assert link.receiver.got == [("m-0", held), ("m-1", arrays)], frames_before
+        if head <= before < whole:
+            assert link.receiver.chunk_bytes["m-1"] == whole, frames_before
+            went_on += 1
+    assert went_on == 6
+
+
+def test_another_sender_begins_with_what_was_under_way() -> None:
+    """A message before it, which nobody confirmed, comes later: its begin would void what is there."""
+    first, second = [b"a" * 40], [b"b" * 700]
+    link = Link(holds=True)
+    link.send(message("m-1", first))
+    while link.produce() or link.deliver():
+        pass
+    link.send(message("m-2", second))
+    for _ in range(30):
+        link.produce()
+        link.deliver()
+    link.sender_dies(message("m-1", first, 2.0), message("m-2", second, 2.0))
+    link.run()
+    assert link.receiver.got == [("m-1", first), ("m-2", second)]
+    assert link.receiver.chunk_bytes["m-2"] == message("m-2", second).total_bytes()
+
+
+@pytest.mark.parametrize("offset", [0, 1, 90, 150, 899, 900, 10**9])
+def test_a_claimed_part_of_a_message_never_begins_otherwise(offset: int) -> None:
+    """A receiver that names any place has its message begun there, or at the first byte."""
+    box = outbox.Outbox(receiver_holds=True)
+    sent = message("m-1", [b"m" * 1000])
+    box.put(sent)
+    box.link_up(pb.TransferPosition(transfer_id="m-1", offset=offset))
+    begin = box.next_frame()
+    assert isinstance(begin, pb.TransferBegin)
+    head = sent.total_bytes() - 1000
+    assert begin.offset == (offset if head <= offset < sent.total_bytes() else 0)
+
+
+def test_another_process_of_the_receiver_of_messages_sends_its_reply_whole() -> None:
+    """Its app may have been asked again, and have answered something else."""
+    link = Link(holds=False)
+    link.send(message("m-1.reply", [b"m" * 1000]))
+    for _ in range(30):
+        link.produce()
+        link.deliver()
+    link.sender_dies(message("m-1.reply", [b"n" * 1000]))
+    link.run()
+    assert link.receiver.got == [("m-1.reply", [b"n" * 1000])]
+
+
+def test_a_message_that_another_sender_makes_otherwise_is_found_out() -> None:
+    """It does not fit what is there: the receiver says so, and has it whole over the next link."""
+    link = Link(holds=True)
+    link.send(message("m-1", [b"m" * 1000]))
+    for _ in range(30):
+        link.produce()
+        link.deliver()
+    link.sender_dies(message("m-1", [b"n" * 1000]))
+    with pytest.raises(codec.ArrayCorrupted):
+        link.run()
+    link.restart()
+    link.run()
+    assert link.receiver.got == [("m-1", [b"n" * 1000])]
 
 
 def test_a_confirmation_in_the_middle_ends_the_transfer() -> None:
