@@ -21,7 +21,8 @@ from coordinator.aggregation import events
 from coordinator.aggregator import driver as driver_module
 from coordinator.aggregator import progress as progress_module
 from coordinator.aggregator import received, sessions, verification
-from coordinator.journal import entries, segments
+from coordinator.journal import book as journal
+from coordinator.journal import entries
 from coordinator.journal import room as rooms
 from federation.api import reasons
 from federation.flower import host, replies
@@ -62,25 +63,28 @@ class Exchange(pb_grpc.ExchangeServicer):
         *,
         node_of: Callable[[str], int],
         run_id: int,
-        files: segments.Segments,
-        room: rooms.Room,
+        book: journal.Book,
         message_limits: wire_limits.MessageLimits,
         chunk_bytes: int = wire_limits.CHUNK_BYTES,
     ) -> None:
-        """Take what a session needs; node_of gives a cluster's node id, chunk_bytes is the longest chunk of a
-        session, either way.
+        """Take what a session needs, and the replies that an earlier process has had in part.
+
+        node_of gives a cluster's node id, chunk_bytes is the longest chunk of a session, either way.
         """
         self._driver = driver
         self._progress = progress
         self._verifier = verifier
         self._node_of = node_of
         self._run_id = run_id
-        self._files = files
-        self._room = room
+        self._book = book
+        self._room = book.room
         self._limits = message_limits
         self._chunk_bytes = chunk_bytes
         self._clients: dict[str, sessions.Client] = {}
         self._expected: frozenset[str] | None = None
+        for record, attachment in book.unfinished.read():
+            if node_of(record.cluster) == record.node:
+                self._client(record.cluster).take_up(record, attachment)
 
     def add_to_server(self, server: grpc.aio.Server) -> None:
         """Serve on `server`, with frames as `federation.wire.frames` makes and reads them."""
@@ -135,6 +139,8 @@ class Exchange(pb_grpc.ExchangeServicer):
         failpoints.reach("aggregator.hello-heard")
         await self._driver.admits.wait()
         client = self._client(identity.cluster)
+        # First what an earlier process has had of a reply: a client that begins anew gets its message again.
+        self._take(client, list)
         session = sessions.Session(client, context.write, self._driver.awaits)
         client.replace(session, first.hello)
         self._driver.connected(client.node, session)
@@ -164,7 +170,13 @@ class Exchange(pb_grpc.ExchangeServicer):
         if cluster not in self._clients:
             node = self._node_of(cluster)
             self._clients[cluster] = sessions.Client(
-                cluster, node, self._limits, self._files, self._progress, self._chunk_bytes
+                cluster,
+                node,
+                self._limits,
+                self._book.segments,
+                self._book.unfinished,
+                self._progress,
+                self._chunk_bytes,
             )
         return self._clients[cluster]
 
@@ -190,10 +202,13 @@ class Exchange(pb_grpc.ExchangeServicer):
             if isinstance(frame, frames.Chunk):
                 self._progress.transferred(client.cluster, received=len(frame.data))
                 self._take(client, functools.partial(client.incoming.chunk, frame))
+                if client.incoming.arrived_bytes >= client.keep_at:
+                    self._keep_part(client)
                 continue
             match frame.WhichOneof("body"):
                 case "begin":
                     client.transfer_id = frame.begin.transfer_id
+                    client.keep_at = sessions.KEPT_EACH_BYTES
                     failpoints.reach("aggregator.reply-begins")
                     self._take(client, functools.partial(client.incoming.begin, frame.begin))
                 case "received":
@@ -218,6 +233,24 @@ class Exchange(pb_grpc.ExchangeServicer):
             self._refuse_transfer(client, error)
         except OSError as error:
             self._not_stored(client, error)
+
+    def _keep_part(self, client: sessions.Client) -> None:
+        """Write down how far a reply came, when the client's earlier ones are in the journal for good.
+
+        A client that is told where this one goes on takes those before it for received.
+        """
+        if client.checking or (part := client.incoming.part) is None:
+            return
+        client.keep_at = part.position + max(sessions.KEPT_EACH_BYTES, part.total_bytes // 16)
+        if not self._may_come(client.node, part.transfer_id):
+            return
+        self._book.unfinished.keep_only(self._may_come)
+        keep = functools.partial(client.keep, part.transfer_id)
+        loop = asyncio.get_running_loop()
+        self._book.when_durable(functools.partial(loop.call_soon_threadsafe, keep))
+
+    def _may_come(self, node: int, transfer_id: str) -> bool:
+        return self._driver.outgoing(outbox.answered_by(transfer_id) or "", node) is not None
 
     def _not_stored(self, client: sessions.Client, error: OSError) -> None:
         log.error("reply not stored", cluster=client.cluster, error=str(error))
@@ -315,6 +348,9 @@ class Exchange(pb_grpc.ExchangeServicer):
 
         written = reply.written(message_id, client.node, verdict, header)
         self._driver.replied(client.node, driver_module.ReceivedReply(message_id, verdict, build, written))
+        if self._book.unfinished.is_of(client.node, header.message_id):
+            forget = functools.partial(self._book.unfinished.forget, client.node, header.message_id)
+            self._book.when_durable(forget)
 
     def _message(
         self, client: sessions.Client, sent: pb.MessageHeader, header: pb.MessageHeader, reply: received.Reply

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+from collections.abc import Iterator
 
 from flwr.app import Array
 
 from coordinator.aggregation import events
-from coordinator.journal import entries, room, segments
+from coordinator.journal import entries, room, segments, unfinished
 from federation.flower import arrays as flower_arrays
-from federation.wire import codec
+from federation.wire import codec, transfers
 from federation.wire import hanse_pb2 as pb
 
 IN_MEMORY_BYTES = 16 * 1024
@@ -24,6 +25,8 @@ BEGIN_SYNC_BYTES = 8 * 1024 * 1024
 """Arrays of up to so many bytes are on their way to the disk before anybody syncs their file, which a round
 of a small model would wait for. With longer ones the disk's queue could fill, and whoever adds to it wait.
 """
+
+_READ_BYTES = 1024 * 1024
 
 IN_MEMORY_TOTAL_BYTES = 1024 * 1024
 """Of one reply; beyond that, small arrays go to the file as well."""
@@ -49,7 +52,41 @@ class Reply:
         self._small: dict[bytes, bytearray] = {}
         self._small_bytes = 0
         self._unwritten: collections.deque[tuple[_Place, int, bytes]] = collections.deque()
+        self._there: set[bytes] = set()
+        """Arrays whose bytes are given again, and lie where they go; see `go_on`."""
         self.refused = False
+
+    def go_on(
+        self, incoming: transfers.Incoming, record: unfinished.Record, attachment: bytes
+    ) -> list[transfers.Event]:
+        """Have what an earlier process wrote of a reply, which `incoming` reads again; return its events.
+
+        Raises: WireError, OSError, EOFError or ValueError for what is not what came.
+        """
+        small: dict[bytes, bytes] = {}
+        for array in record.arrays:
+            digest, end = bytes.fromhex(array.digest), array.offset + array.length
+            if array.segment:
+                self._regions[digest] = self._files.take_up(array.segment, array.offset, array.length)
+            else:
+                small[digest] = attachment[array.offset : end]
+        if self._alone:
+            self._own_segments = sorted({region.number for region in self._regions.values()})
+        self._there = set(self._regions)
+
+        def kept(entry: pb.ArrayEntry, length: int) -> Iterator[codec.Buffer]:
+            region = self._regions.get(entry.digest)
+            if region is None or entry.digest not in self._there:
+                yield small.get(entry.digest, b"")[:length]
+                return
+            if len(region) != entry.length_bytes:
+                raise ValueError(f"array {entry.name!r} has {len(region)} bytes set aside")
+            for start in range(0, length, _READ_BYTES):
+                yield region.read(start, min(_READ_BYTES, length - start))
+
+        happened = incoming.go_on(record.part(attachment), kept)
+        self._there.clear()
+        return happened
 
     @property
     def stored(self) -> bool:
@@ -79,6 +116,8 @@ class Reply:
         return 0
 
     def _write(self, place: _Place, position: int, data: codec.Buffer) -> None:
+        if place.digest in self._there:
+            return
         region = self._regions.get(place.digest)
         if region is None:
             region = self._regions[place.digest] = self._allocate(place.length)
@@ -99,7 +138,7 @@ class Reply:
         Raises: OSError, from what is returned, if the disk fails.
         """
         fits = self._small_bytes + entry.length_bytes <= IN_MEMORY_TOTAL_BYTES
-        if entry.length_bytes < IN_MEMORY_BYTES and fits:
+        if entry.length_bytes < IN_MEMORY_BYTES and fits and entry.digest not in self._there:
             self._small_bytes += entry.length_bytes
             small = self._small.setdefault(entry.digest, bytearray())
 
@@ -140,24 +179,49 @@ class Reply:
     ) -> tuple[entries.Received, bytes]:
         """The reply as the journal has it: an entry, and what is attached to it."""
         head = header.SerializeToString()
-        offset, stored, parts = len(head), [], [head]
-        if not self.refused:
-            for digest, region in self._regions.items():
-                stored.append(_stored(digest, region.number, region.offset, len(region)))
-                if len(region) <= BEGIN_SYNC_BYTES:
-                    region.begin_sync()
-            for digest, small in self._small.items():
-                stored.append(_stored(digest, 0, offset, len(small)))
-                parts.append(bytes(small))
-                offset += len(small)
+        arrays, attachment = self._laid_out(head)
+        for region in self._regions.values():
+            if len(region) <= BEGIN_SYNC_BYTES:
+                region.begin_sync()
         written = entries.Received(
             message_id=message_id,
             node=node,
             verdict=entries.verdict_of(verdict),
             header_bytes=len(head),
-            arrays=tuple(stored),
+            arrays=arrays,
         )
-        return written, b"".join(parts)
+        return written, attachment
+
+    def record(self, cluster: str, node: int, part: transfers.Part) -> tuple[unfinished.Record, bytes] | None:
+        """What came of the reply as the journal keeps it; None if not all of it is written."""
+        if self.refused or self._unwritten or len(part.head) > unfinished.HEAD_BYTES:
+            return None
+        arrays, attachment = self._laid_out(part.head)
+        record = unfinished.Record(
+            cluster=cluster,
+            node=node,
+            transfer_id=part.transfer_id,
+            total_bytes=part.total_bytes,
+            position=part.position,
+            unverified=part.unverified.hex(),
+            head_bytes=len(part.head),
+            alone=self._alone,
+            arrays=arrays,
+        )
+        return record, attachment
+
+    def _laid_out(self, head: bytes) -> tuple[tuple[entries.StoredArray, ...], bytes]:
+        """Where the arrays are, the small ones in an attachment that begins with this."""
+        offset, parts = len(head), [head]
+        stored = [
+            _stored(digest, region.number, region.offset, len(region))
+            for digest, region in self._regions.items()
+        ]
+        for digest, small in self._small.items():
+            stored.append(_stored(digest, 0, offset, len(small)))
+            parts.append(bytes(small))
+            offset += len(small)
+        return tuple(stored), b"".join(parts)
 
     def source_of(self, digest: bytes) -> codec.ByteSource | bytes:
         """The serialised bytes of an array, to be read piece by piece."""

@@ -180,8 +180,7 @@ class Service:
             verification.Verifier(terms.limits_of(spec)),
             node_of=self._node_of,
             run_id=self._run_id,
-            files=self._book.segments,
-            room=self._book.room,
+            book=self._book,
             message_limits=wire_limits.MessageLimits(message_bytes=spec.communication.maximum_message_bytes),
             chunk_bytes=chunk_bytes(config.expected_clusters),
         )

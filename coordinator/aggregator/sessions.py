@@ -14,11 +14,18 @@ from typing import Any
 
 from coordinator.aggregator import progress as progress_module
 from coordinator.aggregator import received
-from coordinator.journal import segments
+from coordinator.journal import segments, unfinished
 from federation.runtime import tasks
+from federation.telemetry import logs
 from federation.wire import codec, departures, frames, outbox, transfers
 from federation.wire import hanse_pb2 as pb
 from federation.wire import limits as wire_limits
+
+log = logs.get_logger(__name__)
+
+KEPT_EACH_BYTES = 4 * 1024 * 1024
+"""After so many bytes of a reply, or a sixteenth of it, it is written down how far it came: as much is sent
+again at most when the aggregator dies. Shorter replies are not worth it."""
 
 LAST_FRAME_SECONDS = 2.0
 """How long a goodbye waits for a client that reads nothing; then its stream is cut."""
@@ -33,6 +40,7 @@ class Client:
         node: int,
         limits: wire_limits.MessageLimits,
         files: segments.Segments,
+        parts: unfinished.Unfinished,
         progress: progress_module.Progress,
         chunk_bytes: int,
     ) -> None:
@@ -48,7 +56,10 @@ class Client:
         self.happened: collections.deque[transfers.Event] = collections.deque()
         self.storing: asyncio.Task[None] | None = None
         """Set while bytes of its reply wait for room; no frame of it is taken then."""
+        self.keep_at = KEPT_EACH_BYTES
+        """When so many bytes of its reply have come, `keep` is due."""
         self._files = files
+        self._parts = parts
         self._session: Session | None = None
         self._has_wasted = False
         """Whether it had a reply dropped whose room in a segment, shared with others, cannot be given back.
@@ -69,9 +80,31 @@ class Client:
 
     def drop(self, reply: received.Reply | None) -> None:
         """Give up what came of a reply, and whatever still comes of it."""
+        self._parts.forget(self.node)
         if reply is not None:
             self._has_wasted = self._has_wasted or reply.stored
             reply.refuse()
+
+    def take_up(self, record: unfinished.Record, attachment: bytes) -> None:
+        """Have what came of a reply in an earlier process; what cannot be gone on with begins anew."""
+        self._has_wasted = record.alone
+        reply = self.reply = received.Reply(self._files, alone=record.alone)
+        try:
+            self.happened.extend(reply.go_on(self.incoming, record, attachment))
+        except (codec.WireError, OSError, EOFError, ValueError) as error:
+            log.info("reply begins anew", transfer_id=record.transfer_id, detail=str(error))
+            self.drop(reply)
+            self.reply = None
+        else:
+            log.info("reply goes on", transfer_id=record.transfer_id, offset=record.position)
+
+    def keep(self, transfer_id: str) -> None:
+        """Write down how far a reply came, if it is still on its way."""
+        part = self.incoming.part
+        if part is not None and part.transfer_id == transfer_id and self.reply is not None:
+            written = self.reply.record(self.cluster, self.node, part)
+            if written is not None:
+                self._parts.put(*written)
 
     def replace(self, session: Session, hello: pb.ClientHello) -> None:
         """Put a new session in the place of the old one."""

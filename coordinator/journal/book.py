@@ -29,11 +29,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from coordinator.journal import entries, holding, retention, room, schema, segments
+from coordinator.journal import entries, holding, retention, room, schema, segments, unfinished
 from federation import durable
 from federation.runtime import failpoints
 from federation.telemetry import logs
-from federation.wire import digests
+from federation.wire import digests, outbox
 
 log = logs.get_logger(__name__)
 
@@ -49,6 +49,7 @@ DIVERGED = "diverged"
 
 INDEX = "journal.sqlite"
 ARRAYS = "arrays"
+UNFINISHED = "unfinished"
 
 SOON_SECONDS = 0.1
 """So long may a client wait to hear that its reply is safe: meanwhile it only keeps the bytes. Its batch
@@ -109,12 +110,13 @@ class Book:
         try:
             self._connection = self._open(facts | {"format": str(FORMATS[0])})
             self._found = self._read()
+            self.unfinished = unfinished.Unfinished(directory / UNFINISHED, self._may_go_on)
         except BaseException:
             os.close(self._held)
             raise
         self._number = self._found[-1][0] if self._found else 0
         self._named = {number: _segments_of([entry]) for number, entry, _ in self._found}
-        self.segments.keep_only(set().union(*self._named.values()))
+        self.segments.keep_only(self.unfinished.segments().union(*self._named.values()))
         self.grown_bytes = sum(_size(entry, attachment) for _, entry, attachment in self._found)
         """What all replies that were written took; it never goes down."""
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
@@ -248,7 +250,8 @@ class Book:
             self._named[number] = _segments_of([snapshot])
             with self._lock:
                 unwritten = _segments_of(entry for entry, _ in self._unwritten)
-                self.segments.keep_only(unwritten.union(*self._named.values()))
+                others = unwritten | self.unfinished.segments()
+                self.segments.keep_only(others.union(*self._named.values()))
 
     def fact(self, name: str, make: Callable[[], str]) -> str:
         """Return a value that was written once, or make and write it. Raises: JournalUnusable."""
@@ -293,6 +296,7 @@ class Book:
 
     def drop_arrays(self) -> None:
         """The training is over: what replies carried is not needed any more, what happened stays."""
+        self.unfinished.end()
         self.give_up()
         self._say_dropped()  # first: a journal that lacks files and does not say why is a damaged one
         self.segments.drop(self.segments.numbers())
@@ -377,6 +381,19 @@ class Book:
             except sqlite3.DatabaseError as error:
                 raise JournalObsolete(f"{self._file} is damaged beyond entry {last}: {error}") from error
         return good
+
+    def _may_go_on(self, record: unfinished.Record) -> bool:
+        """Whether no entry has the reply that a record is of, or bytes where it says that they are to go."""
+        own = [array for array in record.arrays if array.segment]
+        numbers = {array.segment for array in own}
+        answered = outbox.answered_by(record.transfer_id)
+        for _, entry, _ in self._found:
+            if isinstance(entry, entries.Received) and entry.message_id == answered:
+                return False
+            near = [array for array in entries.stored_in(entry) if array.segment in numbers]
+            if any(_overlap(array, one) for array in near for one in own):
+                return False
+        return True
 
     def _rotten(self, entry: entries.Any) -> str:
         """Say what is wrong with the bytes of an entry's arrays; empty: nothing.
@@ -536,6 +553,11 @@ _Result = TypeVar("_Result")
 
 def _segments_of(batch: Iterable[entries.Any]) -> set[int]:
     return {array.segment for entry in batch for array in entries.stored_in(entry)}
+
+
+def _overlap(one: entries.StoredArray, other: entries.StoredArray) -> bool:
+    apart = one.offset + one.length <= other.offset or other.offset + other.length <= one.offset
+    return one.segment == other.segment and not apart
 
 
 def _size(entry: entries.Any, attachment: bytes) -> int:

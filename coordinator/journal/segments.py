@@ -82,8 +82,10 @@ class Segments:
         return made
 
     def _set_aside(self, file: flower_arrays.SpoolFile, number: int, length: int) -> Region:
-        region = Region(file, file.allocate(length).offset, length, number)
-        self._unnamed.setdefault(number, weakref.WeakSet()).add(region)
+        return self._filled(Region(file, file.allocate(length).offset, length, number))
+
+    def _filled(self, region: Region) -> Region:
+        self._unnamed.setdefault(region.number, weakref.WeakSet()).add(region)
         return region
 
     def named(self, number: int, offset: int) -> None:
@@ -111,6 +113,20 @@ class Segments:
                 f"{self._path(number).name} has {file.size} bytes, {offset + length} are looked for"
             )
         return Region(file, offset, length, number)
+
+    def take_up(self, number: int, offset: int, length: int) -> Region:
+        """Return a region that an earlier process began to fill, to be filled further.
+
+        Raises: OSError if its file is gone; EOFError if nothing was written there.
+        """
+        with self._lock:
+            file = self._files.get(number)
+            if file is None or file.closed or not file.writable:
+                file = self._files[number] = flower_arrays.SpoolFile.open(self._path(number), to_write=True)
+            if offset >= file.size:
+                raise EOFError(f"{self._path(number).name} has {file.size} bytes, {offset} are looked for")
+            file.reserve(offset + length)
+            return self._filled(Region(file, offset, length, number))
 
     def sync(self, numbers: Collection[int]) -> None:
         """Make what was written to these segments outlive the machine's power. Raises: OSError."""

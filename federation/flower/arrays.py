@@ -88,6 +88,7 @@ class SpoolFile:
 
     def _take(self, fd: int) -> None:
         self._fd = fd
+        self.writable = True
         self._lock = threading.Lock()
         self._end = os.fstat(fd).st_size
         closer.start()
@@ -101,10 +102,12 @@ class SpoolFile:
         return made
 
     @classmethod
-    def open(cls, path: pathlib.Path) -> SpoolFile:
-        """Open such a file to read it; raises OSError."""
+    def open(cls, path: pathlib.Path, *, to_write: bool = False) -> SpoolFile:
+        """Open such a file to read it, or to write it as well; raises OSError."""
         opened = cls.__new__(cls)
-        opened._take(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))  # a pipe is not waited for
+        flags = os.O_RDWR if to_write else os.O_RDONLY
+        opened._take(os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK))  # a pipe is not waited for
+        opened.writable = to_write
         return opened
 
     @property
@@ -126,6 +129,11 @@ class SpoolFile:
         with self._lock:
             offset, self._end = self._end, self._end + length
         return SpoolRegion(self, offset, length)
+
+    def reserve(self, end: int) -> None:
+        """Set aside all bytes up to `end`."""
+        with self._lock:
+            self._end = max(self._end, end)
 
     def close(self) -> None:
         """Close the file; regions of it cannot be read any more."""

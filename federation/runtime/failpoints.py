@@ -41,6 +41,7 @@ NAMES: Final = (
     "aggregator.batch-written",
     "aggregator.batch-sent",
     "aggregator.reply-begins",
+    "aggregator.part-kept",
     "aggregator.reply-received",
     "aggregator.reply-written",
     "aggregator.reply-confirmed",

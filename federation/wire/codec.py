@@ -294,11 +294,18 @@ class MessageDecoder:
         """How many bytes of the stream have been taken: where a cut transfer goes on."""
         self.expected_bytes: int | None = None
         """The length of the whole stream, as soon as the header has come."""
+        self.head = b""
+        """What came of the preamble and the header, once each is whole."""
 
     @property
     def done(self) -> bool:
         """Whether the message is whole."""
         return self._state is _State.DONE
+
+    @property
+    def unverified(self) -> bytes:
+        """The digest of what came of an array that is not whole; empty if nothing did."""
+        return self._hash.digest() if self._state is _State.ARRAYS and self._entry_position else b""
 
     def feed(self, data: Buffer) -> list[Event]:
         """Take the next bytes of the stream, and return what they bring about.
@@ -343,6 +350,7 @@ class MessageDecoder:
 
     def _head_piece(self, events: list[Event]) -> None:
         piece, self._buffer = bytes(self._buffer), bytearray()
+        self.head += piece
         if self._state is _State.PREAMBLE:
             magic, length, self._checksum = _PREAMBLE.unpack(piece)
             if magic != MAGIC:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 from federation.wire import codec, frames
@@ -56,6 +56,14 @@ class LengthMismatch(TransferError):
         self.transfer_id, self.want_bytes, self.got_bytes = transfer_id, want_bytes, got_bytes
 
 
+class PartCorrupted(TransferError):
+    """What was kept of a transfer is not what had come of it."""
+
+    def __init__(self, transfer_id: str, position: int) -> None:
+        super().__init__(f"the first {position} bytes of transfer {transfer_id!r} are not what came")
+        self.transfer_id, self.position = transfer_id, position
+
+
 class TransferIdInvalid(TransferError):
     """A transfer's id is empty, or is not the id of the message in it."""
 
@@ -79,6 +87,21 @@ class TransferRepeated:
 
 
 Event: TypeAlias = codec.Event | TransferAbandoned | TransferRepeated
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Part:
+    """What came of a transfer that is under way, in few bytes, beside the bytes of its arrays.
+
+    head: the stream's preamble and header. unverified: the digest of what came of the array that is not
+    whole, empty if nothing did; all before it has been compared with the header.
+    """
+
+    transfer_id: str
+    total_bytes: int
+    position: int
+    head: bytes
+    unverified: bytes
 
 
 @dataclasses.dataclass(slots=True)
@@ -123,6 +146,50 @@ class Incoming:
             transfer_id, total_bytes = next(reversed(self._received.items()))
             return pb.TransferPosition(transfer_id=transfer_id, offset=total_bytes)
         return None
+
+    @property
+    def arrived_bytes(self) -> int:
+        """How many bytes came of the transfer under way; 0 if there is none, or it is a repeated one."""
+        partial = self._partial
+        return partial.position if partial is not None and partial.decoder is not None else 0
+
+    @property
+    def part(self) -> Part | None:
+        """What to keep of the transfer under way for `go_on`; None until its header has come."""
+        partial = self._partial
+        if partial is None or partial.decoder is None or partial.decoder.expected_bytes is None:
+            return None
+        decoder = partial.decoder
+        return Part(
+            partial.transfer_id, partial.total_bytes, partial.position, decoder.head, decoder.unverified
+        )
+
+    def go_on(self, part: Part, kept: Callable[[pb.ArrayEntry, int], Iterable[codec.Buffer]]) -> list[Event]:
+        """Take up a transfer of which an earlier process had this part; return what that brings about.
+
+        kept: gives the first so many bytes of an array, which go to its sink again.
+        Law:    afterwards all is as if the link had been cut there, or nothing is under way.
+        Raises: WireError for what is not the beginning of a message, or not what came; what `kept` raises.
+        """
+        try:
+            if not len(part.head) <= part.position < part.total_bytes:
+                raise PartCorrupted(part.transfer_id, part.position)
+            begin = pb.TransferBegin(transfer_id=part.transfer_id, total_bytes=part.total_bytes)
+            happened = [*self.begin(begin), *self.data(0, part.head)]
+            left = part.position - len(part.head)
+            for header in [event.header for event in happened if isinstance(event, codec.HeaderReceived)]:
+                for entry in codec.distinct_entries(header).values():
+                    for data in kept(entry, min(left, entry.length_bytes)) if left > 0 else ():
+                        happened += self.data(self.arrived_bytes, data)
+                        left -= len(data)
+            if self.part != part:
+                raise PartCorrupted(part.transfer_id, part.position)
+        except BaseException:
+            self._partial = None
+            raise
+        finally:
+            self._linked = False
+        return happened
 
     def link_lost(self) -> None:
         """Say that the link is cut: the next frame is a TransferBegin of a new link."""

@@ -137,6 +137,8 @@ def draw(seed: int, *, disks: bool = True) -> Plan:
                 fault.kind == "clock" and any(one.kind == "clock" for one in faults)
             ):
                 faults.append(fault)
+    if any(fault.target == LARGE_PLACE for fault in faults):
+        shape = LARGE
     short = any(fault.kind == "stop" and fault.how == "beyond the grace" for fault in faults)
     snapshots = rng.random() < SNAPSHOTS_SHARE or any("snapshot" in fault.target for fault in faults)
     return Plan(
@@ -155,6 +157,9 @@ PLACES = tuple(name for name in failpoints.NAMES if name != "aggregator.journal-
 
 NEVER_UNDISTURBED = frozenset({"aggregator.resumed"})
 """Places that only a process after a death passes."""
+
+LARGE_PLACE = "aggregator.part-kept"
+"""What only replies of many bytes pass."""
 
 JOURNAL_SYNCS = ("aggregator.journal-sync", "aggregator.entries-sync", "aggregator.snapshot-written")
 """Just before something is made durable without which an aggregator does not go on."""
@@ -184,6 +189,8 @@ def visits(name: str, shape: Shape) -> int:
         return edges
     if short == "fact-written":  # at the start, and twice at the end
         return 3
+    if name == LARGE_PLACE:
+        return edges * shape.rounds
     return batches if short in by_batch else replies if short in by_reply + by_write else 1
 
 

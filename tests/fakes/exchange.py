@@ -244,8 +244,7 @@ class Federation:
             verification.Verifier(self._limits),
             node_of=node,
             run_id=RUN_ID,
-            files=self.book.segments,
-            room=self.book.room,
+            book=self.book,
             message_limits=self._message_limits,
             chunk_bytes=self._chunk_bytes,
         )
@@ -258,10 +257,11 @@ class Federation:
         self.address = f"127.0.0.1:{self.port}"
         await self._server.start()
 
-    def dies(self) -> None:
+    def dies(self, meanwhile: Callable[[], object] = lambda: None) -> None:
         """Let the aggregator end as if it was killed, and open another one on its journal, at another port.
 
         What it had in memory is lost, and no client is told. Who waits in a call of its Grid is let go.
+        meanwhile: what happens between the two.
         """
         book = self.book
 
@@ -274,6 +274,7 @@ class Federation:
 
         self.call(end())
         book.close()
+        meanwhile()
         self.progress = progress_module.Progress()
         self.call(self._open())
         self.grid = a_grid(self.driver, self.progress, self.book, spool_directory=self.directory)

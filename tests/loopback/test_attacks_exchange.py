@@ -82,8 +82,7 @@ class Rig:
             self.verifier,
             node_of=NODES.__getitem__,
             run_id=RUN_ID,
-            files=self.book.segments,
-            room=self.book.room,
+            book=self.book,
             message_limits=wire_limits.MessageLimits(),
         )
         scope = authorisation.exchange_scope(TD, NAMESPACE, NAME)

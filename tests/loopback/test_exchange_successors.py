@@ -5,14 +5,18 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
+from coordinator.aggregation import events
 from coordinator.aggregator import driver
 from coordinator.aggregator import grid as grids
+from coordinator.journal import book as journals
 from simulations.chaos import proxy as proxies
 from tests.fakes import exchange as fakes
 
@@ -36,40 +40,59 @@ def data_of(arrays: ArrayRecord) -> dict[str, bytes]:
     return {name: array.data for name, array in arrays.items()}
 
 
-class App:
-    """A ServerApp that asks one client once; it is run again by each aggregator."""
+def until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + fakes.LIMIT_SECONDS
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
-    def __init__(self, federation: fakes.Federation, arrays: ArrayRecord, pool: concurrent.futures.Executor):
-        self._federation, self._arrays, self._pool = federation, arrays, pool
+
+class App:
+    """A ServerApp that asks one client, once for each record; it is run again by each aggregator."""
+
+    def __init__(
+        self, federation: fakes.Federation, asked: list[ArrayRecord], pool: concurrent.futures.Executor
+    ):
+        self._federation, self._asked, self._pool = federation, asked, pool
 
     def runs(self) -> concurrent.futures.Future[list[Message]]:
         return self._pool.submit(self._run, self._federation.grid)
 
     def _run(self, grid: grids.HanseGrid) -> list[Message]:
         assert grid.get_node_ids() == [fakes.node("zurich")]
-        content = RecordDict({"arrays": self._arrays, "config": ConfigRecord()})
-        return grid.send_and_receive([Message(content, fakes.node("zurich"), "evaluate")])
+        contents = [RecordDict({"arrays": arrays, "config": ConfigRecord()}) for arrays in self._asked]
+        return grid.send_and_receive([Message(one, fakes.node("zurich"), "evaluate") for one in contents])
 
 
 @contextlib.contextmanager
 def dies_while(
-    federation: fakes.Federation, proxy: proxies.Proxy, arrays: ArrayRecord, **cut: int
+    federation: fakes.Federation,
+    proxy: proxies.Proxy,
+    asked: list[ArrayRecord],
+    harm: Callable[[], object] = lambda: None,
+    **cut: int,
 ) -> Iterator[App]:
-    """The aggregator dies when so many bytes have passed; what follows is in the next one's life."""
+    """The aggregator dies when so many bytes have passed; what follows is in the next one's life.
+
+    harm: what happens to its disk between the two.
+    """
     with concurrent.futures.ThreadPoolExecutor(2) as pool, socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
-        app = App(federation, arrays, pool)
+        app = App(federation, asked, pool)
         federation.on_loop(lambda: proxy.cut_after(**cut))
         federation.on_loop(lambda: proxy.lead_to(nobody.getsockname()[1]))  # until there is a successor
-        asked = app.runs()
+        answered = app.runs()
         federation.until_lost("zurich")
         assert proxy.cuts == 1
-        federation.dies()
+        federation.dies(harm)
         with pytest.raises(driver.TrainingOver):
-            asked.result(fakes.LIMIT_SECONDS)
+            answered.result(fakes.LIMIT_SECONDS)
         federation.expect("zurich")
         federation.on_loop(lambda: proxy.lead_to(federation.port))
-        yield app
+        try:
+            yield app
+        finally:
+            federation.handle(events.StopAsked("TrainingEnded", "the test is over"))
 
 
 def test_a_download_goes_on_where_it_was(federation: fakes.Federation, proxy: proxies.Proxy) -> None:
@@ -84,8 +107,149 @@ def test_a_download_goes_on_where_it_was(federation: fakes.Federation, proxy: pr
     federation.client("zurich", looks, address=proxy.address)
     federation.started()
     arrays = record(LARGE)
-    with dies_while(federation, proxy, arrays, downward=CUT_AT) as app:
+    with dies_while(federation, proxy, [arrays], downward=CUT_AT) as app:
         (reply,) = app.runs().result(fakes.LIMIT_SECONDS)
     assert reply.has_content(), reply
     assert got == [data_of(arrays)]
     assert LARGE_BYTES < proxy.carried["downward"] < 1.3 * LARGE_BYTES
+
+
+def uploads(arrays: ArrayRecord, asked: list[str]) -> fakes.Answer:
+    """An app whose answer is large, and which writes down how often it was asked."""
+
+    def answer(message: Message, _: object) -> Message:
+        asked.append(message.metadata.message_id)
+        return Message(RecordDict({"arrays": arrays}), reply_to=message)
+
+    return answer
+
+
+def test_an_upload_goes_on_where_it_was(federation: fakes.Federation, proxy: proxies.Proxy) -> None:
+    """A reply of 24 MB: the next aggregator has its beginning on disk, and few bytes come twice."""
+    large, asked = record(LARGE), list[str]()
+    federation.expect("zurich")
+    federation.client("zurich", uploads(large, asked), address=proxy.address)
+    federation.started()
+    with dies_while(federation, proxy, [record(3)], upward=CUT_AT) as app:
+        (reply,) = app.runs().result(fakes.LIMIT_SECONDS)
+        assert data_of(reply.content["arrays"]) == data_of(large)  # type: ignore[arg-type]
+    assert len(asked) == 1
+    assert LARGE_BYTES < proxy.carried["upward"] < 1.3 * LARGE_BYTES
+    until(lambda: not list(federation.book.unfinished.read()))
+
+
+def test_an_upload_goes_on_from_one_aggregator_to_the_next_and_the_next(
+    federation: fakes.Federation, proxy: proxies.Proxy
+) -> None:
+    """Each of them dies while it comes: what the first one had counts for the third."""
+    large, asked = record(LARGE), list[str]()
+    federation.expect("zurich")
+    federation.client("zurich", uploads(large, asked), address=proxy.address)
+    federation.started()
+    with dies_while(federation, proxy, [record(3)], upward=CUT_AT):
+        pass
+    with dies_while(federation, proxy, [record(3)], upward=6_000_000) as app:
+        (reply,) = app.runs().result(fakes.LIMIT_SECONDS)
+        assert data_of(reply.content["arrays"]) == data_of(large)  # type: ignore[arg-type]
+    assert len(asked) == 1
+    assert LARGE_BYTES < proxy.carried["upward"] < 1.5 * LARGE_BYTES
+
+
+@pytest.mark.parametrize("damage", ["changed", "cut", "gone", "torn record"])
+def test_an_upload_whose_beginning_is_damaged_comes_anew(
+    federation: fakes.Federation, proxy: proxies.Proxy, damage: str
+) -> None:
+    """What lies on the disk is not what came: the reply is sent from its first byte, and is right."""
+    large, asked = record(LARGE), list[str]()
+    federation.expect("zurich")
+    federation.client("zurich", uploads(large, asked), address=proxy.address)
+    federation.started()
+    journal = federation.directory / "journal"
+
+    def harm() -> None:
+        (segment,), (part,) = (journal / "arrays").iterdir(), (journal / "unfinished").iterdir()
+        match damage:
+            case "changed":
+                with segment.open("r+b") as file:
+                    file.seek(3_000_000)
+                    byte = file.read(1)[0]
+                    file.seek(3_000_000)
+                    file.write(bytes((byte ^ 1,)))
+            case "cut":
+                with segment.open("r+b") as file:
+                    file.truncate(3_000_000)
+            case "gone":
+                segment.unlink()
+            case "torn record":
+                with part.open("r+b") as file:
+                    file.truncate(part.stat().st_size - 1)
+
+    with dies_while(federation, proxy, [record(3)], harm=harm, upward=CUT_AT) as app:
+        (reply,) = app.runs().result(fakes.LIMIT_SECONDS)
+        assert data_of(reply.content["arrays"]) == data_of(large)  # type: ignore[arg-type]
+    assert len(asked) == 1
+    assert proxy.carried["upward"] > 1.4 * LARGE_BYTES
+
+
+def test_a_reply_before_it_that_no_disk_had_is_not_taken_for_received(
+    federation: fakes.Federation, proxy: proxies.Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two replies, and no room for the first: who is told where the second goes on would forget the first."""
+    large, asked = record(LARGE), list[int]()
+
+    def no_room() -> NoReturn:
+        raise journals.NoRoom("none")
+
+    def answer(message: Message, _: object) -> Message:
+        asked.append(len(asked))
+        if len(asked) == 1:
+            monkeypatch.setattr(federation.book, "_flush", no_room)
+        arrays = record(3) if len(asked) == 1 else large
+        return Message(RecordDict({"arrays": arrays}), reply_to=message)
+
+    federation.expect("zurich")
+    federation.client("zurich", answer, address=proxy.address)
+    federation.started()
+    with dies_while(federation, proxy, [record(3, 1), record(3, 2)], upward=CUT_AT) as app:
+        replies = app.runs().result(fakes.LIMIT_SECONDS)
+        got = [data_of(reply.content["arrays"]) for reply in replies]  # type: ignore[arg-type]
+    assert got == [data_of(record(3)), data_of(large)]
+    assert asked == [0, 1]
+
+
+def test_a_beginning_that_nobody_waits_for_is_dropped(
+    federation: fakes.Federation, proxy: proxies.Proxy
+) -> None:
+    """The next aggregator's app does something else: the client's reply is refused, and takes no room."""
+    large, asked = record(LARGE), list[str]()
+    federation.expect("zurich")
+    federation.client("zurich", uploads(large, asked), address=proxy.address)
+    federation.started()
+    journal = federation.directory / "journal"
+
+    def harm() -> None:
+        assert len(list((journal / "unfinished").iterdir())) == 1
+        for index in journal.glob("journal.sqlite*"):
+            index.unlink()
+
+    with dies_while(federation, proxy, [record(3)], harm=harm, upward=CUT_AT):
+        federation.started()
+        until(lambda: not list(federation.book.unfinished.read()))
+        federation.until(lambda: fakes.node("zurich") in federation.driver._sessions)
+    assert len(asked) == 1
+
+
+def test_a_client_that_died_as_well_is_asked_again(
+    federation: fakes.Federation, proxy: proxies.Proxy
+) -> None:
+    """Its next process has nothing: what the aggregator knows of its reply keeps the message from nobody."""
+    large, asked = record(LARGE), list[str]()
+    federation.expect("zurich")
+    first = federation.client("zurich", uploads(large, asked), address=proxy.address)
+    federation.started()
+    with dies_while(federation, proxy, [record(3)], harm=first.vanish, upward=CUT_AT) as app:
+        answered = app.runs()
+        federation.client("zurich", uploads(record(5), asked), address=proxy.address)
+        (reply,) = answered.result(fakes.LIMIT_SECONDS)
+        assert data_of(reply.content["arrays"]) == data_of(record(5))  # type: ignore[arg-type]
+    assert len(asked) == 2

@@ -103,6 +103,9 @@ def ask(grid, what, number, model):
     return sorted(replies, key=lambda reply: reply.metadata.src_node_id)
 '''
 
+LARGE_MODEL = federations.SERVER_APP.replace("np.zeros((4, 3)", "np.zeros((1_500_000, 1)")
+"""A model of 6 MB."""
+
 
 def scenario(tmp_path: Path, signals: Path, server_app: str = federations.SERVER_APP) -> Path:
     """Two such edges, in `tmp_path`."""

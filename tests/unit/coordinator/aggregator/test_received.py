@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.aggregator import progress, received, sessions
-from coordinator.journal import segments
+from coordinator.journal import segments, unfinished
 from federation.wire import codec, digests, frames, transfers
 from federation.wire import hanse_pb2 as pb
 from federation.wire import limits as wire_limits
@@ -20,8 +20,9 @@ TIMES = 100
 
 def a_client(files: segments.Segments) -> sessions.Client:
     """A client that has sent nothing yet."""
+    parts = unfinished.Unfinished(files._directory / "unfinished")
     return sessions.Client(
-        "zurich", 7, wire_limits.DEFAULT_MESSAGE_LIMITS, files, progress.Progress(), 1 << 20
+        "zurich", 7, wire_limits.DEFAULT_MESSAGE_LIMITS, files, parts, progress.Progress(), 1 << 20
     )
 
 

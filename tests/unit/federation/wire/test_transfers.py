@@ -1,5 +1,9 @@
 """Transfers over links that are cut: one message, whatever happens."""
 
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -243,3 +247,117 @@ def test_a_receiver_cannot_claim_more_than_there_is() -> None:
 def test_how_long_chunks_are(wanted: int, length: int) -> None:
     """No longer than wanted; nobody is sent crumbs, whatever they want."""
     assert limits.chunk_bytes(wanted) == length
+
+
+class Half:
+    """A receiver whose arrays lie where its successor finds them."""
+
+    def __init__(self) -> None:
+        self.there: dict[bytes, bytearray] = {}
+        self.incoming = transfers.Incoming(sink_factory=self.sink)
+
+    def sink(self, entry: pb.ArrayEntry) -> codec.Sink:
+        data = self.there[entry.digest] = bytearray()
+        return data.extend
+
+    def kept(self, entry: pb.ArrayEntry, length: int) -> Iterator[bytes]:
+        for start in range(0, length, 7):
+            yield bytes(self.there[entry.digest][start : min(start + 7, length)])
+
+
+def part_of(sent: codec.OutgoingMessage, position: int) -> tuple[Half, transfers.Part | None]:
+    """What a receiver has when so many bytes have come."""
+    first = Half()
+    first.incoming.begin(transfers.Outgoing(sent).begin())
+    if position:
+        first.incoming.data(0, b"".join(sent.chunks())[:position])
+    return first, first.incoming.part
+
+
+@given(st.lists(st.binary(max_size=40), max_size=4), st.data())
+def test_another_receiver_goes_on_where_the_first_was(arrays: list[bytes], data: st.DataObject) -> None:
+    """From any position beyond the header; what came before is not sent again, and the message is whole."""
+    sent = message(arrays)
+    stream = b"".join(sent.chunks())
+    position = data.draw(st.integers(0, len(stream) - 1))
+    first, part = part_of(sent, position)
+    head = len(stream) - sum(map(len, set(arrays)))
+    assert (part is None) == (position < head)
+    if part is None:
+        return
+    second = Half()
+    happened = second.incoming.go_on(part, first.kept)
+    assert second.incoming.position == first.incoming.position
+    sender = transfers.Outgoing(sent)
+    happened += run_link(sender, second.incoming, 9)
+    assert sender.offset == sent.total_bytes()
+    assert [event for event in happened if isinstance(event, codec.MessageReceived)] == [
+        codec.MessageReceived(sent.header)
+    ]
+    assert {digest: bytes(came) for digest, came in second.there.items()} == {
+        digests.digest(one): one for one in arrays
+    }
+
+
+ARRAYS = [b"a" * 30, b"", b"b" * 50]
+
+
+@pytest.mark.parametrize("where", range(50))
+def test_what_was_kept_and_is_not_what_came_voids_the_transfer(where: int) -> None:
+    """A changed byte of any array is found, also of the one that is not whole; the sender begins anew."""
+    sent = message(ARRAYS)
+    total = sent.total_bytes()
+    first, part = part_of(sent, total - 30)  # 20 bytes of the second
+    assert part is not None
+    kept = bytearray(b"".join(first.there.values()))
+    kept[where] ^= 1
+    arrays = iter((kept[:30], kept[30:30], kept[30:]))
+    second = Half()
+    with pytest.raises(codec.WireError):
+        second.incoming.go_on(part, lambda entry, length: [bytes(next(arrays)[:length])])
+    assert second.incoming.position is None
+    assert len(collect(run_link(transfers.Outgoing(sent), transfers.Incoming(), 64), {})) == 1
+    assert second.incoming.begin(transfers.Outgoing(sent).begin()) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"position": 0},
+        {"position": -1},
+        {"position": 10**6},
+        {"total_bytes": 10**6},
+        {"total_bytes": 2**62},
+        {"transfer_id": "m-2"},
+        {"transfer_id": ""},
+        {"transfer_id": "m" * 1000},
+        {"head": b""},
+        {"head": b"HNS1"},
+        {"head": b"x" * 100},
+        {"unverified": b""},
+        {"unverified": b"x" * 32},
+    ],
+)
+def test_a_part_that_nobody_had_voids_the_transfer(changes: dict[str, Any]) -> None:
+    """Whatever it says: an error of ours, and nothing is under way."""
+    sent = message(ARRAYS)
+    first, part = part_of(sent, sent.total_bytes() - 30)
+    assert part is not None
+    second = Half()
+    with pytest.raises(codec.WireError):
+        second.incoming.go_on(dataclasses.replace(part, **changes), first.kept)
+    assert second.incoming.position is None
+    assert second.incoming.part is None
+
+
+def test_a_whole_message_is_no_part() -> None:
+    """A transfer at its last byte would count as received, and its sender would forget it."""
+    sent = message(ARRAYS)
+    first, part = part_of(sent, sent.total_bytes() - 1)
+    assert part is not None
+    first.there[digests.digest(ARRAYS[2])] += b"b"
+    second = Half()
+    whole = dataclasses.replace(part, position=sent.total_bytes(), unverified=b"")
+    with pytest.raises(transfers.PartCorrupted):
+        second.incoming.go_on(whole, first.kept)
+    assert second.incoming.position is None
