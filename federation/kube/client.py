@@ -11,7 +11,7 @@ import dataclasses
 import json
 import pathlib
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import aiohttp
@@ -76,16 +76,23 @@ class Client:
         field_manager: str = FIELD_MANAGER,
         user_agent: str = "hanse",
         patience_seconds: float = connection.PATIENCE_SECONDS,
+        allowed: Callable[[], bool] = lambda: True,
         rng: random.Random | None = None,
     ) -> Self:
         """Return a client for a kubeconfig, or without one for the cluster that this pod runs in.
 
         patience_seconds: a server that is away is asked again for so long before Unreachable is raised.
+        allowed: asked before each request; one that is not allowed ends as Unreachable, unsent.
         Raises: NotConfigured. Nothing is sent yet.
         """
         rng = rng or random.Random()  # noqa: S311 - jitter
         http = await connection.Connection.open(
-            kubeconfig, context, user_agent=user_agent, rng=rng, patience_seconds=patience_seconds
+            kubeconfig,
+            context,
+            user_agent=user_agent,
+            rng=rng,
+            patience_seconds=patience_seconds,
+            allowed=allowed,
         )
         return cls(http, field_manager=field_manager, rng=rng)
 
@@ -214,7 +221,7 @@ class Client:
                             )
             except errors.Unreachable:
                 pass
-            except (aiohttp.ClientError, TimeoutError, OSError, json.JSONDecodeError):
+            except (*connection.BROKEN, json.JSONDecodeError):
                 pass  # the connection broke, in the middle of a line maybe; the version says where to go on
             else:
                 continue
@@ -389,7 +396,7 @@ class Client:
         ) as response:
             try:
                 answer: Object = json.loads(await response.read())
-            except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            except (*connection.BROKEN, ValueError) as error:
                 raise errors.Unreachable(f"{what}: the answer broke off: {error}") from error
         return answer
 

@@ -11,20 +11,27 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
+import itertools
 import pathlib
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Self
 from urllib.parse import urlencode
 
 import aiohttp
+import structlog
 
 from federation.kube import errors
 
+_log = structlog.get_logger(__name__)
+
 PATIENCE_SECONDS = 30.0
 """An API server that restarts is back in 5 to 10 s; a request waits that out instead of failing."""
+
+PATIENT_ATTEMPTS = 5
+"""It is said that a request waits when it has been sent so often, and again: some seconds at least."""
 
 REQUEST_SECONDS = 60.0
 """The API server itself gives up on a request after 60 s; waiting longer waits for nobody."""
@@ -33,6 +40,11 @@ CREDENTIALS_SECONDS = 60.0
 """Token files are read again this often; kubelet renews them ten minutes and more before they expire."""
 
 SERVICE_ACCOUNT = pathlib.Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+BROKEN = (aiohttp.ClientError, TimeoutError, OSError, RuntimeError)
+"""What comes of a connection that breaks. A RuntimeError is what aiohttp raises when it was closed between
+two reads, or before the request.
+"""
 
 Query = Sequence[tuple[str, str]]
 
@@ -59,6 +71,7 @@ class Connection:
         user_agent: str,
         rng: random.Random,
         patience_seconds: float,
+        allowed: Callable[[], bool],
     ) -> None:
         """Use `open` instead."""
         from kubernetes.aio.client import rest  # half a second; only who connects pays it
@@ -72,6 +85,8 @@ class Connection:
         self._user_agent = user_agent
         self._rng = rng
         self.patience_seconds = patience_seconds
+        self._allowed = allowed
+        self._closed = False
         self.requests: collections.Counter[str] = collections.Counter()
 
     @classmethod
@@ -83,9 +98,11 @@ class Connection:
         user_agent: str = "hanse",
         rng: random.Random | None = None,
         patience_seconds: float = PATIENCE_SECONDS,
+        allowed: Callable[[], bool] = lambda: True,
     ) -> Self:
         """Read `kubeconfig`, or without one what a pod has of its service account; sends nothing yet.
 
+        allowed: see `federation.kube.client.Client.connect`.
         Raises: NotConfigured.
         """
         configuration, token_file = await _configuration(kubeconfig, context)
@@ -97,6 +114,7 @@ class Connection:
             user_agent=user_agent,
             rng=rng or random.Random(),  # noqa: S311 - jitter
             patience_seconds=patience_seconds,
+            allowed=allowed,
         )
 
     @property
@@ -105,7 +123,8 @@ class Connection:
         return str(self._configuration.host)
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; who asks for more is told that the server is out of reach."""
+        self._closed = True
         await self._rest.close()
         await asyncio.sleep(0)  # the event loop lets go of an aborted socket in its next turn
 
@@ -130,11 +149,14 @@ class Connection:
         patience = self.patience_seconds if patience_seconds is None else patience_seconds
         give_up = time.monotonic() + patience
         renewed = False
-        for attempt in range(1_000_000):
-            pause = min(0.2 * 2.0**attempt, 5.0) * (0.5 + self._rng.random())
+        for attempt in itertools.count():
+            pause = min(0.2 * 2.0 ** min(attempt, 8), 5.0) * (0.5 + self._rng.random())
+            if self._closed or not self._allowed():
+                raise errors.Unreachable(f"{what}: not asked any more")
             try:
                 response = await self._send(method, path, query, verb, body, content_type, timeout)
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                refusal = b"" if response.status < 400 else await response.read()
+            except BROKEN as error:
                 failure: errors.KubernetesError = self._unreachable(what, error)
                 again = _was_not_sent(error) or (method != "POST" and not isinstance(error, ssl.SSLError))
             else:
@@ -144,7 +166,7 @@ class Connection:
                     finally:
                         _let_go(response)
                     return
-                failure = errors.from_answer(response.status, await response.read(), what)
+                failure = errors.from_answer(response.status, refusal, what)
                 again = response.status == 429 or (
                     method != "POST" and response.status in (500, 502, 503, 504)
                     and isinstance(failure, errors.Unreachable)
@@ -155,6 +177,8 @@ class Connection:
                     renewed, again, pause = True, await self._read_token(force=True), 0.0
             if not again or time.monotonic() + pause > give_up:
                 raise failure
+            if attempt == PATIENT_ATTEMPTS:
+                _log.warning("the API server is waited for", error=str(failure))
             await asyncio.sleep(pause)
 
     async def websocket(

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 import aiohttp
 
-from federation.kube import client, errors, kinds
+from federation.kube import client, connection, errors, kinds
 
 LOG_TAIL_BYTES = 64 * 1024
 """At most so much of a log's end is asked for, however long its lines are."""
@@ -69,7 +69,7 @@ async def follow_log(
                 while len(rest) > LINE_BYTES:
                     yield rest[:LINE_BYTES].decode(errors="replace")
                     rest = rest[LINE_BYTES:]
-        except (aiohttp.ClientError, OSError) as error:
+        except connection.BROKEN as error:
             raise errors.Unreachable(f"{what}: broke off: {error}") from error
     if rest:
         yield rest.decode(errors="replace")
@@ -106,7 +106,7 @@ async def output_of(
                     status = json.loads(data)
     except aiohttp.WSServerHandshakeError as error:
         raise errors.from_status({"code": error.status, "message": error.message}, what) from error
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+    except connection.BROKEN as error:
         raise errors.Unreachable(f"{what}: {error}") from error
     if status.get("status") != "Success":
         words = complaints.decode(errors="replace").strip() or status.get("message") or "the connection broke"

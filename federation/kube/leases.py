@@ -30,6 +30,10 @@ class LeaseLost(Exception):
     """This process leads no longer; it must not act any more."""
 
 
+class OutOfReach(LeaseLost):
+    """It could not renew in time, and nobody is known to have taken its place."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Timing:
     """How long a Lease lasts, how long its holder tries to renew it, and how often both sides ask.
@@ -94,6 +98,7 @@ class Elector:
         self._lease: dict[str, Any] | None = None
         self._seen_at = 0.0
         self._held = False
+        self._until = 0.0
         self._answered_at: float | None = None
 
     @property
@@ -103,8 +108,8 @@ class Elector:
 
     @property
     def held(self) -> bool:
-        """Whether this contender leads."""
-        return self._held
+        """Whether this contender leads now; no longer once its time is over, whoever has noticed that yet."""
+        return self._held and self._monotonic() < self._until
 
     def unreachable(self) -> str:
         """Return why this contender could not lead now, or go on leading; empty if it could.
@@ -118,35 +123,29 @@ class Elector:
             return ""
         return f"the API server has not answered for {silent:.0f} s"
 
-    async def acquire(self) -> None:
-        """Return when this contender leads. The API server may be away meanwhile."""
+    async def acquire(self, *, unless_taken: bool = False) -> None:
+        """Return when this contender leads. The API server may be away meanwhile.
+
+        Raises: LeaseLost, if asked to, once another is seen to hold the Lease.
+        """
         while True:
-            if await self._attempt():
+            if await self._attempt_within(self._timing.renew_seconds):
                 _log.info("leading", lease=self._name, identity=self.identity)
                 return
+            if unless_taken:
+                self._check_not_taken()
             await asyncio.sleep(self._timing.retry_seconds * (1 + JITTER_FACTOR * self._jitter()))
 
     async def keep(self) -> NoReturn:
-        """Renew until that fails. Raises: LeaseLost."""
-        renewed_at = self._monotonic()
+        """Renew until that fails. Raises: LeaseLost; OutOfReach."""
         while True:
             await asyncio.sleep(self._timing.retry_seconds)
-            left = renewed_at + self._timing.renew_seconds - self._monotonic()
-            began = self._monotonic()
-            success = False
-            if left > 0:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(left):
-                        success = await self._attempt()
-            if success:
-                renewed_at = began  # the server may have counted from when the request was sent
+            if await self._attempt_within(self._until - self._monotonic()):
                 continue
-            if self.holder not in ("", self.identity):
+            self._check_not_taken()
+            if self._monotonic() >= self._until:
                 self._held = False
-                raise LeaseLost(f"lease {self._name}: {self.holder} holds it now")
-            if self._monotonic() >= renewed_at + self._timing.renew_seconds:
-                self._held = False
-                raise LeaseLost(f"lease {self._name}: not renewed within {self._timing.renew_seconds:g} s")
+                raise OutOfReach(f"lease {self._name}: not renewed within {self._timing.renew_seconds:g} s")
 
     async def release(self) -> None:
         """Give the Lease up, so that another need not wait for its end. Errors are of no matter then."""
@@ -160,12 +159,12 @@ class Elector:
                 self._observe(await self._leases.replace(released))
 
     @contextlib.asynccontextmanager
-    async def leading(self) -> AsyncIterator[asyncio.Task[NoReturn]]:
+    async def leading(self, *, unless_taken: bool = False) -> AsyncIterator[asyncio.Task[NoReturn]]:
         """Acquire the Lease, keep it while the body runs; the given task raises LeaseLost if it is lost.
 
-        At the body's end, however that comes, the Lease is released.
+        At the body's end, however that comes, the Lease is released. unless_taken: see `acquire`.
         """
-        await self.acquire()
+        await self.acquire(unless_taken=unless_taken)
         keeping = asyncio.create_task(self.keep())
         try:
             yield keeping
@@ -175,9 +174,12 @@ class Elector:
                 await keeping
             await self.release()
 
-    async def lead(self, work: Callable[[], Awaitable[_T]]) -> _T:
-        """Acquire the Lease, do `work`, release it. Raises: LeaseLost, when work was cancelled for that."""
-        async with self.leading() as keeping:
+    async def lead(self, work: Callable[[], Awaitable[_T]], *, unless_taken: bool = False) -> _T:
+        """Acquire the Lease, do `work`, release it. Raises: LeaseLost, when work was cancelled for that.
+
+        unless_taken: see `acquire`.
+        """
+        async with self.leading(unless_taken=unless_taken) as keeping:
             working = asyncio.ensure_future(work())
             try:
                 await asyncio.wait({working, keeping}, return_when=asyncio.FIRST_COMPLETED)
@@ -188,8 +190,25 @@ class Elector:
                 await asyncio.gather(working, return_exceptions=True)
             return working.result()
 
+    def _check_not_taken(self) -> None:
+        if self.holder not in ("", self.identity):
+            self._held = False
+            raise LeaseLost(f"lease {self._name}: {self.holder} holds it now")
+
+    async def _attempt_within(self, seconds: float) -> bool:
+        """Acquire or renew once; return whether this contender leads now. No answer in time is none."""
+        began = self._monotonic()
+        success = False
+        if seconds > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    success = await self._attempt()
+        if success:
+            # The server may have counted from when the request was sent.
+            self._until = began + self._timing.renew_seconds
+        return success
+
     async def _attempt(self) -> bool:
-        """Acquire or renew once; return whether this contender leads now."""
         try:
             if self._held and self._lease is not None:
                 with contextlib.suppress(errors.Conflict, errors.NotFound):

@@ -196,6 +196,23 @@ async def test_no_kubeconfig_is_said_before_anything_is_sent(tmp_path: pathlib.P
         await client.Client.connect()
 
 
+async def test_nothing_is_asked_that_is_not_allowed_any_more(
+    control_plane: controlplane.ControlPlane, namespace: str
+) -> None:
+    """A client of one that may act no longer is as one whose server is away, and so is a closed one."""
+    allowed = True
+    async with await client.Client.connect(control_plane.kubeconfig, allowed=lambda: allowed) as api:
+        await api.create(config_map(namespace, key="value"))
+        allowed, sent = False, sum(api.requests.values())
+        with pytest.raises(errors.Unreachable, match="not asked any more"):
+            await api.delete("ConfigMap", "one", namespace)
+        assert sum(api.requests.values()) == sent
+        allowed = True
+        await api.get("ConfigMap", "one", namespace)
+    with pytest.raises(errors.Unreachable, match="not asked any more"):
+        await api.get("ConfigMap", "one", namespace)
+
+
 async def test_two_contenders_for_one_lease_of_a_real_server(api: client.Client, namespace: str) -> None:
     """The server's own conflicts decide: one leads; when it gives up, the other does."""
     timing = leases.Timing(lease_seconds=3, renew_seconds=2, retry_seconds=0.2)

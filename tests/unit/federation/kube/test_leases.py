@@ -75,10 +75,51 @@ async def test_a_leader_cut_off_stops_before_the_next_begins() -> None:
         ended["second leads"] = time()
 
     cutting, following = asyncio.create_task(cut()), asyncio.create_task(follow())
-    with pytest.raises(leases.LeaseLost, match="not renewed within 10 s"):
+    with pytest.raises(leases.OutOfReach, match="not renewed within 10 s"):
         await first.lead(work)
     await asyncio.gather(cutting, following)
     assert ended["work"] < ended["second leads"]
+    assert not first.held
+
+
+async def test_who_does_not_renew_leads_no_longer_whether_or_not_it_has_noticed() -> None:
+    """As after a process that stood still: the time alone decides."""
+    first = contender(fakes.FakeLeases().reach(), "a")
+    await first.acquire()
+    await asyncio.sleep(9)
+    assert first.held
+    await asyncio.sleep(1)
+    assert not first.held
+
+
+async def test_who_was_cut_off_leads_again_unless_another_does() -> None:
+    """Nobody took its place: it waits, and leads. Another did: that is said, and not waited for."""
+    server = fakes.FakeLeases()
+    reach = server.reach()
+    first, second = contender(reach, "a"), contender(server.reach(), "b")
+
+    async def cut_off() -> None:
+        await asyncio.sleep(3)
+        reach.cut = True
+        with pytest.raises(leases.OutOfReach):
+            await first.keep()
+
+    await first.acquire()
+    await cut_off()
+    again = asyncio.create_task(first.acquire(unless_taken=True))
+    await asyncio.sleep(600)
+    assert not again.done()
+    reach.cut = False
+    await again
+    assert first.held
+    await cut_off()
+    await second.acquire()
+    again = asyncio.create_task(first.acquire(unless_taken=True))
+    await asyncio.sleep(600)
+    assert not again.done()
+    reach.cut = False
+    with pytest.raises(leases.LeaseLost, match="b holds it now"):
+        await again
     assert not first.held
 
 
