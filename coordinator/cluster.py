@@ -1,7 +1,9 @@
 """A hub of pods: resources in the API server, aggregators as Jobs, one leader among the replicas.
 
 A replica waits until it holds the Lease. Only then it opens listeners, labels its pod so that the door's
-Service leads to it, and acts. Who loses the Lease ends, and its kubelet starts it again as one that waits.
+Service leads to it, and acts. Who loses the Lease to another ends, and its kubelet starts it again as one
+that waits. Who only could not renew it, because the API server was away, acts no more, but its door goes on
+leading to the aggregators; it stands for election again, and ends if another was faster.
 Nothing of importance is on the pod's disk. This module wires and decides nothing.
 """
 
@@ -13,7 +15,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from cryptography import x509
@@ -33,6 +35,8 @@ from federation.wire import addresses
 
 _log = logs.get_logger(__name__)
 
+FIELD_MANAGER = "hanse-coordinator"
+
 LABEL_SECONDS = 3.0
 """Who ends takes the leader's label off if that is quickly done; the next start does it, too."""
 
@@ -49,7 +53,7 @@ async def serve(
     """Stand for election, lead, until `over`.
 
     on_leading: called with the hub once it acts.
-    Raises: StartFailure, LeaseLost, KubernetesError.
+    Raises: StartFailure, LeaseLost, KubernetesError; none of them while the API server is away.
     """
     assert settings.kubernetes is not None
     if why := settings.kubernetes.unguarded(os.environ):
@@ -60,9 +64,7 @@ async def serve(
     own = settings.kubernetes
     assert own is not None
     processes.make_private_directory(settings.state_directory.absolute())
-    async with await client.Client.connect(own.kubeconfig, field_manager="hanse-coordinator") as api:
-        objects = cluster_objects.ClusterObjects(api)
-        replica = Replica(settings, own, api, objects, on_leading)
+    async with await client.Client.connect(own.kubeconfig, field_manager=FIELD_MANAGER) as api:
         elector = leases.Elector(
             api,
             own.namespace,
@@ -73,37 +75,38 @@ async def serve(
             jitter=random.Random().random,  # noqa: S311 - spreads, protects nothing
             timing=leases.Timing(own.lease_seconds, own.renew_seconds, own.retry_seconds),
         )
+        replica = Replica(settings, own, elector, cluster_objects.ClusterObjects(api), on_leading)
         probes = health.Health(own.health_listen, why_not_ready=elector.unreachable)
         await probes.start()
         _log.info("probes answered", port=probes.port)
         try:
-            # Of an earlier life of this pod.
-            await objects.lead(own.namespace, own.pod_name, False)
-            await tasks.together(elector.lead(lambda: replica.act(over)), over.wait())
+            await tasks.together(replica.stand(over), over.wait())
         finally:
             await probes.stop()
 
 
 class Replica:
-    """One replica of the coordinator, while it leads."""
+    """One replica of the coordinator."""
 
     def __init__(
         self,
         settings: config.CoordinatorConfig,
         own: config.KubernetesConfig,
-        api: client.Client,
-        objects: cluster_objects.ClusterObjects,
+        elector: leases.Elector,
+        pods: cluster_objects.ClusterObjects,
         on_leading: Callable[[hub.Coordinator], object],
     ) -> None:
-        """Wire it; `own` is the completed part of the settings that concerns Kubernetes."""
+        """Wire it; `own` is the completed part of the settings that concerns Kubernetes.
+
+        pods: asks for the pod's label, also while this replica does not lead.
+        """
         self._settings = settings
         self._own = own
-        self._api = api
-        self._objects = objects
+        self._elector = elector
+        self._pods = pods
         self._on_leading = on_leading
         self._door: files.Door | None = None
         if own.door_directory is not None:
-            files.prepare(own.door_directory)  # whoever led here before, the door is closed now
             self._door = files.Door(
                 own.door_directory,
                 envoy.Address(*addresses.split(own.door_listen)),
@@ -111,31 +114,58 @@ class Replica:
                 own_host=False,
             )
 
-    async def act(self, over: asyncio.Event) -> None:
-        """Be the hub until `over`. Raises: StartFailure, KubernetesError."""
-        given, tokens = await self._gather()
-        leader = hub.Coordinator(self._settings, parts=given)
+    async def stand(self, over: asyncio.Event) -> None:
+        """Lead whenever that can be, until `over`.
+
+        Raises: StartFailure, KubernetesError; LeaseLost when another leads in this one's place.
+        """
+        await self._begin_unlabelled()
+        # Whoever led here before; not earlier: without an API server nobody else leads to the aggregators.
+        self._close()
+        has_led = False
         try:
-            endpoints = await leader.start()
-            if self._door is not None:
-                self._door.open(
-                    endpoints.control_server_name,
-                    _inside(leader.control_address),
-                    _inside(leader.enrollment_address),
-                )
-            async with self._labelled():
+            while not over.is_set():
+                try:
+                    await self._elector.lead(lambda: self._act(over), unless_taken=has_led)
+                except (leases.OutOfReach, errors.Unreachable) as error:
+                    # As nobody can act now, the label and the routes to aggregators are right as they are.
+                    _log.warning("acting no more until the API server answers", error=str(error))
+                    has_led = True
+                    await asyncio.sleep(self._own.retry_seconds)
+        finally:
+            self._close()
+            with contextlib.suppress(errors.KubernetesError, TimeoutError):
+                async with asyncio.timeout(LABEL_SECONDS):
+                    await self._label(False)
+
+    async def _act(self, over: asyncio.Event) -> None:
+        """Be the hub until `over`."""
+        # Nothing that was begun while this replica led goes on when it does not, or when it leads again.
+        async with await client.Client.connect(
+            self._own.kubeconfig, field_manager=FIELD_MANAGER, allowed=lambda: self._elector.held
+        ) as api:
+            given, tokens = await self._gather(api)
+            leader = hub.Coordinator(self._settings, parts=given)
+            try:
+                endpoints = await leader.start()
+                if self._door is not None:
+                    self._door.open(
+                        endpoints.control_server_name,
+                        _inside(leader.control_address),
+                        _inside(leader.enrollment_address),
+                    )
+                await self._label(True)
                 self._on_leading(leader)
                 await tasks.together(leader.run(), self._tidy(tokens), over.wait())
-        finally:
-            if self._door is not None:
-                self._door.close()
-            await leader.stop()
+            finally:
+                await leader.stop()
 
-    async def _gather(self) -> tuple[parts.Parts, token_shelf.SecretShelf]:
+    async def _gather(self, api: client.Client) -> tuple[parts.Parts, token_shelf.SecretShelf]:
+        objects = cluster_objects.ClusterObjects(api)
         settings, own = self._settings, self._own
         now = parts.utc(time.time)
         try:
-            ca = await self._objects.ca(
+            ca = await objects.ca(
                 own.namespace,
                 own.ca_secret,
                 settings.trust_domain,
@@ -148,39 +178,41 @@ class Replica:
         issuer = authority.Authority(
             ca, now=now, new_serial=x509.random_serial_number, lifetimes=parts.lifetimes(settings)
         )
-        store = kubernetes_store.KubernetesStore(
-            self._api, component="hanse-coordinator", now=now, instance=own.pod_name
-        )
+        store = kubernetes_store.KubernetesStore(api, component=FIELD_MANAGER, now=now, instance=own.pod_name)
         shelf = bundles.BundleShelf(settings.state_directory.absolute() / "bundles")
-        tokens = token_shelf.SecretShelf(self._api, own.namespace)
+        tokens = token_shelf.SecretShelf(api, own.namespace)
         given = parts.Parts(
             authority=issuer,
             store=store,
-            runtime=jobs.Jobs(self._api, None, owner="coordinator"),
+            runtime=jobs.Jobs(api, None, owner="coordinator"),
             shelf=shelf,
-            apps=bundles.Apps(shelf, self._config_map),
+            apps=bundles.Apps(shelf, lambda *place: _config_map(objects, *place)),
             tokens=tokens,
-            launch=lambda control_address: self._launcher(issuer, shelf, control_address),
+            launch=lambda control_address: self._launcher(objects, issuer, shelf, control_address),
             terms=translate.Terms(self._door is not None, own.client_image),
             feed=lambda controller: feed.Feed(store, controller, kubeconfig=own.kubeconfig).run(),
-            on_routes=self._door.lead if self._door is not None else lambda routes: None,
+            on_routes=self._door.lead if self._door is not None else lambda routes, whole: None,
         )
         return given, tokens
 
     def _launcher(
-        self, issuer: authority.Authority, shelf: bundles.BundleShelf, control_address: parts.HubAddress
+        self,
+        objects: cluster_objects.ClusterObjects,
+        issuer: authority.Authority,
+        shelf: bundles.BundleShelf,
+        control_address: parts.HubAddress,
     ) -> workloads.Launcher:
         settings, own = self._settings, self._own
 
         async def hub_address() -> str:
             _, port = addresses.split(control_address())
-            service = await self._objects.service_ip(own.namespace, own.control_service)
+            service = await objects.service_ip(own.namespace, own.control_service)
             return addresses.join(service or own.pod_ip, port)
 
         return pod_launcher.PodLauncher(
             issuer=issuer,
             shelf=shelf,
-            objects=self._objects,
+            objects=objects,
             hub_address=hub_address,
             hub_namespace=own.namespace,
             image=own.aggregator_image,
@@ -192,21 +224,21 @@ class Replica:
             log_level=settings.log_level,
         )
 
-    async def _config_map(self, namespace: str, name: str, key: str) -> bytes | None:
-        try:
-            return await self._objects.config_map(namespace, name, key)
-        except errors.KubernetesError as error:
-            raise stores.UnavailableError(str(error)) from error
+    async def _begin_unlabelled(self) -> None:
+        """Take off the label of an earlier life of this pod, as soon as the API server lets it."""
+        while True:
+            try:
+                return await self._label(False)
+            except errors.Unreachable as error:
+                _log.warning("waiting for the API server", error=str(error))
+                await asyncio.sleep(self._own.retry_seconds)
 
-    @contextlib.asynccontextmanager
-    async def _labelled(self) -> AsyncIterator[None]:
-        await self._objects.lead(self._own.namespace, self._own.pod_name, True)
-        try:
-            yield
-        finally:
-            with contextlib.suppress(errors.KubernetesError, TimeoutError):
-                async with asyncio.timeout(LABEL_SECONDS):
-                    await self._objects.lead(self._own.namespace, self._own.pod_name, False)
+    def _close(self) -> None:
+        if self._door is not None:
+            self._door.close()
+
+    async def _label(self, leads: bool) -> None:
+        await self._pods.lead(self._own.namespace, self._own.pod_name, leads)
 
     async def _tidy(self, tokens: token_shelf.SecretShelf) -> None:
         while True:
@@ -216,6 +248,15 @@ class Replica:
             except errors.KubernetesError as error:
                 _log.warning("join tokens not tidied", error=str(error))
             await asyncio.sleep(TIDYING_SECONDS)
+
+
+async def _config_map(
+    objects: cluster_objects.ClusterObjects, namespace: str, name: str, key: str
+) -> bytes | None:
+    try:
+        return await objects.config_map(namespace, name, key)
+    except errors.KubernetesError as error:
+        raise stores.UnavailableError(str(error)) from error
 
 
 def _inside(address: str) -> envoy.Address:

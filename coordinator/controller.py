@@ -92,6 +92,10 @@ class Aggregators(workloads.Sessions, Protocol):
         """What it said."""
         ...
 
+    def complete(self) -> None:
+        """Every aggregator that may run is expected now."""
+        ...
+
     def heard(self, uid: str) -> bool:
         """Whether it was heard of since it was last started."""
         ...
@@ -249,7 +253,7 @@ class Controller:
         wanted: dict[str, list[desired.Assignment]] = {name: [] for name in self._asked}
         running: dict[str, list[dict[str, str]]] = {key.name: [] for key in self._clusters}
         rechecks: list[float] = []
-        hold = False
+        hold, planned = False, True
         for key in sorted(self._trainings):
             if key not in self._trainings:
                 continue  # deleted meanwhile
@@ -265,6 +269,7 @@ class Controller:
                     training=f"{key.namespace}/{key.name}",
                 )
                 rechecks.append(self._now() + RETRY_SECONDS)
+                planned = False
                 known = key in self._trainings and self._plans.get(self._trainings[key]["metadata"]["uid"])
                 if not known:
                     continue
@@ -277,6 +282,8 @@ class Controller:
             hold = hold or outcome.hold
             if (moment := _earliest(outcome.recheck_at, plan.recheck_at)) is not None:
                 rechecks.append(moment)
+        if planned:
+            self._aggregators.complete()
         if hold:
             return min(rechecks)
         failpoints.reach("coordinator.edges-assigned")
@@ -555,4 +562,4 @@ def _ran(training: snapshot.Training) -> bool:
 
 def _mistake(error: Exception) -> Exception | None:
     """Whose traceback is worth reading: a store that does not answer is known trouble, all else our fault."""
-    return None if isinstance(error, stores.StoreError) else error
+    return None if isinstance(error, stores.StoreError | runtimes.RuntimeAway) else error

@@ -31,7 +31,7 @@ class Parts:
     launch:     makes the aggregators' launch, given where they find the hub's control listener.
     terms:      what agents are told of every assignment.
     feed:       tells the controller of every change of a resource; None to let it watch the store.
-    on_routes:  takes where the aggregators listen, by server name, at every change.
+    on_routes:  takes where the aggregators listen, by server name, at every change, and whether that is all.
     resources:  what the store is filled with at the start.
     """
 
@@ -44,7 +44,7 @@ class Parts:
     launch: Callable[[HubAddress], workloads.Launcher]
     terms: translate.Terms = translate.ONE_ADDRESS_EACH
     feed: Feed | None = None
-    on_routes: Callable[[Mapping[str, str]], None] = lambda routes: None
+    on_routes: Callable[[Mapping[str, str], bool], None] = lambda routes, whole: None
     resources: tuple[stores.Resource, ...] = ()
 
 

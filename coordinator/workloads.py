@@ -167,7 +167,7 @@ class Workloads:
                 _log.info("aggregator started", training=title, uid=training.uid)
         except runtimes.WorkloadExists:
             self._adopt(process, training)
-        except stores.StoreError:
+        except (stores.StoreError, runtimes.RuntimeAway):
             self.drop(process)  # nothing is known; it is tried again
             raise
         except (runtimes.RuntimeFailure, OSError) as error:
@@ -180,7 +180,7 @@ class Workloads:
     ) -> None:
         """Start an aggregator that died in this round once more; it goes on where its journal ends.
 
-        Raises: StoreError; it is tried again.
+        Raises: StoreError, RuntimeAway; it is tried again.
         """
         died, process.exit = process.exit, None
         before = process.restarts
@@ -193,7 +193,7 @@ class Workloads:
                 self._sessions.expect_again(training.uid)
                 await self._runtime.start(await self._launch(training, clusters))
             _log.info("aggregator started again", training=f"{training.namespace}/{training.name}")
-        except stores.StoreError:
+        except (stores.StoreError, runtimes.RuntimeAway):
             process.exit, process.restarts = died, before
             raise
         except (runtimes.RuntimeFailure, OSError) as error:

@@ -36,6 +36,9 @@ from federation.trust import credentials as trust
 
 _log = logs.get_logger(__name__)
 
+AGAIN_SECONDS = 2.0
+"""A client is started after so long when what would run it did not answer."""
+
 LOOK_SECONDS = 1.0
 """So often the owner's directory and the logs are looked at, and schedules are decided anew."""
 
@@ -249,6 +252,15 @@ class Agent:
         self._happened(outcome)
 
     async def _start(self, order: facts.StartClient) -> None:
+        while True:
+            try:
+                return await self._start_now(order)
+            except (port.RuntimeAway, sites.SiteAway) as error:
+                # No trouble of the client's: it counts as no restart of it.
+                _log.warning("client waits to be started", uid=order.uid, error=str(error))
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _start_now(self, order: facts.StartClient) -> None:
         name = workloads.name_of(order.uid, order.assignment.name)
         failed = reasons.ClusterReason.CLIENT_START_FAILED
         try:
@@ -265,6 +277,8 @@ class Agent:
             finally:
                 self._starting.discard(name)
             failpoints.reach("agent.client-started")
+        except (port.RuntimeAway, sites.SiteAway):
+            raise
         except offers.DatasetUnavailable as error:
             unavailable = reasons.ClusterReason.DATASET_UNAVAILABLE
             self._happened(facts.ClientExited(order.uid, None, str(error), reason=unavailable))

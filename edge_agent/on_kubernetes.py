@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import math
 import os
 import pathlib
 import random
@@ -53,8 +54,12 @@ async def run(config: configs.AgentConfig, kubernetes: configs.KubernetesConfig,
     places = workloads.Places(config.state_directory.absolute())
     await asyncio.to_thread(processes.make_private_directory, places.state_directory)
     try:
+        # Clients and their aggregators go on without the API server; there is nothing better to do than wait.
         async with await client.Client.connect(
-            kubernetes.kubeconfig, field_manager="hanse-agent", user_agent="hanse-agent"
+            kubernetes.kubeconfig,
+            field_manager="hanse-agent",
+            user_agent="hanse-agent",
+            patience_seconds=math.inf,
         ) as api:
             await _run(config, kubernetes, places, api, stop)
     except errors.KubernetesError as error:

@@ -90,3 +90,7 @@ class Site(Protocol):
 
 class SiteFailure(Exception):
     """A client could not be prepared here; the text is a sentence for people."""
+
+
+class SiteAway(SiteFailure):
+    """What the site asks for that did not answer; it will."""

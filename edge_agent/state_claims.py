@@ -65,6 +65,8 @@ class StateClaims:
                     "pod that has it"
                 )
             key = await self._key(name, labels, claim["metadata"]["uid"])
+        except errors.Unreachable as error:
+            raise sites.SiteAway(str(error)) from error
         except errors.KubernetesError as error:
             raise sites.SiteFailure(f"the client's state has no place: claim {name}: {error}") from error
         return {"persistentVolumeClaim": {"claimName": name}}, key

@@ -44,9 +44,12 @@ class Door:
         self._known = envoy.Routes(control_name, control, enrollment)
         self._write()
 
-    def lead(self, addresses: Mapping[str, str]) -> None:
-        """Lead to these aggregators, by server name, and to no others."""
-        wanted: dict[str, envoy.Address] = {}
+    def lead(self, addresses: Mapping[str, str], whole: bool) -> None:
+        """Lead to these aggregators, by server name.
+
+        whole: to no others. Before a hub knows all, those of its last time are led to as well.
+        """
+        wanted: dict[str, envoy.Address] = {} if whole else dict(self._aggregators)
         for name, text in addresses.items():
             try:
                 wanted[name] = envoy.address(text, port=self._port, own_host=self._own_host)
@@ -58,7 +61,7 @@ class Door:
 
     def close(self) -> None:
         """Lead nowhere any more. Raises: OSError."""
-        self._known = None
+        self._known, self._aggregators = None, {}
         prepare(self._directory)
 
     def _write(self) -> None:

@@ -18,6 +18,7 @@ from coordinator.planning import desired, snapshot
 from federation.api import cluster as api
 from federation.api import reasons
 from federation.runtime import tasks
+from federation.store import port as stores
 from federation.telemetry import logs
 from federation.trust import identity as identities
 from federation.trust import interceptors
@@ -123,7 +124,7 @@ class Control(pb_grpc.ControlServicer):
     ) -> pb.CertificateReply:
         """A certificate for one client process of a training that this cluster is asked to take part in."""
         name = await self._member(context)
-        for assignment in self._registry.assigned(name):
+        for assignment in self._assigned(name):
             if (assignment.namespace, assignment.name, assignment.dataset) == (
                 request.namespace,
                 request.name,
@@ -145,7 +146,7 @@ class Control(pb_grpc.ControlServicer):
     async def FetchBundle(self, request: pb.FetchBundleRequest, context: Any) -> None:
         """The app bundle of an assignment, from an offset on."""
         name = await self._member(context)
-        assigned = {entry.app.digest for entry in self._registry.assigned(name) if entry.app.bundled}
+        assigned = {entry.app.digest for entry in self._assigned(name) if entry.app.bundled}
         path = self._shelf.path(request.digest) if request.digest in assigned else None
         if path is None:
             raise denials.Denied(denials.Reason.UNKNOWN_BUNDLE, digest=request.digest[:80], cluster=name)
@@ -156,6 +157,12 @@ class Control(pb_grpc.ControlServicer):
         # Chunk by chunk from the disk: one that asks many times and reads nothing costs a chunk each time.
         for start in range(request.offset, size, BUNDLE_CHUNK_BYTES):
             await context.write(pb.BundleChunk(data=await asyncio.to_thread(_read_chunk, path, start)))
+
+    def _assigned(self, name: str) -> tuple[desired.Assignment, ...]:
+        """What the cluster is asked to do. Raises: Denied(BUSY) before that is known."""
+        if not self._registry.is_released:
+            raise denials.Denied(denials.Reason.BUSY, detail=links.NOT_YET)
+        return self._registry.assigned(name)
 
     async def _member(self, context: Any) -> str:
         identity = interceptors.peer_identity(context)
@@ -227,14 +234,16 @@ class Control(pb_grpc.ControlServicer):
         await self._roll.update(name, change)
 
     async def _closed(self, name: str, reason: Reason, message: str) -> None:
-        member = await self._roll.find(name)
-        if member is not None and member["spec"].get("acceptance") == api.Acceptance.EXPELLED:
-            reason, message = Reason.EXPELLED, _EXPELLED.format(name)
-
         def change(status: members.Status) -> None:
             self._roll.set_condition(status, Condition.CONNECTED, False, reason, message)
 
-        await self._roll.update(name, change)
+        try:
+            member = await self._roll.find(name)
+            if member is not None and member["spec"].get("acceptance") == api.Acceptance.EXPELLED:
+                reason, message = Reason.EXPELLED, _EXPELLED.format(name)
+            await self._roll.update(name, change)
+        except stores.StoreError as error:
+            _log.warning("cluster's status not written", error=str(error), cluster=name)
 
     async def _offered(self, name: str, offered: pb.OfferedDatasets) -> None:
         if len(offered.datasets) > MAXIMUM_DATASETS:

@@ -19,6 +19,8 @@ from federation.wire import denials
 MAXIMUM_REPORTS = 4096
 """Assignments that one agent may report on; a real one has a few."""
 
+NOT_YET = "it has begun a moment ago, and does not know yet what runs"
+
 Now = Callable[[], float]
 OnChange = Callable[[], None]
 
@@ -124,7 +126,14 @@ class AgentLinks:
 
     def release(self) -> None:
         """What is asked of the clusters is known now."""
-        self._released.set()
+        if not self.is_released:
+            self._released.set()
+            self._on_change()
+
+    @property
+    def is_released(self) -> bool:
+        """Whether it is."""
+        return self._released.is_set()
 
     async def released(self) -> None:
         """Wait until it is: an agent that was told too early that nothing is asked of it would end its
@@ -173,6 +182,7 @@ class AggregatorLinks:
         self._on_change = on_change
         self._now = now
         self._known: dict[tuple[str, str], _Aggregator] = {}
+        self._complete = False
 
     def expect(self, uid: str, namespace: str, name: str, since: float | None = None) -> None:
         """An aggregator of this training is being started, or was since that time (unix seconds); forget
@@ -188,6 +198,12 @@ class AggregatorLinks:
                 self._known[key] = again
                 if entry.link is not None:
                     entry.link.end(denials.denial(denials.Reason.SESSION_REPLACED, identity="the aggregator"))
+
+    def complete(self) -> None:
+        """Those of all trainings that there are when a hub begins to act are expected now: one that comes
+        earlier and is not expected is asked to come again, since it would end if it were sent away.
+        """
+        self._complete = True
 
     def heard(self, uid: str) -> bool:
         """Whether the aggregator of a training has, or had, a session since it was expected."""
@@ -208,11 +224,13 @@ class AggregatorLinks:
 
         issued_at: when the caller's certificate was issued, unix seconds. One from before this aggregator
         was wanted is of an earlier training of the same name, whose app may have kept the key.
-        Raises: Denied(UNKNOWN_TRAINING, REVOKED).
+        Raises: Denied(BUSY, UNKNOWN_TRAINING, REVOKED).
         """
         try:
             entry = self._known[namespace, name]
         except KeyError:
+            if not self._complete:
+                raise denials.Denied(denials.Reason.BUSY, detail=NOT_YET) from None
             raise denials.Denied(denials.Reason.UNKNOWN_TRAINING, training=f"{namespace}/{name}") from None
         if issued_at is not None and issued_at < math.floor(entry.expected_at):
             raise denials.Denied(

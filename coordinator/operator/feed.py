@@ -34,8 +34,10 @@ SETTLING_SECONDS = 0.5
 RETRY_SECONDS = 5.0
 STOPPING_SECONDS = 3.0
 
-CLOSING_SECONDS = 0.3
-"""aiohttp closes TLS connections in the background, and does not say when it has."""
+CLOSING_SECONDS = 31.0
+"""TLS connections are closed in the background, and nobody says when they are; from a server that answers no
+more asyncio waits 30 s for a last word. kopf's thread stays for so long, and nobody waits for it.
+"""
 
 RESYNC_SECONDS = 1800.0
 """A kind whose last object went away during a gap makes kopf say nothing at all: one list in so long finds
@@ -70,25 +72,22 @@ class Feed:
         ended, stop = asyncio.Event(), threading.Event()
 
         async def watch() -> None:
-            await kopf.operator(
-                registry=self._registry(loop),
-                settings=_settings(),
-                standalone=True,
-                clusterwide=True,
-                stop_flag=stop,
-            )
-            await asyncio.sleep(CLOSING_SECONDS)
-
-        def work() -> None:
             try:
-                asyncio.run(watch())
+                await kopf.operator(
+                    registry=self._registry(loop),
+                    settings=_settings(),
+                    standalone=True,
+                    clusterwide=True,
+                    stop_flag=stop,
+                )
             except Exception as error:
                 _log.exception("kopf failed", error=str(error))
             finally:
                 with contextlib.suppress(RuntimeError):  # our loop is closed already
                     loop.call_soon_threadsafe(ended.set)
+                await asyncio.sleep(CLOSING_SECONDS)
 
-        threading.Thread(target=work, name="kopf", daemon=True).start()
+        threading.Thread(target=lambda: asyncio.run(watch()), name="kopf", daemon=True).start()
         try:
             async with asyncio.TaskGroup() as group:
                 for kind in KINDS:

@@ -97,7 +97,7 @@ class Jobs:
             await self._make(pods.owned(workload, self._owner))
         finally:
             self._making.discard(name)
-        self._look(name)
+            self._look(name)
 
     async def stop(self, name: str, grace_seconds: float) -> None:
         """End the Job's pod with this grace, then remove everything (see `port.Runtime.stop`)."""
@@ -200,13 +200,9 @@ class Jobs:
         if self._namespaces is not None and namespace not in self._namespaces:
             raise port.WorkloadNotStarted(workload.name, f"namespace {namespace} is not watched here")
         try:
-            job = await self._api.create(pods.job(workload))
-        except errors.AlreadyExists as error:
-            if pods.owner_of(await self._api.get("Job", workload.name, namespace)) == self._owner:
-                raise port.WorkloadExists(workload.name) from error  # another made it a moment ago
-            raise port.WorkloadNotStarted(workload.name, f"{error}, and it is not Hanse's") from error
+            job = await self._create_job(workload)
         except errors.KubernetesError as error:
-            raise port.WorkloadNotStarted(workload.name, str(error)) from error
+            raise _not_started(workload.name, error) from error
         self._entries[workload.name] = _Entry(workload.name, namespace)
         try:
             for one in pods.belongings(workload, job["metadata"]["uid"]):
@@ -217,8 +213,20 @@ class Jobs:
             del self._entries[workload.name]
             self._remove(workload.name, job)
             if isinstance(error, errors.KubernetesError):
-                raise port.WorkloadNotStarted(workload.name, str(error)) from error
+                raise _not_started(workload.name, error) from error
             raise
+
+    async def _create_job(self, workload: port.Workload) -> client.Object:
+        name = workload.name
+        try:
+            return await self._api.create(pods.job(workload))
+        except errors.AlreadyExists as error:
+            found = await self._api.get("Job", name, workload.pod.namespace)
+            if pods.owner_of(found) != self._owner:
+                raise port.WorkloadNotStarted(name, f"{error}, and it is not Hanse's") from error
+            if pods.never_began(found):  # made by a request that nobody knew the outcome of; it is removed
+                raise port.RuntimeAway(f"workload {name}: half a start of it is there still") from error
+            raise port.WorkloadExists(name) from error  # another made it a moment ago
 
     async def _create_anew(self, obj: client.Object) -> None:
         """Create an object; one of an earlier namesake, which nobody uses any more, gives way."""
@@ -440,6 +448,12 @@ class Jobs:
             except errors.Unreachable as error:
                 _log.warning("the API server is away", error=str(error))
                 await asyncio.sleep(mirror.AGAIN_SECONDS)
+
+
+def _not_started(name: str, error: errors.KubernetesError) -> port.RuntimeFailure:
+    if isinstance(error, errors.Unreachable):
+        return port.RuntimeAway(f"workload {name}: not started yet: {error}")
+    return port.WorkloadNotStarted(name, str(error))
 
 
 def _removed() -> pod_states.Ended:

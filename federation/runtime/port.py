@@ -56,6 +56,10 @@ class WorkloadNotStarted(RuntimeFailure):
         self.cause = cause
 
 
+class RuntimeAway(RuntimeFailure):
+    """What runs the workloads did not answer: this one is not started, or not yet; to be started again."""
+
+
 class RuntimeClosed(RuntimeFailure):
     """The runtime was closed; it starts nothing more."""
 
@@ -258,7 +262,7 @@ class Runtime(Protocol):
     async def start(self, workload: Workload) -> None:
         """Start `workload`.
 
-        Raises: WorkloadExists, WorkloadNotStarted, RuntimeClosed.
+        Raises: WorkloadExists, WorkloadNotStarted, RuntimeAway, RuntimeClosed.
         """
         ...
 

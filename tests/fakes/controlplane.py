@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import ctypes
 import dataclasses
 import os
@@ -22,7 +23,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import yaml
 from cryptography.hazmat.primitives import serialization
@@ -90,6 +91,18 @@ class ControlPlane:
         _spawn(self, "kube-apiserver", programs()["kube-apiserver"], *arguments)
         _until_ready(self, yaml.safe_load(self.kubeconfig.read_text())["users"][0]["user"]["token"])
 
+    @contextlib.contextmanager
+    def standing_still(self, program: str) -> Iterator[None]:
+        """Hold one of the programs up, as an overloaded disk or a lost machine would: nothing is refused, and
+        nothing is answered. What was asked meanwhile is answered afterwards.
+        """
+        (process,) = [one for one in self.processes if _name(one) == program]
+        process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
         """End the programs and remove what they wrote."""
         for process in reversed(self.processes):
@@ -97,6 +110,16 @@ class ControlPlane:
         for process in self.processes:
             process.wait()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def through(kubeconfig: pathlib.Path, address: str) -> pathlib.Path:
+    """Return a kubeconfig that reaches the same API server by another address (host:port)."""
+    content = yaml.safe_load(kubeconfig.read_text())
+    content["clusters"][0]["cluster"]["server"] = f"https://{address}"
+    made = kubeconfig.with_name(f"{kubeconfig.stem}-by-{address.rpartition(':')[2]}.kubeconfig")
+    made.write_text(yaml.safe_dump(content))
+    made.chmod(0o600)
+    return made
 
 
 def start(

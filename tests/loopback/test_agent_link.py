@@ -396,6 +396,32 @@ async def test_what_a_client_keeps_stays_while_its_training_rests(
         await the_hub.want_nothing_until(lambda: not left.exists())
 
 
+async def test_a_client_is_started_when_what_runs_it_answers_again(
+    hub: tuple[Hub, str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub hears of no failure: an API server that is away is no trouble of the client's."""
+    monkeypatch.setattr(agents, "AGAIN_SECONDS", 0.01)
+    the_hub, address = hub
+    edge = Edge(tmp_path, the_hub, address)
+    start, tries = edge.runtime.start, 0
+
+    async def away_at_first(workload: port.Workload) -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 9:
+            raise port.RuntimeAway(f"workload {workload.name}: not started yet: no answer")
+        await start(workload)
+
+    edge.runtime.start = away_at_first  # type: ignore[method-assign]
+    async with working(edge):
+        the_hub.want(the_hub.assignment())
+        reported = [await the_hub.hear("assignment")]
+        while reported[-1].state != hanse_pb2.ASSIGNMENT_STATE_RUNNING:
+            reported.append(await the_hub.hear("assignment"))
+        assert {one.reason for one in reported} == {""}
+        assert edge.runtime.started.qsize() == 1
+
+
 async def test_the_end_of_a_client_before_is_not_that_of_the_one_which_starts(
     hub: tuple[Hub, str], tmp_path: pathlib.Path
 ) -> None:

@@ -11,9 +11,12 @@ import collections
 import contextlib
 import datetime as dt
 import itertools
+import json
 import pathlib
 import re
 import secrets
+import shutil
+import urllib.parse
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -21,21 +24,25 @@ import pytest
 
 from coordinator import cluster, config, hub, parts, workloads
 from coordinator.clients import last_words, token_shelf
+from coordinator.door import envoy
 from coordinator.issuing import token_secrets, tokens
 from coordinator.planning import snapshot
 from federation.apps import bundle
 from federation.kube import client, errors, leases
 from federation.trust import credentials
 from federation.trust import identity as identities
-from federation.wire import denials
+from federation.wire import addresses, denials
 from federation.wire import hanse_pb2 as pb
 from federation.wire import hanse_pb2_grpc as pb_grpc
+from simulations.chaos import proxy
 from tests.fakes import controlplane, kubelet
 from tests.loopback import test_gateway
 
 pytestmark = [pytest.mark.controlplane, pytest.mark.asyncio]
 _numbers = itertools.count(1)
 WAIT_SECONDS = 30.0
+SLOW_LEASE = {"lease_seconds": 60, "renew_seconds": 45, "retry_seconds": 0.3}
+QUICK_LEASE = {"lease_seconds": 6, "renew_seconds": 4, "retry_seconds": 0.3}
 
 
 async def until(holds: Callable[[], Awaitable[Any]]) -> Any:
@@ -78,16 +85,12 @@ class Scene:
                 namespace=self.system,
                 pod_name=pod,
                 pod_ip="127.0.0.1",
-                kubeconfig=self.plane.kubeconfig,
                 aggregator_image="hanse/coordinator",
                 client_image="hanse/client",
                 door_directory=self.directory / pod / "door",
                 door_listen="127.0.0.1:8443",
                 health_listen="127.0.0.1:0",
-                lease_seconds=60,
-                renew_seconds=45,
-                retry_seconds=0.3,
-                **changes,
+                **({"kubeconfig": self.plane.kubeconfig} | SLOW_LEASE | changes),
             ),
         )
         over = self.overs[pod] = asyncio.Event()
@@ -454,9 +457,12 @@ async def test_an_idle_hub_asks_for_little(scene: Scene) -> None:
     assert leader.controller.reconciled - planned <= 3  # a plan that changes nothing writes nothing
 
 
+EXCHANGE = "10.0.0.3:7443"
+
+
 @contextlib.asynccontextmanager
 async def aggregator(
-    scene: Scene, leader: hub.Coordinator
+    scene: Scene, leader: hub.Coordinator, round_number: int = 7
 ) -> AsyncIterator[Callable[[str], Awaitable[pb.AggregatorDirective]]]:
     """An aggregator's session by hand; gives a function that waits for a directive of a kind."""
     identity = identities.AggregatorIdentity("hanse.local", scene.namespace, "hospitals")
@@ -466,12 +472,15 @@ async def aggregator(
     async with own.channel(leader.control_address, "coordinator.hanse.local") as channel:
         session = pb_grpc.ProgressStub(channel).Session()
         hello = pb.AggregatorHello(
-            protocol=pb.ProtocolRange(oldest=1, newest=1), exchange_address="127.0.0.1:9", server_name="x"
+            protocol=pb.ProtocolRange(oldest=1, newest=1), exchange_address=EXCHANGE, server_name="x"
         )
         await session.write(pb.AggregatorMessage(hello=hello))
-        cluster = pb.ClusterProgress(cluster=scene.cluster, state="Training", round=7, examples=7)
-        evaluated = pb.RoundMetrics(round=6, phase="Evaluate", values={"accuracy": 0.812})
-        report = pb.ProgressReport(round=7, rounds_total=20, clusters=[cluster], metrics=[evaluated])
+        cluster = pb.ClusterProgress(cluster=scene.cluster, state="Training", round=round_number, examples=7)
+        metrics = [
+            pb.RoundMetrics(round=number, phase="Evaluate", values={"accuracy": 0.806 + number / 1000})
+            for number in range(1, round_number)
+        ]
+        report = pb.ProgressReport(round=round_number, rounds_total=20, clusters=[cluster], metrics=metrics)
         await session.write(pb.AggregatorMessage(report=report))
 
         async def told(kind: str) -> pb.AggregatorDirective:
@@ -625,3 +634,142 @@ async def test_what_finished_while_nobody_led_is_not_run_again(scene: Scene) -> 
         assert [(c["state"], c["examples"]) for c in status["clusters"]] == [("Completed", 7)]
         await until(lambda: _empty(scene))
         assert await scene.jobs() == ()
+
+
+def led_to(scene: Scene, pod: str) -> dict[str, str]:
+    """Where a replica's door leads, by name; empty for a closed one."""
+    directory = scene.directory / pod / "door"
+    found = {}
+    if json.loads((directory / envoy.LISTENERS).read_bytes())["resources"]:
+        for one in json.loads((directory / envoy.CLUSTERS).read_bytes())["resources"]:
+            place = one["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]
+            found[one["name"]] = "{address}:{port_value}".format(**place["socket_address"])
+    return found
+
+
+async def begun(scene: Scene, leader: hub.Coordinator) -> None:
+    """A training that runs, with a cluster that is at work."""
+    async with scene.agent(leader) as agent:
+        await scene.training()
+        wanted = await agent.assignment()
+        await agent.report(wanted.uid, pb.ASSIGNMENT_STATE_RUNNING)
+        await until(scene.jobs)
+        async with aggregator(scene, leader):
+            await phase(scene, "Running")
+
+
+async def is_expected(scene: Scene, leader: hub.Coordinator) -> bool:
+    """Whether a leader has found the aggregator, which would be sent away before, and dial again."""
+    with contextlib.suppress(denials.Denied):
+        return bool(leader.aggregators.find(scene.namespace, "hospitals"))
+    return False
+
+
+async def acts_no_more(scene: Scene, pod: str) -> None:
+    """Wait until a replica has stopped acting, and see that its process goes on."""
+
+    async def rests() -> bool:
+        if scene.running[pod].done():
+            scene.running[pod].result()
+        return not (scene.directory / pod / hub.ENDPOINTS).exists()
+
+    await until(rests)
+
+
+@pytest.mark.parametrize("program", ["kube-apiserver", "etcd"])
+async def test_without_an_api_server_the_routes_stay_and_it_leads_again(scene: Scene, program: str) -> None:
+    """The process and the way to aggregators outlast it; then status has what was missed meanwhile."""
+    await scene.member()
+    await scene.app()
+    await scene.pod("a")
+    scene.start("a", **QUICK_LEASE)
+    first = await scene.leader("a")
+    await begun(scene, first)
+    exchange = f"hospitals.{scene.namespace}.aggregator.hanse.local"
+    with scene.plane.standing_still(program):
+        await acts_no_more(scene, "a")
+        assert led_to(scene, "a")[exchange] == EXCHANGE
+        with pytest.raises(OSError):
+            await asyncio.open_connection(*addresses.split(first.control_address))
+
+    async def again() -> hub.Coordinator | None:
+        if scene.running["a"].done():
+            scene.running["a"].result()
+        return scene.leaders["a"] if scene.leaders["a"] is not first else None
+
+    second = await until(again)
+    assert led_to(scene, "a")[exchange] == EXCHANGE  # before it has heard of any aggregator
+    assert await scene.labelled("a")
+    await until(lambda: is_expected(scene, second))
+    async with scene.agent(second), aggregator(scene, second, 12):
+
+        async def caught_up() -> bool:
+            status = (await scene.stored())["status"]
+            return bool(status["summary"]["round"] == "12/20" and status["round"]["current"] == 12)
+
+        await until(caught_up)
+        assert led_to(scene, "a")[exchange] == EXCHANGE
+        await scene.api.delete("FederatedTraining", "hospitals", scene.namespace)
+
+        async def gone() -> bool:
+            return exchange not in led_to(scene, "a")
+
+        await until(gone)
+
+
+async def test_who_was_away_while_another_took_over_writes_nothing(scene: Scene) -> None:
+    """Cut off alone, it keeps its routes, but nothing of it is heard; it ends when it sees the other."""
+    await scene.member()
+    await scene.app()
+    server = urllib.parse.urlsplit(scene.plane.server)
+    assert server.hostname and server.port
+    wire = await proxy.Proxy(server.hostname, server.port).start()
+    through = controlplane.through(scene.plane.kubeconfig, wire.address)
+    exchange = f"hospitals.{scene.namespace}.aggregator.hanse.local"
+    try:
+        scene.start("a", kubeconfig=through, **QUICK_LEASE)
+        first = await scene.leader("a")
+        scene.start("b", **QUICK_LEASE)
+        await begun(scene, first)
+        async with scene.agent(first):
+            wire.freeze()
+            second = await scene.leader("b")
+            await acts_no_more(scene, "a")
+            assert led_to(scene, "a")[exchange] == EXCHANGE
+        await until(lambda: is_expected(scene, second))
+        async with scene.agent(second), aggregator(scene, second):
+            await phase(scene, "Running")
+            wire.thaw()
+            with pytest.raises(leases.LeaseLost, match="b holds it now"):
+                async with asyncio.timeout(WAIT_SECONDS):
+                    await scene.running.pop("a")
+            assert led_to(scene, "a") == {}
+            (connected,) = [
+                one
+                for one in (await scene.api.get("EdgeCluster", scene.cluster))["status"]["conditions"]
+                if one["type"] == "Connected"
+            ]
+            assert connected["reason"] == "SessionOpen"
+    finally:
+        wire.thaw()
+        await wire.stop()
+
+
+async def test_a_replica_that_begins_without_an_api_server_waits_for_it(scene: Scene) -> None:
+    """It does not end, which would make its kubelet wait longer and longer before the next try; and it leaves
+    the door as one that died here has left it.
+    """
+    exchange = f"hospitals.{scene.namespace}.aggregator.hanse.local"
+    await scene.member()
+    await scene.app()
+    scene.start("a", **QUICK_LEASE)
+    await begun(scene, await scene.leader("a"))
+    shutil.copytree(scene.directory / "a" / "door", scene.directory / "b" / "door")
+    await scene.end("a")
+    with scene.plane.standing_still("kube-apiserver"):
+        scene.start("b", **QUICK_LEASE)
+        done, _ = await asyncio.wait({scene.running["b"]}, timeout=2)
+        assert not done
+        assert led_to(scene, "b")[exchange] == EXCHANGE
+    await scene.leader("b")
+    assert exchange not in led_to(scene, "b")

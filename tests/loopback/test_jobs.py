@@ -187,6 +187,38 @@ async def test_another_owners_workloads_are_left_alone(place: Place) -> None:
     assert [found.name for found in await place.runtime.list()] == ["client"]
 
 
+async def test_a_start_whose_answer_was_lost_is_made_again(
+    place: Place, control_plane: controlplane.ControlPlane
+) -> None:
+    """Whether the API server has heard of it or not, one pod comes of it: half a start is neither taken for a
+    whole one nor in its way.
+    """
+    reached = True
+    async with await client.Client.connect(control_plane.kubeconfig, allowed=lambda: reached) as api:
+        runtime = jobs.Jobs(api, [place.namespace], owner="test")
+        await runtime.list()
+        reached = False
+        with pytest.raises(port.RuntimeAway, match="not started yet"):
+            await runtime.start(place.workload("unheard"))
+        reached = True
+        await place.api.create(pods.job(pods.owned(place.workload("heard"), "test")))
+        for name in ("unheard", "heard"):
+            await start(runtime, place.workload(name))
+            await place.node.run(name)
+        assert [one.name for one in await runtime.list()] == ["heard", "unheard"]
+        await runtime.close(0)
+
+
+async def start(runtime: port.Runtime, workload: port.Workload) -> None:
+    """Start it, again for as long as it is said that this may help."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                return await runtime.start(workload)
+            except port.RuntimeAway:
+                await asyncio.sleep(0.1)
+
+
 async def test_half_a_start_is_removed_by_who_comes_next(place: Place) -> None:
     """Its maker died after the Job and one Secret: neither a pod nor anything else comes of it."""
     workload = pods.owned(place.workload("client"), "test")

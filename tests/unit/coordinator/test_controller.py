@@ -71,6 +71,7 @@ class Edges:
         self.pushes = 0
         self.expected_again = 0
         self.silent = False
+        self.all_expected = False
         self.aggregator = snapshot.Aggregator()
         self.stop: desired.Stop | None = None
         self.roster: tuple[desired.RosterMember, ...] = ()
@@ -95,6 +96,9 @@ class Edges:
 
     def expect(self, uid: str, namespace: str, name: str, since: float | None = None) -> None:
         self.aggregator = snapshot.Aggregator()
+
+    def complete(self) -> None:
+        self.all_expected = True
 
     def heard(self, uid: str) -> bool:
         return not self.silent
@@ -434,6 +438,20 @@ async def test_an_aggregator_that_cannot_start_fails_the_training(scene: Scene) 
     await scene.settle()
     failed = next(entry for entry in (await scene.status())["conditions"] if entry["type"] == "Failed")
     assert "could not be started, workload aggregator: not started: no such file" in failed["message"]
+
+
+async def test_an_aggregator_is_started_when_what_runs_it_answers_again(scene: Scene) -> None:
+    """An API server that is away as it is started fails no training; what runs is not known before that."""
+    scene.runtime.fails = runtimes.RuntimeAway("workload aggregator: not started yet: no answer")
+    await scene.training()
+    await scene.settle()
+    assert not scene.edges.all_expected
+    scene.runtime.fails = None
+    await asyncio.sleep(controller.RETRY_SECONDS)
+    await scene.settle()
+    assert (await scene.status())["phase"] != "Failed"
+    assert scene.runtime.starts == 1
+    assert scene.edges.all_expected
 
 
 async def test_suspending_stops_and_resuming_starts_again(scene: Scene) -> None:

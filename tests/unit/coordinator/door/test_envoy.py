@@ -79,11 +79,41 @@ def test_an_aggregator_cannot_lead_the_door_astray(said: str, tmp_path: pathlib.
         envoy.address(said, port=7443)
     door = files.Door(tmp_path, LISTEN, aggregator_port=7443, own_host=False)
     door.open(ROUTES.control_name, ROUTES.control, ROUTES.enrollment)
-    door.lead({"a.ns.aggregator.hanse.local": said, "b.ns.aggregator.hanse.local": "10.0.0.3:7443"})
+    door.lead({"a.ns.aggregator.hanse.local": said, "b.ns.aggregator.hanse.local": "10.0.0.3:7443"}, True)
     listed = json.loads((tmp_path / envoy.CLUSTERS).read_bytes())["resources"]
     assert [cluster["name"] for cluster in listed] == [
         "enrollment", "coordinator.hanse.local", "b.ns.aggregator.hanse.local",
     ]  # fmt: skip
+
+
+def test_routes_stay_until_all_are_known(tmp_path: pathlib.Path) -> None:
+    """A hub that leads again has heard of no aggregator yet; a closed door forgets them."""
+    door = files.Door(tmp_path, LISTEN, aggregator_port=7443, own_host=False)
+
+    def led_to() -> dict[str, str]:
+        listed = json.loads((tmp_path / envoy.CLUSTERS).read_bytes())["resources"]
+        places = {one["name"]: one["load_assignment"]["endpoints"][0]["lb_endpoints"][0] for one in listed}
+        return {
+            name: place["endpoint"]["address"]["socket_address"]["address"]
+            for name, place in places.items()
+            if name.endswith(".aggregator.hanse.local")
+        }
+
+    def name(letter: str) -> str:
+        return f"{letter}.ns.aggregator.hanse.local"
+
+    door.open(ROUTES.control_name, ROUTES.control, ROUTES.enrollment)
+    door.lead({name("a"): "10.0.0.2:7443", name("b"): "10.0.0.3:7443"}, True)
+    door.open(ROUTES.control_name, ROUTES.control, ROUTES.enrollment)
+    door.lead({}, False)
+    assert led_to() == {name("a"): "10.0.0.2", name("b"): "10.0.0.3"}
+    door.lead({name("b"): "10.0.0.4:7443"}, False)
+    assert led_to() == {name("a"): "10.0.0.2", name("b"): "10.0.0.4"}
+    door.lead({name("b"): "10.0.0.4:7443"}, True)
+    assert led_to() == {name("b"): "10.0.0.4"}
+    door.close()
+    door.open(ROUTES.control_name, ROUTES.control, ROUTES.enrollment)
+    assert led_to() == {}
 
 
 def test_a_closed_door_leads_nowhere(tmp_path: pathlib.Path) -> None:

@@ -126,8 +126,12 @@ def test_the_same_report_is_no_change(agents: links.AgentLinks, clock: Clock) ->
 
 
 def test_an_aggregator_that_nobody_expects_is_unknown(clock: Clock) -> None:
-    """Only the aggregator of a training that should run is let in."""
+    """Only the aggregator of a training that should run is let in; who is early is asked to come again."""
     registry = links.AggregatorLinks(clock.changed)
+    with pytest.raises(denials.Denied, match="does not know yet what runs") as early:
+        registry.find("cardiology", "hospitals")
+    assert early.value.denial.may_retry
+    registry.complete()
     with pytest.raises(denials.Denied, match="there is no training cardiology/hospitals"):
         registry.find("cardiology", "hospitals")
     registry.expect("uid-1", "cardiology", "hospitals")
