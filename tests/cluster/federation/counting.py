@@ -34,7 +34,7 @@ def train(message, context):
     }
     content = {
         "arrays": ArrayRecord({name: Array(value) for name, value in values.items()}),
-        "metrics": MetricRecord({"num-examples": 10}),
+        "metrics": MetricRecord({"num-examples": 10, "calls": state["calls"]}),
     }
     return Message(RecordDict(content), reply_to=message)
 
