@@ -76,6 +76,7 @@ class History:
         self._prefix = book.fact("prefix", lambda: secrets.token_hex(4))
         if book.was_cut:  # numbers may be used again, for other messages
             self._rename()
+            book.mended()
         self._numbers = itertools.count(1 + self._replay.messages)
         self._mixed = self._replay.mixed
         self._starts = 0

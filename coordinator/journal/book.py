@@ -44,6 +44,9 @@ first snapshot it is of the second."""
 DROPPED = "dropped"
 """The fact that says why the arrays of replies are not there any more."""
 
+CUT = "cut"
+"""The fact that entries were cut off, until what must follow from that has been done."""
+
 DIVERGED = "diverged"
 """The fact that says which call of the app was the first that was not repeated after a restart."""
 
@@ -106,9 +109,11 @@ class Book:
         self.facts: dict[str, str] = {}
         """What was written once, as it was found."""
         self.was_cut = False
-        """Whether entries were found that are not what was written; they and all after them are gone."""
+        """Whether entries were found that are not what was written, now or by a process that died before
+        `mended`; they and all after them are gone."""
         try:
             self._connection = self._open(facts | {"format": str(FORMATS[0])})
+            self.was_cut = CUT in self.facts
             self._found = self._read()
             self.unfinished = unfinished.Unfinished(directory / UNFINISHED, self._may_go_on)
         except BaseException:
@@ -280,6 +285,15 @@ class Book:
 
         return self._write(work)
 
+    def mended(self) -> None:
+        """What must follow from a cut has been done: the next process need not. Raises: JournalUnusable."""
+
+        def work() -> None:
+            with self._failures():
+                self._connection.execute("delete from facts where name = ?", (CUT,))
+
+        self._write(work)
+
     def cut(self, entries_kept: int) -> None:
         """Forget every entry that was found after the first so many. Raises: JournalUnusable."""
 
@@ -375,7 +389,12 @@ class Book:
             log.warning("journal cut back", kept=len(good), detail=why)
             last = good[-1][0] if good else 0
             try:
+                self._connection.execute("begin immediate")
+                self._connection.execute(
+                    "insert into facts (name, value) values (?, ?) on conflict do nothing", (CUT, why)
+                )
                 self._connection.execute("delete from entries where number > ?", (last,))
+                self._connection.execute("commit")
             except sqlite3.OperationalError as error:
                 raise self._unusable(error) from error
             except sqlite3.DatabaseError as error:

@@ -138,6 +138,27 @@ def test_an_entry_that_rotted_goes_with_all_after_it(
     assert again(directory) == [*written[: number - 1], nodes()]
 
 
+def test_a_cut_is_known_until_what_follows_from_it_is_done(tmp_path: Path) -> None:
+    """Who found it may die at once; the next process would use the numbers of what is gone again."""
+    opened = book.Book(tmp_path, FACTS)
+    for index in range(3):
+        opened.append(pushed(f"b{index}", "a"))
+    opened.close()
+    with sqlite3.connect(tmp_path / book.INDEX) as connection:
+        connection.execute("update entries set checksum = 1 where number = 2")
+    connection.close()
+    for _ in range(2):
+        finder = book.Book(tmp_path, FACTS)
+        assert (len(finder.found), finder.was_cut) == (1, True)
+        finder.close()
+    last = book.Book(tmp_path, FACTS)
+    last.mended()
+    last.close()
+    later = book.Book(tmp_path, FACTS)
+    assert (len(later.found), later.was_cut) == (1, False)
+    later.close()
+
+
 def test_a_reply_whose_bytes_rotted_goes_with_all_after_it(tmp_path: Path) -> None:
     """Its digest tells."""
     opened = book.Book(tmp_path, FACTS)
