@@ -42,7 +42,7 @@ endif
 
 test-fast:  ## run the unit, contract, golden and loopback tests (under 90 seconds)
 	@$(ENVIRONMENT) .venv base dev
-	$(PYTEST) -m "not torch and not process and not slow and not controlplane" $(ARGS) $(FAST)
+	$(PYTEST) -n auto --dist loadfile -m "not torch and not process and not slow and not controlplane" $(ARGS) $(FAST)
 
 test-torch:  ## run the tests that need torch here, in an environment of their own (about 6 GB)
 	@$(ENVIRONMENT) .venv-torch torch

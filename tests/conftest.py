@@ -26,6 +26,8 @@ from tests.fakes import controlplane
 IN_CI = os.environ.get("CI") in {"true", "1"}
 SEED = int(os.environ.get("HANSE_TEST_SEED") or (20260101 if IN_CI else secrets.randbelow(2**32)))
 
+os.environ["HANSE_TEST_SEED"] = str(SEED)  # the processes of one run share it
+
 # Deadlines measure the machine, not the code: timing decides no test.
 hypothesis.settings.register_profile(
     "hanse",

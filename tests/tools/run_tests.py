@@ -1,9 +1,10 @@
 """Run every test that this machine can run, in parts, and say in one line each what is left out and why.
 
-`make test` calls it. What is fast and needs nothing comes first, so that a mistake is seen early; then the
-tests on a real API server, then those on real clusters, which have the machine to themselves. Where clusters
-can run, the programs that they need are made first if they are not in the cache. In CI nothing may be left
-out: what cannot run is a failure. It refuses to know the tests.
+`make test` calls it. What needs nothing is shown as it runs, fast tests first, so that a mistake is seen
+early. Beside it run the tests on a real API server and those on real clusters, which wait more than they
+compute; they are shown afterwards. Where clusters can run, the programs that they need are made first if they
+are not in the cache. In CI nothing may be left out: what cannot run is a failure. It refuses to know the
+tests.
 
     .venv/bin/python tests/tools/run_tests.py [--clusters 1|0] [--torch 1|0] [ARGUMENTS FOR PYTEST...]
 """
@@ -14,14 +15,18 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD_MINUTES = 25
 """What building every program takes on two cores from nothing."""
+SHOW_SECONDS = 1.0
 NOTHING_SELECTED = 5
 """pytest's exit status where no test was chosen."""
 
@@ -48,7 +53,7 @@ class Findings:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do, in this order: the parts, with the programs made before the first that needs them."""
+    """What to do: the first part, and beside it the others in their order, for which programs may be made."""
 
     parts: tuple[Part, ...]
     make_programs: bool = False
@@ -141,20 +146,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, further = parser.parse_known_args(arguments)
     in_ci = os.environ.get("CI") in {"true", "1"}
     todo = plan(look(), clusters=options.clusters, torch=options.torch == "1", in_ci=in_ci)
-    took, failed = [], 0
-    for number, part in enumerate(todo.parts):
-        if number == 1 and todo.make_programs and not make_programs():
-            return 1
-        print(f"--- {part.title}", flush=True)
-        began = time.monotonic()
-        status = subprocess.run(
-            [sys.executable, "-m", "pytest", *part.arguments, *further], cwd=ROOT
-        ).returncode
-        took.append(f"{part.title}: {(time.monotonic() - began) / 60:.1f} min")
-        if status and not (status == NOTHING_SELECTED and further):
-            failed = failed or status
-            took[-1] += ", failed"
-    print("\n".join(took))
+    first, *others = todo.parts
+    beside = Beside(others, further, make_programs=todo.make_programs)
+    beside.start()
+    results = [run(first, further)]
+    results += beside.shown()
+    print("\n".join(result.line for result in results))
+    failed = next((result.status for result in results if result.status), 0)
     for line in todo.left_out:
         print(line)
     if todo.left_out and in_ci:
@@ -163,25 +161,92 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return failed
 
 
-def make_programs() -> bool:
+@dataclass(frozen=True)
+class Result:
+    """How a part went; status: pytest's, 0 also where nothing was chosen of it by further arguments."""
+
+    title: str
+    status: int
+    minutes: float
+
+    @property
+    def line(self) -> str:
+        """What is said of it at the end."""
+        return f"{self.title}: {self.minutes:.1f} min{', failed' if self.status else ''}"
+
+
+def run(part: Part, further: Sequence[str], out: IO[str] | None = None) -> Result:
+    """Run one part to its end; out: where it writes, if not where everything else does."""
+    print(f"--- {part.title}", file=out, flush=True)
+    began = time.monotonic()
+    status = subprocess.run(
+        [sys.executable, "-m", "pytest", *part.arguments, *further],
+        cwd=ROOT,
+        stdout=out,
+        stderr=out and subprocess.STDOUT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    ).returncode
+    nothing = status == NOTHING_SELECTED and further
+    return Result(part.title, 0 if nothing else status, (time.monotonic() - began) / 60)
+
+
+class Beside(threading.Thread):
+    """The parts that mostly wait, for a kubelet say, while the first part keeps the processors busy.
+
+    What they write is kept until the first part is over, and then shown as it comes.
+    """
+
+    def __init__(self, parts: Sequence[Part], further: Sequence[str], *, make_programs: bool) -> None:
+        """Run these parts one after the other; make_programs: before the first."""
+        super().__init__(daemon=True)
+        self._parts, self._further, self._make_programs = parts, further, make_programs
+        self._results: list[Result] = []
+        self._out = tempfile.TemporaryFile("w+", prefix="hanse-tests-")  # noqa: SIM115  (`shown` closes it)
+
+    def run(self) -> None:
+        """Do it."""
+        if self._make_programs and not make_programs(self._out):
+            self._results.append(Result("the programs of a cluster", 1, 0.0))
+            return
+        for part in self._parts:
+            self._results.append(run(part, self._further, self._out))
+
+    def shown(self) -> list[Result]:
+        """Show what was and is being written until all parts are over, and return how they went."""
+        place, running = 0, True
+        while running:
+            self.join(SHOW_SECONDS)
+            running = self.is_alive()
+            text = os.pread(self._out.fileno(), 1 << 30, place)
+            place += len(text)
+            sys.stdout.buffer.write(text)
+            sys.stdout.flush()
+        self._out.close()
+        if len(self._results) < len(self._parts) and not any(result.status for result in self._results):
+            self._results.append(Result("what runs beside it broke off", 1, 0.0))
+        return self._results
+
+
+def make_programs(out: IO[str]) -> bool:
     """Download or build a lab's programs, with a line of progress now and then; whether they are there."""
     from simulations.lab import programs, releases
 
     began = time.monotonic()
 
     def say(line: str) -> None:
-        print(f"  {time.monotonic() - began:6.0f} s  {line}", flush=True)
+        print(f"  {time.monotonic() - began:6.0f} s  {line}", file=out, flush=True)
 
     print(
         f"--- the programs of a cluster, once, in up to {BUILD_MINUTES} minutes: they stay in the cache "
         "(CLUSTERS=0 does without)",
+        file=out,
         flush=True,
     )
     try:
         for minor in releases.KUBERNETES:
             programs.ensure(minor, say)
     except programs.ProgramsMissing as error:
-        print(f"{error} To do without clusters: make test CLUSTERS=0", file=sys.stderr)
+        print(f"{error} To do without clusters: make test CLUSTERS=0", file=out, flush=True)
         return False
     return True
 

@@ -126,6 +126,24 @@ def test_torch_in_pods_is_with_the_federations(tool: ModuleType) -> None:
     assert tool.plan(tool.Findings(), torch=True).parts[-1].arguments == (tool.APART,)
 
 
+def test_what_runs_beside_the_first_part_is_shown_afterwards(
+    tool: ModuleType, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """All of it, in its order, and one part that fails hides nothing of the others."""
+    parts = [tool.Part("a wrong option", ("--no-such-option",)), tool.Part("a version", ("--version",))]
+    beside = tool.Beside(parts, (), make_programs=False)
+    beside.start()
+    results = beside.shown()
+    said = capfdbinary.readouterr().out.decode()
+    assert [(result.title, result.status) for result in results] == [("a wrong option", 4), ("a version", 0)]
+    assert results[0].line.endswith(" min, failed")
+    assert (
+        said.index("--no-such-option")
+        < said.index("--- a version")
+        < said.index(f"pytest {pytest.__version__}")
+    )
+
+
 @pytest.mark.parametrize(
     ("given", "want"),
     [
