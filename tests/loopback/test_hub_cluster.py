@@ -431,6 +431,10 @@ async def test_an_idle_hub_asks_for_little(scene: Scene) -> None:
     await scene.app()
     scene.start("a")
     leader = await scene.leader("a")
+    for left in (
+        await scene.api.list("FederatedTraining")
+    ).items:  # other tests', some of which wait for an app
+        await scene.api.delete("FederatedTraining", left["metadata"]["name"], left["metadata"]["namespace"])
     await scene.training()
     await scene.condition("QuorumReached", "False")
 
@@ -447,11 +451,10 @@ async def test_an_idle_hub_asks_for_little(scene: Scene) -> None:
     after = leader.store._api.requests  # type: ignore[attr-defined]
     by_all = await answered(scene.api) - counted  # kopf, which has a client of its own, is among them
     spent = {verb: after[verb] - before.get(verb, 0) for verb in after if after[verb] != before.get(verb, 0)}
-    renewals = spent.pop("update", 0) + spent.pop("replace", 0)
-    assert renewals <= 30 / 0.3
-    # On a slow machine a renewal comes too late, and the Lease is read again before the next one.
-    assert spent.pop("get", 0) <= max(4, renewals / 4), (spent, renewals)
     assert sum(spent.values()) <= 4, spent
+    renewals = sum(count for (_, _, resource), count in by_all.items() if resource == "leases")
+    # One in 0.3 s; on a slow machine one comes too late, and the Lease is read again before the next.
+    assert renewals <= 1.25 * 30 / 0.3
     followed = {key: count for key, count in by_all.items() if key[1:] in FOLLOWED}
     assert sum(followed.values()) <= 4, followed
     assert leader.controller.reconciled - planned <= 3  # a plan that changes nothing writes nothing
