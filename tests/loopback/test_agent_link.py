@@ -109,6 +109,13 @@ class Hub(hanse_pb2_grpc.EnrollmentServicer, hanse_pb2_grpc.ControlServicer):
             if name == f"ASSIGNMENT_STATE_{state}" and saying in status.message:
                 return status
 
+    async def hear_until_running(self) -> list[hanse_pb2.AssignmentStatus]:
+        """Return every status up to the first that says that the client runs."""
+        told = [await self.hear("assignment")]
+        while told[-1].state != hanse_pb2.ASSIGNMENT_STATE_RUNNING:
+            told.append(await self.hear("assignment"))
+        return told
+
     def want(self, *assignments: hanse_pb2.Assignment) -> None:
         self.to_say.put_nowait(
             hanse_pb2.HubMessage(assignments=hanse_pb2.Assignments(assignments=assignments))
@@ -415,9 +422,7 @@ async def test_a_client_is_started_when_what_runs_it_answers_again(
     edge.runtime.start = away_at_first  # type: ignore[method-assign]
     async with working(edge):
         the_hub.want(the_hub.assignment())
-        reported = [await the_hub.hear("assignment")]
-        while reported[-1].state != hanse_pb2.ASSIGNMENT_STATE_RUNNING:
-            reported.append(await the_hub.hear("assignment"))
+        reported = await the_hub.hear_until_running()
         assert {one.reason for one in reported} == {""}
         assert edge.runtime.started.qsize() == 1
 
@@ -439,9 +444,7 @@ async def test_the_end_of_a_client_before_is_not_that_of_the_one_which_starts(
     edge.runtime.start = make_room_first  # type: ignore[method-assign]
     async with working(edge):
         the_hub.want(the_hub.assignment())
-        reported = [await the_hub.hear("assignment")]
-        while reported[-1].state != hanse_pb2.ASSIGNMENT_STATE_RUNNING:
-            reported.append(await the_hub.hear("assignment"))
+        reported = await the_hub.hear_until_running()
         assert "SIGKILL" not in str(reported)
         assert edge.runtime.started.qsize() == 1
 

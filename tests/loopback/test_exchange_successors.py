@@ -95,6 +95,14 @@ def dies_while(
             federation.handle(events.StopAsked("TrainingEnded", "the test is over"))
 
 
+def start(federation: fakes.Federation, proxy: proxies.Proxy, answer: fakes.Answer) -> fakes.Client:
+    """One client behind the proxy, and the aggregator that expects it; both are there when this returns."""
+    federation.expect("zurich")
+    client = federation.client("zurich", answer, address=proxy.address)
+    federation.started()
+    return client
+
+
 def test_a_download_goes_on_where_it_was(federation: fakes.Federation, proxy: proxies.Proxy) -> None:
     """The message of 24 MB has another time now; the client gets the same arrays, and few bytes twice."""
     got: list[dict[str, bytes]] = []
@@ -103,9 +111,7 @@ def test_a_download_goes_on_where_it_was(federation: fakes.Federation, proxy: pr
         got.append(data_of(message.content["arrays"]))  # type: ignore[arg-type]
         return Message(RecordDict({"arrays": record(3)}), reply_to=message)
 
-    federation.expect("zurich")
-    federation.client("zurich", looks, address=proxy.address)
-    federation.started()
+    start(federation, proxy, looks)
     arrays = record(LARGE)
     with dies_while(federation, proxy, [arrays], downward=CUT_AT) as app:
         (reply,) = app.runs().result(fakes.LIMIT_SECONDS)
@@ -127,9 +133,7 @@ def uploads(arrays: ArrayRecord, asked: list[str]) -> fakes.Answer:
 def test_an_upload_goes_on_where_it_was(federation: fakes.Federation, proxy: proxies.Proxy) -> None:
     """A reply of 24 MB: the next aggregator has its beginning on disk, and few bytes come twice."""
     large, asked = record(LARGE), list[str]()
-    federation.expect("zurich")
-    federation.client("zurich", uploads(large, asked), address=proxy.address)
-    federation.started()
+    start(federation, proxy, uploads(large, asked))
     with dies_while(federation, proxy, [record(3)], upward=CUT_AT) as app:
         (reply,) = app.runs().result(fakes.LIMIT_SECONDS)
         assert data_of(reply.content["arrays"]) == data_of(large)  # type: ignore[arg-type]
@@ -143,9 +147,7 @@ def test_an_upload_goes_on_from_one_aggregator_to_the_next_and_the_next(
 ) -> None:
     """Each of them dies while it comes: what the first one had counts for the third."""
     large, asked = record(LARGE), list[str]()
-    federation.expect("zurich")
-    federation.client("zurich", uploads(large, asked), address=proxy.address)
-    federation.started()
+    start(federation, proxy, uploads(large, asked))
     with dies_while(federation, proxy, [record(3)], upward=CUT_AT):
         pass
     with dies_while(federation, proxy, [record(3)], upward=6_000_000) as app:
@@ -161,9 +163,7 @@ def test_an_upload_whose_beginning_is_damaged_comes_anew(
 ) -> None:
     """What lies on the disk is not what came: the reply is sent from its first byte, and is right."""
     large, asked = record(LARGE), list[str]()
-    federation.expect("zurich")
-    federation.client("zurich", uploads(large, asked), address=proxy.address)
-    federation.started()
+    start(federation, proxy, uploads(large, asked))
     journal = federation.directory / "journal"
 
     def harm() -> None:
@@ -207,9 +207,7 @@ def test_a_reply_before_it_that_no_disk_had_is_not_taken_for_received(
         arrays = record(3) if len(asked) == 1 else large
         return Message(RecordDict({"arrays": arrays}), reply_to=message)
 
-    federation.expect("zurich")
-    federation.client("zurich", answer, address=proxy.address)
-    federation.started()
+    start(federation, proxy, answer)
     with dies_while(federation, proxy, [record(3, 1), record(3, 2)], upward=CUT_AT) as app:
         replies = app.runs().result(fakes.LIMIT_SECONDS)
         got = [data_of(reply.content["arrays"]) for reply in replies]  # type: ignore[arg-type]
@@ -222,9 +220,7 @@ def test_a_beginning_that_nobody_waits_for_is_dropped(
 ) -> None:
     """The next aggregator's app does something else: the client's reply is refused, and takes no room."""
     large, asked = record(LARGE), list[str]()
-    federation.expect("zurich")
-    federation.client("zurich", uploads(large, asked), address=proxy.address)
-    federation.started()
+    start(federation, proxy, uploads(large, asked))
     journal = federation.directory / "journal"
 
     def harm() -> None:
@@ -244,9 +240,7 @@ def test_a_client_that_died_as_well_is_asked_again(
 ) -> None:
     """Its next process has nothing: what the aggregator knows of its reply keeps the message from nobody."""
     large, asked = record(LARGE), list[str]()
-    federation.expect("zurich")
-    first = federation.client("zurich", uploads(large, asked), address=proxy.address)
-    federation.started()
+    first = start(federation, proxy, uploads(large, asked))
     with dies_while(federation, proxy, [record(3)], harm=first.vanish, upward=CUT_AT) as app:
         answered = app.runs()
         federation.client("zurich", uploads(record(5), asked), address=proxy.address)

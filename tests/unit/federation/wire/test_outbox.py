@@ -118,6 +118,12 @@ class Link:
         self.up.extend(self.receiver.take(self.down.popleft()))
         return True
 
+    def deliver_some(self) -> None:
+        """Bring the receiver into the middle of a message of these tests' size."""
+        for _ in range(30):
+            self.produce()
+            self.deliver()
+
     def confirm(self) -> bool:
         if not self.up:
             return False
@@ -248,9 +254,7 @@ def test_another_sender_begins_with_what_was_under_way() -> None:
     while link.produce() or link.deliver():
         pass
     link.send(message("m-2", second))
-    for _ in range(30):
-        link.produce()
-        link.deliver()
+    link.deliver_some()
     link.sender_dies(message("m-1", first, 2.0), message("m-2", second, 2.0))
     link.run()
     assert link.receiver.got == [("m-1", first), ("m-2", second)]
@@ -274,9 +278,7 @@ def test_another_process_of_the_receiver_of_messages_sends_its_reply_whole() -> 
     """Its app may have been asked again, and have answered something else."""
     link = Link(holds=False)
     link.send(message("m-1.reply", [b"m" * 1000]))
-    for _ in range(30):
-        link.produce()
-        link.deliver()
+    link.deliver_some()
     link.sender_dies(message("m-1.reply", [b"n" * 1000]))
     link.run()
     assert link.receiver.got == [("m-1.reply", [b"n" * 1000])]
@@ -286,9 +288,7 @@ def test_a_message_that_another_sender_makes_otherwise_is_found_out() -> None:
     """It does not fit what is there: the receiver says so, and has it whole over the next link."""
     link = Link(holds=True)
     link.send(message("m-1", [b"m" * 1000]))
-    for _ in range(30):
-        link.produce()
-        link.deliver()
+    link.deliver_some()
     link.sender_dies(message("m-1", [b"n" * 1000]))
     with pytest.raises(codec.ArrayCorrupted):
         link.run()
