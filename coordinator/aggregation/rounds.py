@@ -154,7 +154,7 @@ class RoundMachine(batches.Batches):
             self._step_node(node, NodeFact.EXPECTED)
             if before is transitions.Node.EARLY:
                 self._tell_cluster(node, reasons.ClusterState.READY)
-            elif before is transitions.Node.REMOVED or node.state is transitions.Node.EXPECTED:
+            elif node.state is transitions.Node.EXPECTED:
                 node.why = sentences.because(member.reason, member.message)
         for node in self._all_nodes():
             if node.node not in listed and node.wanted:

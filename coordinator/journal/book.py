@@ -424,7 +424,7 @@ class Book:
             try:
                 region = self.segments.find(array.segment, array.offset, array.length)
             except FileNotFoundError as error:
-                if self._connection.execute("select 1 from facts where name = ?", (DROPPED,)).fetchone():
+                if DROPPED in self.facts:
                     raise JournalObsolete("the training was over, and its replies are gone") from error
                 # Versions before this one removed the oldest replies beyond 8 GiB.
                 file = segments.name_of(array.segment)

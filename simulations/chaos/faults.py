@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from federation.runtime import failpoints
@@ -66,6 +66,11 @@ class Fault:
         return f"{self.kind} {self.target}{how} {self.value:g}{when}"
 
 
+def described(faults: Iterable[str], *, snapshots: bool) -> str:
+    """Return what a run meets as one line."""
+    return ", ".join([*faults, *(["with snapshots"] if snapshots else [])])
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """One run. snapshots: one is taken after each round, which a training as short as this has none of."""
@@ -78,7 +83,7 @@ class Plan:
 
     def __str__(self) -> str:
         """For the report."""
-        return ", ".join([*map(str, self.faults), *(["with snapshots"] if self.snapshots else [])])
+        return described(map(str, self.faults), snapshots=self.snapshots)
 
     @property
     def may_end_as(self) -> frozenset[str]:

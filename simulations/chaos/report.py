@@ -61,7 +61,7 @@ def command(seed: int) -> str:
 def line(result: judging.Result) -> str:
     """Return one run as a line."""
     said = f"FAILED: {result.wrong}" if result.wrong else result.ended
-    how = ", ".join([*result.faults, *(["with snapshots"] if result.snapshots else [])])
+    how = faults.described(result.faults, snapshots=result.snapshots)
     return f"seed {result.seed}: {said} ({result.seconds:.1f} s; {how})"
 
 
