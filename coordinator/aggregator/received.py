@@ -64,14 +64,14 @@ class Reply:
         Raises: WireError, OSError, EOFError or ValueError for what is not what came.
         """
         small: dict[bytes, bytes] = {}
+        if self._alone:  # first: one that cannot be gone on with gives back all of them
+            self._own_segments = sorted({array.segment for array in record.arrays if array.segment})
         for array in record.arrays:
             digest, end = bytes.fromhex(array.digest), array.offset + array.length
             if array.segment:
                 self._regions[digest] = self._files.take_up(array.segment, array.offset, array.length)
             else:
                 small[digest] = attachment[array.offset : end]
-        if self._alone:
-            self._own_segments = sorted({region.number for region in self._regions.values()})
         self._there = set(self._regions)
 
         def kept(entry: pb.ArrayEntry, length: int) -> Iterator[codec.Buffer]:

@@ -65,7 +65,7 @@ class Client:
         """Whether it had a reply dropped whose room in a segment, shared with others, cannot be given back.
 
         Its replies have segments of their own from then on, so that one who begins and drops them again and
-        again does not fill the journal, which costs the training its oldest replies.
+        again does not fill the volume, for whose room everybody would wait.
         """
         self.incoming = transfers.Incoming(limits, sink_factory=self._sink)
 

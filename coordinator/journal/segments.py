@@ -105,9 +105,7 @@ class Segments:
     def find(self, number: int, offset: int, length: int) -> Region:
         """Return a region that an earlier process wrote. Raises: OSError if its file is gone or too short."""
         with self._lock:
-            file = self._files.get(number)
-            if file is None or file.closed:
-                file = self._files[number] = flower_arrays.SpoolFile.open(self._path(number))
+            file = self._opened(number)
         if offset + length > file.size:
             raise EOFError(
                 f"{self._path(number).name} has {file.size} bytes, {offset + length} are looked for"
@@ -120,13 +118,18 @@ class Segments:
         Raises: OSError if its file is gone; EOFError if nothing was written there.
         """
         with self._lock:
-            file = self._files.get(number)
-            if file is None or file.closed or not file.writable:
-                file = self._files[number] = flower_arrays.SpoolFile.open(self._path(number), to_write=True)
+            file = self._opened(number, to_write=True)
             if offset >= file.size:
                 raise EOFError(f"{self._path(number).name} has {file.size} bytes, {offset} are looked for")
             file.reserve(offset + length)
             return self._filled(Region(file, offset, length, number))
+
+    def _opened(self, number: int, *, to_write: bool = False) -> flower_arrays.SpoolFile:
+        """Return the file of a segment that there is. With the lock held. Raises: OSError."""
+        file = self._files.get(number)
+        if file is None or file.closed or (to_write and not file.writable):
+            file = self._files[number] = flower_arrays.SpoolFile.open(self._path(number), to_write=to_write)
+        return file
 
     def sync(self, numbers: Collection[int]) -> None:
         """Make what was written to these segments outlive the machine's power. Raises: OSError."""

@@ -217,9 +217,9 @@ class Beside(threading.Thread):
         while running:
             self.join(SHOW_SECONDS)
             running = self.is_alive()
-            text = os.pread(self._out.fileno(), 1 << 30, place)
-            place += len(text)
-            sys.stdout.buffer.write(text)
+            while text := os.pread(self._out.fileno(), 1 << 20, place):
+                place += len(text)
+                sys.stdout.buffer.write(text)
             sys.stdout.flush()
         self._out.close()
         if len(self._results) < len(self._parts) and not any(result.status for result in self._results):
