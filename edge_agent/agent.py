@@ -10,6 +10,7 @@ import asyncio
 import collections
 import dataclasses
 import datetime as dt
+import itertools
 import json
 import random
 from collections.abc import Callable, Coroutine
@@ -38,6 +39,9 @@ _log = logs.get_logger(__name__)
 
 AGAIN_SECONDS = 2.0
 """A client is started after so long when what would run it did not answer."""
+
+TOLD_AFTER_ATTEMPTS = 15
+"""Then the hub is told why the client does not come: an API server that starts again is back before."""
 
 LOOK_SECONDS = 1.0
 """So often the owner's directory and the logs are looked at, and schedules are decided anew."""
@@ -74,6 +78,8 @@ class Agent:
         self._tasks: set[asyncio.Task[None]] = set()
         self._uid_of: dict[str, str] = {}
         self._starting: set[str] = set()
+        self._unwanted: set[str] = set()
+        """Assignments whose stop waits for a start before it."""
         self._credentials = client_credentials.ClientCredentials(
             cluster=surroundings.cluster,
             trust_domain=surroundings.trust_domain,
@@ -211,6 +217,7 @@ class Agent:
             case facts.StartClient():
                 self._spawn(self._in_turn(instruction.uid, self._start(instruction)))
             case facts.StopClient():
+                self._unwanted.add(instruction.uid)
                 self._spawn(self._in_turn(instruction.uid, self._stop(instruction)))
             case facts.Discard():
                 self._spawn(self._in_turn(instruction.uid, self._discard(instruction)))
@@ -252,13 +259,21 @@ class Agent:
         self._happened(outcome)
 
     async def _start(self, order: facts.StartClient) -> None:
-        while True:
+        for attempt in itertools.count(1):
             try:
                 return await self._start_now(order)
             except (port.RuntimeAway, sites.SiteAway) as error:
                 # No trouble of the client's: it counts as no restart of it.
                 _log.warning("client waits to be started", uid=order.uid, error=str(error))
+                if attempt == TOLD_AFTER_ATTEMPTS:
+                    why = f"The edge's Kubernetes does not start the client, which is tried again: {error}"
+                    self._happened(facts.ClientWaiting(order.uid, reasons.ClusterReason.NOT_ADMITTED, why))
                 await asyncio.sleep(AGAIN_SECONDS)
+                if order.uid in self._unwanted:  # there is nothing to stop
+                    detail = f"the client was not started: {error}"
+                    failed = reasons.ClusterReason.CLIENT_START_FAILED
+                    self._happened(facts.ClientExited(order.uid, None, detail, reason=failed))
+                    return
 
     async def _start_now(self, order: facts.StartClient) -> None:
         name = workloads.name_of(order.uid, order.assignment.name)
@@ -287,6 +302,7 @@ class Agent:
             self._happened(facts.ClientExited(order.uid, None, detail, reason=failed))
 
     async def _stop(self, order: facts.StopClient) -> None:
+        self._unwanted.discard(order.uid)
         for name in [name for name, uid in self._uid_of.items() if uid == order.uid]:
             await self._at.site.runtime.stop(name, self._at.stop_grace_seconds)
 

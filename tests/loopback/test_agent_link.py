@@ -13,6 +13,7 @@ import pytest
 
 from edge_agent import agent as agents
 from edge_agent import app, credentials, link, process_site, resources, workloads
+from federation.api import reasons
 from federation.apps import bundle
 from federation.runtime import port, processes
 from federation.trust import certificates
@@ -425,6 +426,26 @@ async def test_a_client_is_started_when_what_runs_it_answers_again(
         reported = await the_hub.hear_until_running()
         assert {one.reason for one in reported} == {""}
         assert edge.runtime.started.qsize() == 1
+
+
+async def test_a_start_that_nobody_answers_is_told_and_given_up_when_nobody_wants_it(
+    hub: tuple[Hub, str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a while the hub hears why the client does not come; what is not wanted any more ends."""
+    monkeypatch.setattr(agents, "AGAIN_SECONDS", 0.01)
+    the_hub, address = hub
+    edge = Edge(tmp_path, the_hub, address)
+
+    async def never(workload: port.Workload) -> None:
+        raise port.RuntimeAway(f"workload {workload.name}: not started yet: a webhook does not answer")
+
+    edge.runtime.start = never  # type: ignore[method-assign]
+    async with working(edge):
+        the_hub.want(the_hub.assignment())
+        told = await the_hub.hear_state("WAITING", "a webhook does not answer")
+        assert told.reason == reasons.ClusterReason.NOT_ADMITTED
+        the_hub.want()
+        await the_hub.hear_state("STOPPED")
 
 
 async def test_the_end_of_a_client_before_is_not_that_of_the_one_which_starts(
