@@ -21,7 +21,9 @@ not written any more.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
+import itertools
 import os
 import sqlite3
 import threading
@@ -403,14 +405,12 @@ class Book:
 
     def _may_go_on(self, record: unfinished.Record) -> bool:
         """Whether no entry has the reply that a record is of, or bytes where it says that they are to go."""
-        own = [array for array in record.arrays if array.segment]
-        numbers = {array.segment for array in own}
+        own = _Regions(array for array in record.arrays if array.segment)
         answered = outbox.answered_by(record.transfer_id)
         for _, entry, _ in self._found:
             if isinstance(entry, entries.Received) and entry.message_id == answered:
                 return False
-            near = [array for array in entries.stored_in(entry) if array.segment in numbers]
-            if any(_overlap(array, one) for array in near for one in own):
+            if any(own.meet(array, whole_segment=record.alone) for array in entries.stored_in(entry)):
                 return False
         return True
 
@@ -574,9 +574,25 @@ def _segments_of(batch: Iterable[entries.Any]) -> set[int]:
     return {array.segment for entry in batch for array in entries.stored_in(entry)}
 
 
-def _overlap(one: entries.StoredArray, other: entries.StoredArray) -> bool:
-    apart = one.offset + one.length <= other.offset or other.offset + other.length <= one.offset
-    return one.segment == other.segment and not apart
+class _Regions:
+    """Where some arrays lie, in order: a reply may have tens of thousands."""
+
+    def __init__(self, arrays: Iterable[entries.StoredArray]) -> None:
+        places: dict[int, list[tuple[int, int]]] = {}
+        for array in arrays:
+            places.setdefault(array.segment, []).append((array.offset, array.offset + array.length))
+        self._begins = {number: sorted(begin for begin, _ in found) for number, found in places.items()}
+        self._ends = {
+            number: list(itertools.accumulate((end for _, end in sorted(found)), max))
+            for number, found in places.items()
+        }
+
+    def meet(self, other: entries.StoredArray, *, whole_segment: bool = False) -> bool:
+        """Whether another array has bytes where these lie; whole_segment: or is in one of their segments."""
+        if other.segment not in self._begins or whole_segment:
+            return other.segment in self._begins
+        before = bisect.bisect_left(self._begins[other.segment], other.offset + other.length)
+        return before > 0 and self._ends[other.segment][before - 1] > other.offset
 
 
 def _size(entry: entries.Any, attachment: bytes) -> int:

@@ -46,7 +46,7 @@ class Segments:
         self._newest = max(self.numbers(), default=0)
         self._current: flower_arrays.SpoolFile | None = None
         self._current_number = 0
-        self._unnamed: dict[int, weakref.WeakSet[Region]] = {}
+        self._unnamed: dict[int, weakref.WeakValueDictionary[int, Region]] = {}
         """Regions that somebody fills, and no entry names yet, by segment."""
 
     def allocate(self, length: int) -> Region:
@@ -85,15 +85,14 @@ class Segments:
         return self._filled(Region(file, file.allocate(length).offset, length, number))
 
     def _filled(self, region: Region) -> Region:
-        self._unnamed.setdefault(region.number, weakref.WeakSet()).add(region)
+        self._unnamed.setdefault(region.number, weakref.WeakValueDictionary())[region.offset] = region
         return region
 
     def named(self, number: int, offset: int) -> None:
         """An entry names the region that begins there."""
         with self._lock:
-            waiting = self._unnamed.get(number, ())
-            for region in [region for region in waiting if region.offset == offset]:
-                self._unnamed[number].discard(region)
+            if number in self._unnamed:
+                self._unnamed[number].pop(offset, None)
 
     def keep_only(self, named: Collection[int]) -> None:
         """Remove segments that no entry names, but for those that somebody still fills for one."""

@@ -6,7 +6,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from coordinator.journal import book, entries, unfinished
 from federation.wire import digests
@@ -191,6 +193,41 @@ def test_a_record_whose_place_an_entry_has_goes(tmp_path: Path) -> None:
     again = a_journal(tmp_path)
     assert list(again.unfinished.read()) == []
     again.close()
+
+
+def test_a_record_that_claims_another_replys_segment_for_itself_goes(tmp_path: Path) -> None:
+    """Whoever gives up a reply with segments of its own removes them: no entry may have bytes there."""
+    opened = a_journal(tmp_path)
+    opened.append(entry := with_an_array(opened, "whole"))
+    (taken,) = entry.arrays
+    beside = entries.StoredArray(digest="ab" * 32, segment=taken.segment, offset=2**20, length=80)
+    for node, alone in ((1, False), (2, True)):
+        opened.unfinished.put(record(node, arrays=(beside,), alone=alone), HEAD)
+    opened.close()
+    again = a_journal(tmp_path)
+    assert [one.node for one, _ in again.unfinished.read()] == [1]
+    again.close()
+
+
+PLACES = st.builds(
+    lambda segment, offset, length: entries.StoredArray(
+        digest="ab" * 32, segment=segment, offset=offset, length=length
+    ),
+    st.integers(1, 2),
+    st.integers(0, 30),
+    st.integers(0, 8),
+)
+
+
+@hypothesis.given(st.lists(PLACES, max_size=8), PLACES)
+def test_regions_meet_where_one_of_them_does(regions: list[entries.StoredArray], other: entries.StoredArray):
+    """Law: as asking each by itself, however they lie."""
+
+    def meets(one: entries.StoredArray) -> bool:
+        apart = one.offset + one.length <= other.offset or other.offset + other.length <= one.offset
+        return one.segment == other.segment and not apart
+
+    assert book._Regions(regions).meet(other) == any(map(meets, regions))
 
 
 def test_when_the_training_is_over_nothing_of_it_stays(tmp_path: Path) -> None:
