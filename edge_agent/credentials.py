@@ -29,6 +29,9 @@ _log = logs.get_logger(__name__)
 CALL_TIMEOUT_SECONDS = 20.0
 """A hub that does not answer within this time is treated as away."""
 
+KEEP_SECONDS = 60.0
+"""Whoever keeps a renewed certificate and does not get to it is no reason not to renew it again."""
+
 _ENROLLMENT_NAME = "enrollment.json"
 _PENDING_KEY_NAME = "pending.key"
 
@@ -194,7 +197,8 @@ async def keep_fresh(
             await asyncio.sleep(max(0.0, (due - now()).total_seconds()))
             try:
                 await obtain(path, identity, issue)
-                await keep()
+                async with asyncio.timeout(KEEP_SECONDS):  # its end is an OSError
+                    await keep()
             except (grpc.aio.AioRpcError, OSError) as error:  # a full disk may have room again
                 denial = denials.from_rpc_error(error) if isinstance(error, grpc.aio.AioRpcError) else None
                 if denial is not None and not denial.may_retry:

@@ -29,7 +29,7 @@ from edge_agent import (
 )
 from edge_agent import config as configs
 from edge_agent import link as links
-from federation.kube import client, errors
+from federation.kube import client, connection, errors
 from federation.runtime import jobs, port, processes, tasks
 from federation.telemetry import logs
 from federation.wire import denials
@@ -54,28 +54,35 @@ async def run(config: configs.AgentConfig, kubernetes: configs.KubernetesConfig,
     places = workloads.Places(config.state_directory.absolute())
     await asyncio.to_thread(processes.make_private_directory, places.state_directory)
     try:
-        # Clients and their aggregators go on without the API server; there is nothing better to do than wait.
-        async with await client.Client.connect(
-            kubernetes.kubeconfig,
-            field_manager="hanse-agent",
-            user_agent="hanse-agent",
-            patience_seconds=math.inf,
-        ) as api:
-            await _run(config, kubernetes, places, api, stop)
+        # Clients and their aggregators go on without the API server: where there is nothing better to do than
+        # wait, `patient` does. Who can say what is wrong, or see to something else meanwhile, has `api`.
+        async with await _connect(kubernetes, math.inf) as patient, await _connect(kubernetes) as api:
+            await tasks.together(_run(config, kubernetes, places, patient, api), stop.wait())
     except errors.KubernetesError as error:
         raise sites.SiteFailure(str(error)) from error
+
+
+async def _connect(
+    kubernetes: configs.KubernetesConfig, patience_seconds: float = connection.PATIENCE_SECONDS
+) -> client.Client:
+    return await client.Client.connect(
+        kubernetes.kubeconfig,
+        field_manager="hanse-agent",
+        user_agent="hanse-agent",
+        patience_seconds=patience_seconds,
+    )
 
 
 async def _run(
     config: configs.AgentConfig,
     kubernetes: configs.KubernetesConfig,
     places: workloads.Places,
+    patient: client.Client,
     api: client.Client,
-    stop: asyncio.Event,
 ) -> None:
     closed = (*pods.closed_addresses(os.environ, _resolv_conf()), *kubernetes.closed_addresses)
-    runtime = jobs.Jobs(api, [kubernetes.namespace], owner=OWNER)
-    fetching = jobs.Jobs(api, [kubernetes.namespace], owner=bucket_claims.OWNER)
+    runtime = jobs.Jobs(patient, [kubernetes.namespace], owner=OWNER)
+    fetching = jobs.Jobs(patient, [kubernetes.namespace], owner=bucket_claims.OWNER)
     owner = watching.Owner(
         api,
         kubernetes.namespace,
@@ -88,7 +95,7 @@ async def _run(
         now=lambda: dt.datetime.now(dt.UTC),
     )
     site = kubernetes_site.KubernetesSite(
-        api,
+        patient,
         runtime=runtime,
         owner=owner,
         places=places,
@@ -102,10 +109,10 @@ async def _run(
             scratch_size=kubernetes.scratch_size,
             hub_host=config.enrollment_address.rpartition(":")[0],
         ),
-        claims=_claims(api, kubernetes),
+        claims=_claims(patient, kubernetes),
         stop_grace_seconds=config.stop_grace_seconds,
     )
-    identity = vault.Vault(api, kubernetes.namespace, places.identity)
+    identity = vault.Vault(patient, kubernetes.namespace, places.identity)
     await identity.fetch()
 
     async def leave_nothing() -> None:
@@ -123,7 +130,6 @@ async def _run(
             membership.take_part(
                 config, site, places.identity, keep=identity.keep, on_connection=_shower(places.session_open)
             ),
-            stop.wait(),
         )
     except (credentials.NotEnrolled, links.SentAway) as error:
         if not (isinstance(error, links.SentAway) and error.reason in STILL_A_MEMBER):

@@ -31,7 +31,13 @@ PATIENCE_SECONDS = 30.0
 """An API server that restarts is back in 5 to 10 s; a request waits that out instead of failing."""
 
 PATIENT_ATTEMPTS = 5
-"""It is said that a request waits when it has been sent so often, and again: some seconds at least."""
+"""It is said that a request waits when it has been sent so often: some seconds at least."""
+
+SAID_EACH_ATTEMPTS = 16
+"""And again after so many: about a minute."""
+
+MAXIMUM_PAUSE_SECONDS = 60.0
+"""A server may ask for more (`Retry-After`), which somebody who waits for ever would keep to."""
 
 REQUEST_SECONDS = 60.0
 """The API server itself gives up on a request after 60 s; waiting longer waits for nobody."""
@@ -172,12 +178,13 @@ class Connection:
                     and isinstance(failure, errors.Unreachable)
                 )  # fmt: skip
                 with contextlib.suppress(ValueError):
-                    pause = max(pause, float(response.headers.get("Retry-After", "")))
+                    wanted = float(response.headers.get("Retry-After", ""))
+                    pause = max(pause, min(wanted, MAXIMUM_PAUSE_SECONDS))
                 if response.status == 401 and not renewed:
                     renewed, again, pause = True, await self._read_token(force=True), 0.0
             if not again or time.monotonic() + pause > give_up:
                 raise failure
-            if attempt == PATIENT_ATTEMPTS:
+            if attempt % SAID_EACH_ATTEMPTS == PATIENT_ATTEMPTS:
                 _log.warning("the API server is waited for", error=str(failure))
             await asyncio.sleep(pause)
 

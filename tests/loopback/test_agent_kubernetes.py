@@ -551,3 +551,15 @@ async def test_the_process_ends_when_asked_and_its_pods_go_on(
         if process.returncode is None:
             process.kill()
     assert (await cluster.pod())["metadata"]["uid"] == pod["metadata"]["uid"]
+
+
+async def test_an_agent_whose_api_server_is_away_ends_when_it_is_asked_to(
+    agent: Agent, control_plane: controlplane.ControlPlane
+) -> None:
+    """It waits for the server without limit, and does not wait for it to end: SIGTERM would be ignored."""
+    with control_plane.standing_still("kube-apiserver"):
+        async with agent.working() as task:
+            await asyncio.sleep(0.5)  # it has asked, and waits
+            assert not task.done()
+        assert task.done()
+        assert task.exception() is None

@@ -83,6 +83,26 @@ async def test_a_certificate_is_renewed_with_a_new_key(tmp_path: pathlib.Path) -
     assert len(asked) == len(set(asked)) == 3
 
 
+async def test_who_keeps_the_certificate_and_never_gets_to_it_holds_up_no_renewal(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again, and told when the certificate ends, as other failures are."""
+    monkeypatch.setattr(credentials, "KEEP_SECONDS", 0.01)
+    authority = fakes.Authority()
+    authority.client(ZURICH).directory(tmp_path)
+    clock = Clock(authority.now + dt.timedelta(minutes=41), dt.timedelta(minutes=5))
+
+    async def issue(csr_pem: bytes) -> hanse_pb2.CertificateReply:
+        return sign(authority, csr_pem, ZURICH, clock.time)
+
+    async def keep() -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(credentials.NotEnrolled, match="join again with a new token"):
+        async with asyncio.timeout(20):
+            await credentials.keep_fresh(tmp_path, ZURICH, issue, rng=random.Random(1), now=clock, keep=keep)
+
+
 async def test_a_certificate_that_ends_first_is_told(tmp_path: pathlib.Path) -> None:
     """With the hub away to the end only joining again helps."""
     authority = fakes.Authority()
