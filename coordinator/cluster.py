@@ -80,7 +80,7 @@ async def serve(
         await probes.start()
         _log.info("probes answered", port=probes.port)
         try:
-            await tasks.together(replica.stand(over), over.wait())
+            await tasks.together(replica.stand(), over.wait())
         finally:
             await probes.stop()
 
@@ -114,8 +114,8 @@ class Replica:
                 own_host=False,
             )
 
-    async def stand(self, over: asyncio.Event) -> None:
-        """Lead whenever that can be, until `over`.
+    async def stand(self) -> None:
+        """Lead whenever that can be, until cancelled.
 
         Raises: StartFailure, KubernetesError; LeaseLost when another leads in this one's place.
         """
@@ -124,9 +124,9 @@ class Replica:
         self._close()
         has_led = False
         try:
-            while not over.is_set():
+            while True:
                 try:
-                    await self._elector.lead(lambda: self._act(over), unless_taken=has_led)
+                    await self._elector.lead(self._act, unless_taken=has_led)
                 except (leases.OutOfReach, errors.Unreachable) as error:
                     # As nobody can act now, the label and the routes to aggregators are right as they are.
                     _log.warning("acting no more until the API server answers", error=str(error))
@@ -138,8 +138,8 @@ class Replica:
                 async with asyncio.timeout(LABEL_SECONDS):
                     await self._label(False)
 
-    async def _act(self, over: asyncio.Event) -> None:
-        """Be the hub until `over`."""
+    async def _act(self) -> None:
+        """Be the hub until cancelled."""
         # Nothing that was begun while this replica led goes on when it does not, or when it leads again.
         async with await client.Client.connect(
             self._own.kubeconfig, field_manager=FIELD_MANAGER, allowed=lambda: self._elector.held
@@ -156,7 +156,7 @@ class Replica:
                     )
                 await self._label(True)
                 self._on_leading(leader)
-                await tasks.together(leader.run(), self._tidy(tokens), over.wait())
+                await tasks.together(leader.run(), self._tidy(tokens))
             finally:
                 await leader.stop()
 

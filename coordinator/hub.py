@@ -102,7 +102,7 @@ class Coordinator:
         settings, given = self.settings, self._parts
         roll = members.Members(self.store, self._clock)
         limits = snapshot.Limits(settings.link_grace_seconds, settings.start_grace_seconds)
-        self.agents = links.AgentLinks(self._clock, self._changed)
+        self.agents = links.AgentLinks(self._clock, lambda: self.controller.notify(), self._route)
         self.aggregators = links.AggregatorLinks(self._changed, self._clock)
         self.control_guard = interceptors.Guard(authorisation.control_scope(settings.trust_domain))
         self.enrollment_guard = interceptors.Guard(authorisation.enrollment_scope(settings.trust_domain))
@@ -147,6 +147,9 @@ class Coordinator:
 
     def _changed(self) -> None:
         self.controller.notify()
+        self._route()
+
+    def _route(self) -> None:
         self._parts.on_routes(self.aggregators.addresses(), self.agents.is_released)
 
     async def start(self) -> config.Endpoints:

@@ -54,10 +54,11 @@ class _Agent:
 class AgentLinks:
     """The sessions of edge agents."""
 
-    def __init__(self, now: Now, on_change: OnChange) -> None:
-        """Start with nobody connected, since now."""
+    def __init__(self, now: Now, on_change: OnChange, on_release: OnChange = lambda: None) -> None:
+        """Start with nobody connected, since now. on_release: see `release`."""
         self._now = now
         self._on_change = on_change
+        self._on_release = on_release
         self._started_at = now()
         self._agents: dict[str, _Agent] = {}
         self._released = asyncio.Event()
@@ -128,7 +129,7 @@ class AgentLinks:
         """What is asked of the clusters is known now."""
         if not self.is_released:
             self._released.set()
-            self._on_change()
+            self._on_release()
 
     @property
     def is_released(self) -> bool:
