@@ -58,6 +58,7 @@ class CertificateLifetimes(_Model):
     client_seconds: Seconds = 86_400
 
 
+GUARDED_ACCOUNT = "hanse-coordinator"
 GUARDED_NAMESPACE = "hanse-system"
 """Where manifests/hub/base installs the coordinator, and what its admission policies compare with."""
 
@@ -104,9 +105,17 @@ class KubernetesConfig(_Model):
     def unguarded(self, environment: Mapping[str, str]) -> str:
         """Say why a pod in this environment is not to start: nothing bounds what it may write; or nothing.
 
-        The admission policies of manifests/hub/base know the coordinator by its namespace. An overlay that
-        moves it would lose them without a word, and everybody's Secrets would be open to it.
+        The admission policies of manifests/hub/base know the coordinator by its account and namespace. An
+        overlay that changes either would lose them without a word, and everybody's Secrets would be open to
+        it.
         """
+        account = environment.get("POD_SERVICE_ACCOUNT") or GUARDED_ACCOUNT
+        if account != GUARDED_ACCOUNT:
+            return (
+                f"this coordinator has the service account {account}, and the admission policies that keep "
+                f"it from others' Secrets are for {GUARDED_ACCOUNT}; leave its name as it is: no "
+                "namePrefix, no nameSuffix"
+            )
         where = environment.get("POD_NAMESPACE") or GUARDED_NAMESPACE
         if where in (GUARDED_NAMESPACE, self.namespace):
             return ""

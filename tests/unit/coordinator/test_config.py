@@ -31,6 +31,15 @@ def test_a_coordinator_without_its_guard_does_not_start(
         assert "are for hanse-system" in why
 
 
+def test_a_coordinator_with_another_account_does_not_start() -> None:
+    """An overlay's namePrefix reaches the account, and not what the admission policies compare with."""
+    settings = config.KubernetesConfig()
+    assert not settings.unguarded({"POD_SERVICE_ACCOUNT": "hanse-coordinator"})
+    why = settings.unguarded({"POD_SERVICE_ACCOUNT": "ml-hanse-coordinator", "POD_NAMESPACE": "hanse-system"})
+    assert "has the service account ml-hanse-coordinator" in why
+    assert "no namePrefix" in why
+
+
 def test_it_refuses_before_it_asks_anybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No API server is asked for anything, and nothing is written."""
     monkeypatch.setenv("POD_NAMESPACE", "ml-hub")
