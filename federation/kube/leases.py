@@ -25,6 +25,9 @@ _T = TypeVar("_T")
 JITTER_FACTOR = 1.2
 """Contenders wait between one and 2.2 retry periods, so that they do not ask in step."""
 
+RELEASE_SECONDS = 5.0
+"""Who ends asks for so long to be let go. Without an answer the others wait for the Lease's end."""
+
 
 class LeaseLost(Exception):
     """This process leads no longer; it must not act any more."""
@@ -149,14 +152,17 @@ class Elector:
 
     async def release(self) -> None:
         """Give the Lease up, so that another need not wait for its end. Errors are of no matter then."""
-        if not self._held or self._lease is None:
+        if not self._held:
             return
         self._held = False
-        # One second, as client-go writes it: the holder is empty, so nobody waits for it.
-        released = self._record({**self._lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1})
         with contextlib.suppress(errors.KubernetesError, TimeoutError):
-            async with asyncio.timeout(self._timing.retry_seconds):
-                self._observe(await self._leases.replace(released))
+            async with asyncio.timeout(RELEASE_SECONDS):
+                try:
+                    await self._write_released()
+                except errors.Conflict:  # with a renewal of our own, say, whose answer was not waited for
+                    self._observe(await self._leases.get("Lease", self._name, self._namespace))
+                    if self.holder == self.identity:
+                        await self._write_released()
 
     @contextlib.asynccontextmanager
     async def leading(self, *, unless_taken: bool = False) -> AsyncIterator[asyncio.Task[NoReturn]]:
@@ -189,6 +195,12 @@ class Elector:
                 working.cancel()
                 await asyncio.gather(working, return_exceptions=True)
             return working.result()
+
+    async def _write_released(self) -> None:
+        assert self._lease is not None
+        # One second, as client-go writes it: the holder is empty, so nobody waits for it.
+        released = {**self._lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
+        self._observe(await self._leases.replace(self._record(released)))
 
     def _check_not_taken(self) -> None:
         if self.holder not in ("", self.identity):

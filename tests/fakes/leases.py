@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import Mapping
 from typing import Any
@@ -27,6 +28,8 @@ class Reach:
     def __init__(self, server: FakeLeases) -> None:
         self.server = server
         self.cut = False
+        self.answer_seconds = 0.0
+        """How long after a write its answer comes."""
         self.requests = 0
 
     async def get(self, kind: Any, name: str, namespace: str = "") -> dict[str, Any]:
@@ -39,7 +42,7 @@ class Reach:
         self._arrive()
         if self.server.stored is not None:
             raise errors.AlreadyExists("lease")
-        return self._write(obj)
+        return await self._write(obj)
 
     async def replace(self, obj: Mapping[str, Any]) -> dict[str, Any]:
         self._arrive()
@@ -47,16 +50,18 @@ class Reach:
             raise errors.NotFound("lease")
         if obj["metadata"]["resourceVersion"] != self.server.stored["metadata"]["resourceVersion"]:
             raise errors.Conflict("lease")
-        return self._write(obj)
+        return await self._write(obj)
 
     def _arrive(self) -> None:
         self.requests += 1
         if self.cut:
             raise errors.Unreachable("the API server does not answer")
 
-    def _write(self, obj: Mapping[str, Any]) -> dict[str, Any]:
+    async def _write(self, obj: Mapping[str, Any]) -> dict[str, Any]:
         self.server.version += 1
         self.server.stored = copy.deepcopy(dict(obj))
         self.server.stored["metadata"] |= {"resourceVersion": str(self.server.version)}
         self.server.writes.append(obj["spec"]["holderIdentity"])
-        return copy.deepcopy(self.server.stored)
+        written = copy.deepcopy(self.server.stored)
+        await asyncio.sleep(self.answer_seconds)
+        return written

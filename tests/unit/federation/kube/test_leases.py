@@ -157,6 +157,31 @@ async def test_a_clean_end_lets_the_next_begin_at_once() -> None:
     assert 30 <= await following <= 35
 
 
+@pytest.mark.parametrize("work_seconds", [1.0, 3.0], ids=["between renewals", "during a renewal"])
+async def test_a_slow_server_is_waited_for_at_the_end(work_seconds: float) -> None:
+    """An answer that takes longer than a retry, and a renewal that was written but never answered."""
+    server = fakes.FakeLeases()
+    reach = server.reach()
+    reach.answer_seconds = 2.5
+    first = contender(reach, "a")
+    async with first.leading():
+        await asyncio.sleep(work_seconds)
+    assert server.stored is not None
+    assert server.stored["spec"]["holderIdentity"] == ""
+    assert asyncio.get_running_loop().time() < 2.5 + work_seconds + leases.RELEASE_SECONDS + 1e-6
+
+
+async def test_a_lease_that_another_took_is_left_to_it() -> None:
+    """Who ends gives up only what is its own."""
+    server = fakes.FakeLeases()
+    first = contender(server.reach(), "a")
+    async with first.leading():
+        assert server.stored is not None
+        server.stored["spec"]["holderIdentity"] = "b"
+        server.stored["metadata"]["resourceVersion"] = "another"
+    assert server.stored["spec"]["holderIdentity"] == "b"
+
+
 async def test_the_work_s_own_error_comes_out_and_the_lease_is_released() -> None:
     """An error of the work is not taken for a lost Lease."""
     server = fakes.FakeLeases()
