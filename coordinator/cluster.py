@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from cryptography import x509
 
 from coordinator import config, health, hub, parts, pod_launcher, workloads
-from coordinator.clients import authority, bundles, cluster_objects, token_shelf
+from coordinator.clients import authority, bundles, cluster_objects, secret_shelf
 from coordinator.door import envoy, files
 from coordinator.gateway import translate
 from coordinator.operator import feed
@@ -160,7 +160,7 @@ class Replica:
             finally:
                 await leader.stop()
 
-    async def _gather(self, api: client.Client) -> tuple[parts.Parts, token_shelf.SecretShelf]:
+    async def _gather(self, api: client.Client) -> tuple[parts.Parts, secret_shelf.SecretShelf]:
         objects = cluster_objects.ClusterObjects(api)
         settings, own = self._settings, self._own
         now = parts.utc(time.time)
@@ -180,7 +180,7 @@ class Replica:
         )
         store = kubernetes_store.KubernetesStore(api, component=FIELD_MANAGER, now=now, instance=own.pod_name)
         shelf = bundles.BundleShelf(settings.state_directory.absolute() / "bundles")
-        tokens = token_shelf.SecretShelf(api, own.namespace)
+        tokens = secret_shelf.SecretShelf(api, own.namespace)
         given = parts.Parts(
             authority=issuer,
             store=store,
@@ -240,7 +240,7 @@ class Replica:
     async def _label(self, leads: bool) -> None:
         await self._pods.lead(self._own.namespace, self._own.pod_name, leads)
 
-    async def _tidy(self, tokens: token_shelf.SecretShelf) -> None:
+    async def _tidy(self, tokens: secret_shelf.SecretShelf) -> None:
         while True:
             try:
                 if removed := await tokens.tidy(datetime.now(UTC)):

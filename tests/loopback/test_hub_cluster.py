@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from coordinator import cluster, config, hub, parts, workloads
-from coordinator.clients import last_words, token_shelf
+from coordinator.clients import last_words, secret_shelf
 from coordinator.door import envoy
 from coordinator.issuing import token_secrets, tokens
 from coordinator.planning import snapshot
@@ -333,7 +333,7 @@ async def test_a_token_is_redeemed_once_by_two_hubs(scene: Scene) -> None:
     token, record = tokens.create(secrets.token_bytes(37), expires_at=now + dt.timedelta(hours=1))
     await scene.api.create(token_secrets.secret_of(record, scene.system))
     async with await client.Client.connect(scene.plane.kubeconfig) as other:
-        shelves = [token_shelf.SecretShelf(api, scene.system) for api in (scene.api, other)]
+        shelves = [secret_shelf.SecretShelf(api, scene.system) for api in (scene.api, other)]
         outcomes = await asyncio.gather(
             *(
                 shelf.redeem(token.text, name, now)
