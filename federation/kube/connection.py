@@ -14,8 +14,10 @@ import dataclasses
 import itertools
 import pathlib
 import random
+import socket
 import ssl
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Self
 from urllib.parse import urlencode
@@ -44,6 +46,9 @@ REQUEST_SECONDS = 60.0
 
 CREDENTIALS_SECONDS = 60.0
 """Token files are read again this often; kubelet renews them ten minutes and more before they expire."""
+
+TURNS_TO_CLOSE = 50
+"""Of the event loop: within so many it has let go of a socket that is shut down; it takes about five."""
 
 SERVICE_ACCOUNT = pathlib.Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -80,12 +85,11 @@ class Connection:
         allowed: Callable[[], bool],
     ) -> None:
         """Use `open` instead."""
-        from kubernetes.aio.client import rest  # half a second; only who connects pays it
-
         # Cluster CAs made by common tools lack extensions that Python 3.13 has begun to insist on.
         configuration.disable_strict_ssl_verification = True
         self._configuration = configuration
-        self._rest = rest.RESTClientObject(configuration)
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._rest = _rest_client(configuration, self._new_socket)
         self._token_file = token_file
         self._token_read = -CREDENTIALS_SECONDS
         self._user_agent = user_agent
@@ -132,7 +136,14 @@ class Connection:
         """Close the connections; who asks for more is told that the server is out of reach."""
         self._closed = True
         await self._rest.close()
-        await asyncio.sleep(0)  # the event loop lets go of an aborted socket in its next turn
+        # A request that was cancelled leaves a connection that says goodbye and waits for the answer.
+        for used in self._sockets:
+            with contextlib.suppress(OSError):
+                used.shutdown(socket.SHUT_RDWR)
+        for _ in range(TURNS_TO_CLOSE):
+            if all(used.fileno() < 0 for used in self._sockets):
+                break
+            await asyncio.sleep(0)
 
     @contextlib.asynccontextmanager
     async def answer(
@@ -200,6 +211,12 @@ class Connection:
             url, protocols=(protocol,), headers=headers, heartbeat=30, max_msg_size=2**25
         )
 
+    def _new_socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        family, kind, protocol, _, _ = address
+        made = socket.socket(family, kind, protocol)
+        self._sockets.add(made)
+        return made
+
     def _session(self) -> aiohttp.ClientSession:
         if self._rest.pool_manager is None:
             self._rest.pool_manager = self._rest._create_pool_manager()
@@ -249,6 +266,17 @@ class Connection:
     def _unreachable(self, what: str, error: BaseException) -> errors.Unreachable:
         cause = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
         return errors.Unreachable(f"{what}: the API server at {self.server} does not answer: {cause}")
+
+
+def _rest_client(configuration: Any, new_socket: aiohttp.SocketFactoryType) -> Any:
+    """Return the library's own client, with sockets from this factory."""
+    from kubernetes.aio.client import rest  # half a second; only who connects pays it
+
+    class Client(rest.RESTClientObject):
+        def _create_connector(self) -> aiohttp.TCPConnector:
+            return aiohttp.TCPConnector(limit=self.maxsize, ssl=self.ssl_context, socket_factory=new_socket)
+
+    return Client(configuration)
 
 
 def _let_go(response: aiohttp.ClientResponse) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import itertools
 import pathlib
@@ -67,6 +68,31 @@ async def test_a_list_of_several_pages_is_whole(
         await api.create(config_map(namespace, f"c{number}"))
     listing = await api.list("ConfigMap", namespace, labels="app=test")
     assert [item["metadata"]["name"] for item in listing.items] == ["c0", "c1", "c2", "c3", "c4"]
+
+
+async def test_closing_leaves_no_socket_of_requests_that_were_given_up(
+    control_plane: controlplane.ControlPlane,
+) -> None:
+    """In whatever turn of the event loop: while connecting, before the answer, while it is read."""
+
+    def sockets() -> set[str]:
+        found = set()
+        for link in pathlib.Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # the one that reads this directory
+                found.add(str(link.readlink()))
+        return {name for name in found if name.startswith("socket:")}
+
+    before = sockets()
+    for turns in range(0, 40, 4):
+        async with await client.Client.connect(control_plane.kubeconfig) as api:
+            await api.list("Namespace")
+            asked = [asyncio.create_task(api.list("Secret", "kube-system")) for _ in range(3)]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+        assert not sockets() - before, turns
 
 
 async def test_apply_names_the_other_manager_and_takes_its_field_by_force(
