@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import pydantic
 
 from coordinator.issuing import tokens
+from federation.api import model_urls
 from federation.trust import identity
 
 Seconds = Annotated[float, pydantic.Field(gt=0, le=10 * 365 * 86_400)]
@@ -178,6 +179,13 @@ class CoordinatorConfig(_Model):
     start_grace_seconds: Annotated[float, pydantic.Field(ge=0)] = 10.0
     """So long accepted members that have not connected or answered are waited for once there are enough."""
     stop_grace_seconds: Annotated[float, pydantic.Field(ge=0)] = 10.0
+
+    @pydantic.field_validator("model_store")
+    @classmethod
+    def _can_be_a_store(cls, url: str) -> str:
+        if refused := model_urls.refusal(url):
+            raise ValueError(refused)
+        return url
 
     @pydantic.model_validator(mode="after")
     def _one_world(self) -> CoordinatorConfig:

@@ -143,9 +143,9 @@ def _open(uri: str, there: Path, key: blobs.Key, source: str) -> None:
     for name in (blobs.MODEL, blobs.CARD):
         try:
             blobs.fetch(uri, name, there / name, key)
-        except blobs.InvalidStoreError as error:
-            install = "; install it with `pip install 'hanse[s3]'`" if "obstore is not" in str(error) else ""
-            raise reach.Refused(f"{error}{install} (credentials from {source})") from error
+        except blobs.PackageMissing as error:
+            package = "'hanse[s3]'" if error.package == "obstore" else error.package
+            raise reach.Refused(f"{error}; install it with `pip install {package}`") from error
         except blobs.BlobError as error:
             raise reach.Refused(f"{error} (credentials from {source})") from error
         except FileNotFoundError as error:

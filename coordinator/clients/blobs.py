@@ -1,9 +1,9 @@
 """The model store: where finished models lie, one directory for each kept round.
 
 A store is a URL that fsspec understands: ``file:///...``, ``s3://`` through obstore, and others where their
-packages are installed. Under it lies ``NAMESPACE/NAME/ROUND/`` with the files of one model:
-``model.safetensors`` and its card, ``card.json``. A round counts as saved once its card is there. This module
-refuses to know what a model is.
+packages are installed; ``federation/api/model_urls.py`` says which are refused. Under it lies
+``NAMESPACE/NAME/ROUND/`` with the files of one model: ``model.safetensors`` and its card, ``card.json``. A
+round counts as saved once its card is there. This module refuses to know what a model is.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ import fsspec
 import fsspec.core
 
 from federation import durable, object_stores
+from federation.api import model_urls
 
 CARD = "card.json"
 MODEL = "model.safetensors"
@@ -32,7 +33,8 @@ OPTIONS = "options.json"
 CHECK_SECONDS = 20.0
 """How long the check before the first round waits for a store that does not answer."""
 
-_PACKAGES = {"s3": "obstore", "gs": "gcsfs"}
+_PACKAGES = {"s3": "obstore", "smb": "smbprotocol"}
+"""Those that are not named as what is imported of them."""
 _ROUND = re.compile(r"(0|[1-9][0-9]{0,8})\Z")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 
@@ -46,8 +48,18 @@ class InvalidStoreError(BlobError):
 
     def __init__(self, url: str, why: str) -> None:
         """Name the URL and what is wrong with it."""
-        super().__init__(f"model store {url}: {why}")
+        super().__init__(f"model store {model_urls.bare(url)}: {why}")
         self.url = url
+
+
+class PackageMissing(InvalidStoreError):
+    """The store's scheme needs a package that is not installed on this machine."""
+
+    def __init__(self, url: str, package: str) -> None:
+        """Name the URL and the package."""
+        why = f"{package} is not installed where this runs; use an image that has it, or another store"
+        super().__init__(url, why)
+        self.package = package
 
 
 class StoreFailed(BlobError):
@@ -115,6 +127,8 @@ def save(url: str, files: Mapping[str, bytes | pathlib.Path], key: Key = NO_KEY)
     if _is_local(filesystem):
         _save_local(pathlib.Path(path), files)
         return url
+    with _translated(url, key):
+        filesystem.makedirs(path, exist_ok=True)  # nothing is asked of a bucket, which has no directories
     for name in sorted(files, key=lambda name: (name == CARD, name)):
         content = files[name]
         with contextlib.ExitStack() as stack:
@@ -129,7 +143,8 @@ def check(url: str, key: Key = NO_KEY) -> None:
     """Make sure that a training's models (``training_url``) can be stored, as far as one can know before.
 
     Of a local directory only that the next thing above it that exists may be written to; elsewhere an object
-    is written, listed and removed again. Raises: InvalidStoreError, StoreFailed.
+    is written, listed and removed again; directories that were made for it stay. Raises: InvalidStoreError,
+    StoreFailed.
     """
     filesystem, path = _open(url, key, CHECK_SECONDS)
     if _is_local(filesystem):
@@ -139,8 +154,9 @@ def check(url: str, key: Key = NO_KEY) -> None:
         return
     probe = f"{path}/.probe-{secrets.token_hex(4)}"
     with _translated(url, key):
+        filesystem.makedirs(path, exist_ok=True)
         filesystem.pipe_file(probe, b"Hanse looks whether it may write here.")
-        filesystem.ls(path, detail=False, refresh=True)
+        filesystem.ls(path, detail=False)
         filesystem.rm_file(probe)
 
 
@@ -153,7 +169,7 @@ def list_rounds(url: str, key: Key = NO_KEY) -> list[int]:
     with _translated(url, key):
         if not filesystem.isdir(path):
             return []
-        listed = filesystem.ls(path, detail=False, refresh=True)
+        listed = filesystem.ls(path, detail=False)
         names = (str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in listed)
         rounds = sorted(int(name) for name in names if _ROUND.match(name))
         return [number for number in rounds if filesystem.exists(f"{path}/{number}/{CARD}")]
@@ -203,31 +219,64 @@ def prune(url: str, keep_rounds: int, key: Key = NO_KEY, *, latest: int | None =
 
 
 def _open(url: str, key: Key, patience_seconds: float = object_stores.PATIENCE_SECONDS) -> tuple[Any, str]:
-    parts = urllib.parse.urlsplit(url)
+    scheme = _scheme(url)
+    try:
+        if scheme == "s3":
+            return _open_bucket(url, key, patience_seconds)
+        _find_class(url, scheme)
+        # A fresh one each time: a connection that is kept may be dead by the next round.
+        filesystem, path = fsspec.core.url_to_fs(url, skip_instance_cache=True, **_options(key))
+    except BlobError:
+        raise
+    except object_stores.Incomplete as error:
+        raise InvalidStoreError(url, _of_the_secret(str(error))) from error
+    except ImportError as error:
+        raise PackageMissing(url, _package(scheme, error)) from error
+    except (TypeError, ValueError) as error:
+        if key.files:  # the library may quote what it was given
+            why = f"{OPTIONS} of the Secret is not what fsspec's class for {scheme}:// takes"
+            raise InvalidStoreError(url, why) from None
+        raise InvalidStoreError(url, str(error)) from error
+    except Exception as error:  # some connect at once, each with errors of its own
+        raise _failure(url, key, error) from None
+    return filesystem, str(path).rstrip("/")
+
+
+def _scheme(url: str) -> str:
+    """The scheme of a URL that can be a store's. Raises: InvalidStoreError."""
+    if refused := model_urls.refusal(url):
+        raise InvalidStoreError(url, refused)
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError as error:
+        raise InvalidStoreError(url, str(error)) from error
     if not parts.scheme:
         raise InvalidStoreError(url, "write it as a URL, for example file:///var/lib/hanse/models")
     if parts.scheme == "file" and (parts.netloc or not parts.path.startswith("/")):
         raise InvalidStoreError(
             url, "a file URL has three slashes and an absolute path: file:///var/lib/hanse/models"
         )
+    if parts.scheme == "pvc":
+        raise InvalidStoreError(url, "a claim is for clusters; here leave spec.model.store out")
     if parts.scheme == "s3" and not parts.netloc:
         raise InvalidStoreError(url, "name a bucket: s3://BUCKET/PREFIX")
+    return parts.scheme
+
+
+def _find_class(url: str, scheme: str) -> None:
+    """Make sure that fsspec has a class for the scheme. Raises: InvalidStoreError, ImportError."""
     try:
-        if parts.scheme == "s3":
-            return _open_bucket(url, key, patience_seconds)
-        filesystem, path = fsspec.core.url_to_fs(url, use_listings_cache=False, **_options(key))
-    except object_stores.Incomplete as error:
-        raise InvalidStoreError(url, _of_the_secret(str(error))) from error
-    except ImportError as error:
-        package = _PACKAGES.get(parts.scheme, f"the fsspec package for {parts.scheme}://")
-        why = f"{package} is not installed where this runs; use an image that has it, or another store"
-        raise InvalidStoreError(url, why) from error
-    except (TypeError, ValueError) as error:
-        if key.files:  # the library may quote what it was given
-            why = f"{OPTIONS} of the Secret is not what fsspec's class for {parts.scheme}:// takes"
-            raise InvalidStoreError(url, why) from None
-        raise InvalidStoreError(url, str(error)) from error
-    return filesystem, str(path).rstrip("/")
+        fsspec.get_filesystem_class(scheme)
+    except ValueError:
+        why = f"no package that is installed where this runs knows {scheme}://; correct it, or use an image"
+        raise InvalidStoreError(url, f"{why} that has its fsspec package") from None
+
+
+def _package(scheme: str, error: ImportError) -> str:
+    """What to install, as far as that is known."""
+    cause = error.__cause__ if isinstance(error.__cause__, ImportError) else error
+    found = (cause.name or "").partition(".")[0]
+    return _PACKAGES.get(scheme) or found or f"the fsspec package for {scheme}://"
 
 
 def _open_bucket(url: str, key: Key, patience_seconds: float) -> tuple[Any, str]:
@@ -248,6 +297,8 @@ def _options(key: Key) -> dict[str, Any]:
         options = None
     if not isinstance(options, dict):
         raise object_stores.Incomplete(f"{OPTIONS} is not a JSON object")
+    if "protocol" in options:  # it would count before the URL's scheme
+        raise object_stores.Incomplete(f"{OPTIONS} has a protocol, which the store's URL says")
     return options
 
 
@@ -270,18 +321,21 @@ def _translated(url: str, key: Key) -> Iterator[None]:
     except BlobError:
         raise
     except Exception as error:
-        parts = urllib.parse.urlsplit(url)
-        said = str(error)
-        if parts.scheme == "file" or (isinstance(error, FileNotFoundError) and "NoSuchBucket" not in said):
+        missing = isinstance(error, FileNotFoundError) and "NoSuchBucket" not in str(error)
+        if missing or urllib.parse.urlsplit(url).scheme == "file":
             raise
-        if parts.scheme == "s3":
-            where = object_stores.endpoint_of(object_stores.options(_texts(key), key.endpoint))
-            why = object_stores.sentence(said, parts.netloc, where, object_stores.MODELS)
-        elif key.files:
-            why = f"{type(error).__name__}; check the store with its own tools and the same credentials"
-        else:
-            why = f"{type(error).__name__}: {' '.join(said.split())[:300]}"
-        raise StoreFailed(url, why) from None
+        raise _failure(url, key, error) from None
+
+
+def _failure(url: str, key: Key, error: Exception) -> StoreFailed:
+    parts, said = urllib.parse.urlsplit(url), str(error)
+    if parts.scheme == "s3":
+        where = object_stores.endpoint_of(object_stores.options(_texts(key), key.endpoint))
+        return StoreFailed(url, object_stores.sentence(said, parts.netloc, where, object_stores.MODELS))
+    if key.files:
+        why = f"{type(error).__name__}; check the store with its own tools and the same credentials"
+        return StoreFailed(url, why)
+    return StoreFailed(url, f"{type(error).__name__}: {' '.join(said.split())[:300]}")
 
 
 def _is_local(filesystem: Any) -> bool:

@@ -29,7 +29,7 @@ class UnusableStore(ValueError):
 class ModelStore:
     """url: what the aggregator opens. name: what status calls it. claim: what is mounted at MOUNT, if any.
     made: whether the hub makes that claim. secret: what opens an object store, if it needs that.
-    address: IP address and port of an object store, if the manifest gives them.
+    address: IP address and port of S3-compatible storage, if the manifest gives them.
     """
 
     url: str
@@ -66,7 +66,8 @@ def choose(spec: Mapping[str, Any], default_claim: str, default_url: str = "") -
             f"spec.model.store {wanted}: file:// is for simulations; use pvc://CLAIM or an object store"
         )
     url, endpoint = wanted.rstrip("/"), str(model.get("endpoint") or "")
-    return ModelStore(url, url, secret=secret, address=_address(endpoint) if endpoint else None)
+    led_there = endpoint and url.startswith("s3://")  # nobody else looks at it
+    return ModelStore(url, url, secret=secret, address=_address(endpoint) if led_there else None)
 
 
 def _address(endpoint: str) -> tuple[str, int] | None:

@@ -11,12 +11,13 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from federation.api import meta
+from federation.api import meta, model_urls
 from federation.api.meta import Change, Doc, Model, Rule
 from federation.api.reasons import ClusterState, TrainingPhase
 
 MAXIMUM_CLUSTERS = 1000  # bounds status.clusters, so that an object stays far below etcd's 1.5 MiB
 GIB = 2**30
+meta.PATTERN_WORDS[model_urls.PATTERN] = model_urls.WORDS
 
 
 class LateReplies(StrEnum):
@@ -274,12 +275,21 @@ class SecretReference(Model):
 class ModelOutput(Model):
     """Where the model goes."""
 
+    CEL = (
+        *(Rule(model_urls.rule(refused), refused.why, ".store") for refused in model_urls.REFUSALS),
+        Rule(
+            "!has(self.endpoint) || !has(self.store) || self.store.startsWith('s3://')",
+            "endpoint is for a store s3://; where another one is, its URL or options.json of the Secret says",
+            ".endpoint",
+        ),
+    )
+
     store: Annotated[
-        Annotated[str, Field(min_length=6, max_length=1024, pattern=r"^(pvc|s3|gs|file)://.+$")] | None,
+        Annotated[str, Field(min_length=6, max_length=1024, pattern=model_urls.PATTERN)] | None,
         Doc(
-            "is where models are written: pvc://CLAIM, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX where gcsfs is "
-            "installed, which Hanse's images have not, or file:// in simulations; without it the hub's own "
-            "store is used.",
+            "is where models are written: pvc://CLAIM, s3://BUCKET/PREFIX, the URL of any other storage that "
+            "fsspec knows and whose package is in the aggregator's image, or file:// in simulations; without "
+            "it the hub's own store is used.",
             Change.NEVER,
         ),
     ] = None
@@ -296,7 +306,8 @@ class ModelOutput(Model):
         SecretReference | None,
         Doc(
             "is the Secret that opens the store: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, and if needed "
-            "AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, AWS_REGION, ca.crt; for other stores options.json.",
+            "AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, AWS_REGION, ca.crt; for other stores options.json, a JSON "
+            "object with the arguments of fsspec's class.",
             Change.NEVER,
         ),
     ] = None

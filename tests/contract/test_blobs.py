@@ -1,4 +1,4 @@
-"""What every kind of model store must do: a directory here, and S3-compatible storage over its network."""
+"""What every kind of model store must do: a directory here, and S3-compatible and other storage elsewhere."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from coordinator.clients import blobs
-from tests.fakes import s3
+from tests.fakes import s3, webhdfs
 
-KINDS = ["files", pytest.param("s3", marks=pytest.mark.process)]
+KINDS = ["files", "webhdfs", pytest.param("s3", marks=pytest.mark.process)]
 
 
 @dataclasses.dataclass
@@ -33,11 +33,23 @@ def server() -> Iterator[s3.Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def other_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webhdfs.Server]:
+    with webhdfs.serve(tmp_path_factory.mktemp("webhdfs")) as server:
+        yield server
+
+
 @pytest.fixture(params=KINDS)
 def place(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Place:
     """Give each kind in turn, empty."""
     if request.param == "files":
         return Place(blobs.training_url(f"file://{tmp_path}/store", "cardiology", "hospitals"))
+    if request.param == "webhdfs":
+        storage: webhdfs.Server = request.getfixturevalue("other_server")
+        return Place(
+            blobs.training_url(f"{storage.url}/{tmp_path.name}", "cardiology", "hospitals"),
+            blobs.Key(storage.secret()),
+        )
     server: s3.Server = request.getfixturevalue("server")
     prefix = hashlib.sha256(str(tmp_path).encode()).hexdigest()[:12]
     store = f"s3://{s3.BUCKET}/{prefix}/"

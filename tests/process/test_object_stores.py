@@ -1,4 +1,4 @@
-"""Models in S3-compatible storage: a real server, the real aggregator, and every way in which it refuses."""
+"""Models in S3-compatible storage and in another: real servers, the real aggregator, and how they refuse."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from coordinator.clients import blobs
 from tests.conformance import hanse_host
-from tests.fakes import s3
+from tests.fakes import s3, webhdfs
 from tests.process import federations
 
 pytestmark = [pytest.mark.process]
@@ -85,7 +85,48 @@ async def test_a_store_that_refuses_ends_the_training_before_its_first_round(
         await train(tmp_path, server.secret(keys))
     assert not any(value in str(refused.value) for value in keys.values())
     assert_told_nowhere(tmp_path, keys.values())
-    assert "training round 1" not in "".join(path.read_text() for path in left_in(tmp_path, "*.log"))
+    assert_nothing_was_trained(tmp_path)
+
+
+async def test_a_training_leaves_its_model_in_a_storage_that_is_not_s3(tmp_path: Path) -> None:
+    """Any of fsspec's will do: the Secret's options.json opens it, and directories are made as needed."""
+    with webhdfs.serve(tmp_path / "storage") as storage:
+        key = blobs.Key(storage.secret())
+        url = blobs.training_url(storage.url, hanse_host.NAMESPACE, hanse_host.NAME)
+        for number in (0, 1):
+            blobs.save(f"{url}/{number}", {blobs.MODEL: b"old", blobs.CARD: b"{}"}, key)
+        await train(tmp_path, storage.secret(), storage.url, keepRounds=1)
+        assert blobs.list_rounds(url, key) == [2]
+        card = json.loads(blobs.read(f"{url}/2", blobs.CARD, key))
+        blobs.fetch(f"{url}/2", blobs.MODEL, tmp_path / "fetched", key)
+    assert card["sha256"] == hashlib.sha256((tmp_path / "fetched").read_bytes()).hexdigest()
+    assert_told_nowhere(tmp_path, [webhdfs.PASSWORD])
+
+
+async def test_another_storage_that_refuses_ends_the_training_before_its_first_round(tmp_path: Path) -> None:
+    """What it says may quote the password, as this one does, so its words are not passed on."""
+    want = r"StorageUnavailable: .*PermissionError; check the store with its own tools"
+    with webhdfs.serve(tmp_path / "storage") as storage, pytest.raises(RuntimeError, match=want):
+        await train(tmp_path, storage.secret("not-the-right-one-42"), storage.url)
+    assert_told_nowhere(tmp_path, ["not-the-right-one-42"])
+    assert_nothing_was_trained(tmp_path)
+
+
+async def test_a_storage_whose_package_is_missing_ends_the_training_before_its_first_round(
+    tmp_path: Path,
+) -> None:
+    """The sentence names the package."""
+    want = r"StorageUnavailable: .*lakefs_spec is not installed where this runs; use an image"
+    with pytest.raises(RuntimeError, match=want):
+        await train(tmp_path, {"options.json": b"{}"}, "lakefs://models/main")
+    assert_nothing_was_trained(tmp_path)
+
+
+def assert_nothing_was_trained(directory: Path) -> None:
+    """No round has begun."""
+    logs = left_in(directory, "*.log")
+    assert logs
+    assert "training round 1" not in "".join(path.read_text() for path in logs)
 
 
 def assert_told_nowhere(directory: Path, values: Iterable[str]) -> None:
@@ -134,7 +175,7 @@ def test_each_refusal_is_one_sentence_with_the_next_step(server: s3.Server) -> N
             ),
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are missing": (URL, {"user": b"me"}),
             "name a bucket": ("s3:///x", good),
-            "options.json is missing": ("memory://x", good),
+            "options.json is missing": ("webhdfs://host/x", good),
         }  # fmt: skip
         for want, (url, files) in cases.items():
             assert want in refusal(url, files), want

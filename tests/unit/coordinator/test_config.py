@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pydantic
 import pytest
 
 from coordinator import cluster, config, parts
@@ -50,3 +51,11 @@ def test_it_refuses_before_it_asks_anybody(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(parts.StartFailure, match="install it there, or write ml-hub into"):
         asyncio.run(cluster.serve(settings, asyncio.Event()))
     assert not (tmp_path / "state").exists()
+
+
+def test_a_hub_whose_store_can_be_none_does_not_start(tmp_path: Path) -> None:
+    """What a manifest may not name, the settings may not either."""
+    for url in ("simplecache::s3://models", "memory://models", "sftp://me:hush@host/models"):
+        with pytest.raises(pydantic.ValidationError, match="model_store"):
+            config.CoordinatorConfig(trust_domain="t.test", state_directory=tmp_path, model_store=url)
+    config.CoordinatorConfig(trust_domain="t.test", state_directory=tmp_path, model_store="gs://models")

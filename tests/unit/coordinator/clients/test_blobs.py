@@ -1,6 +1,7 @@
 """The model store keeps whole models or none."""
 
 import pathlib
+import socket
 import sys
 
 import pytest
@@ -69,20 +70,16 @@ def test_nothing_saved_is_an_empty_list(tmp_path: pathlib.Path) -> None:
     assert blobs.list_rounds(store(tmp_path)) == []
 
 
-def test_stores_other_than_files_get_the_card_last() -> None:
-    """Any fsspec store works; here one in memory."""
-    url = "memory://models/cardiology/hospitals"
-    save(url, 3)
-    assert blobs.list_rounds(url) == [3]
-    assert blobs.read(f"{url}/3", blobs.CARD) == b"{}"
-
-
 @pytest.mark.parametrize(
     ("url", "want"),
     [
         ("models/here", "write it as a URL"),
         ("file://models/here", "three slashes"),
-        ("nosuch://bucket", "nosuch"),
+        ("nosuch://bucket", "no package that is installed where this runs knows nosuch://"),
+        ("pvc://models", "a claim is for clusters"),
+        ("memory://models", "memory, a code host or the web keeps no models"),
+        ("simplecache::file:///models", "chained with ::"),
+        ("ftp://[fd00", "Invalid IPv6 URL"),
     ],
 )
 def test_unusable_urls_are_refused(url: str, want: str) -> None:
@@ -105,6 +102,36 @@ def test_a_package_that_is_missing_is_said_by_the_check(monkeypatch: pytest.Monk
         blobs.check("s3://bucket/a/b", key)
 
 
+@pytest.mark.parametrize(
+    ("scheme", "module", "package"),
+    [("gs", "gcsfs", "gcsfs"), ("sftp", "paramiko", "paramiko"), ("smb", "smbclient", "smbprotocol")],
+)
+def test_the_missing_package_is_named(
+    monkeypatch: pytest.MonkeyPatch, scheme: str, module: str, package: str
+) -> None:
+    """Whichever fsspec wants for the scheme, and also where a Secret is given."""
+    monkeypatch.setitem(sys.modules, module, None)
+    want = f": {package} is not installed where this runs; use an image"
+    with pytest.raises(blobs.PackageMissing, match=want) as told:
+        blobs.check(f"{scheme}://host/models", blobs.Key({"options.json": b"{}"}))
+    assert told.value.package == package
+
+
+def test_a_password_in_the_url_is_refused_and_not_repeated() -> None:
+    """A manifest cannot have one; a hub's own store is looked at here, too."""
+    with pytest.raises(blobs.InvalidStoreError, match=r"store sftp://host/models: a user, a pass") as told:
+        blobs.check("sftp://me:hush@host/models")
+    assert "hush" not in str(told.value)
+
+
+def test_a_server_that_does_not_answer_is_a_store_that_failed() -> None:
+    """Some of fsspec's classes connect when they are made, with errors of their own."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # not listening: nobody answers there
+        with pytest.raises(blobs.StoreFailed, match=r"ConnectionRefusedError: .*Connection refused"):
+            blobs.check(f"ftp://127.0.0.1:{taken.getsockname()[1]}/models")
+
+
 def test_a_directory_that_may_not_be_written_to_is_said_by_the_check(tmp_path: pathlib.Path) -> None:
     """A file stands where a directory is wanted, whoever runs this."""
     (tmp_path / "models").touch()
@@ -114,10 +141,15 @@ def test_a_directory_that_may_not_be_written_to_is_said_by_the_check(tmp_path: p
     assert [path.name for path in tmp_path.iterdir()] == ["models"]
 
 
-def test_options_of_other_stores_come_from_one_key(tmp_path: pathlib.Path) -> None:
+def test_options_of_other_stores_come_from_one_key() -> None:
     """What is wrong with them is said without quoting them."""
-    blobs.check("memory://models/a/b", blobs.Key({"options.json": b"{}"}))
-    for text in (b"{secret", b'["secret"]'):
-        with pytest.raises(blobs.InvalidStoreError, match=r"options.json is not a JSON object") as error:
-            blobs.check("memory://models/a/b", blobs.Key({"options.json": text}))
+    url = "webhdfs://127.0.0.1:1/models/a/b"
+    for text, want in {
+        b"{secret": "options.json is not a JSON object",
+        b'["secret"]': "options.json is not a JSON object",
+        b'{"protocol": "file", "user": "secret"}': "options.json has a protocol, which the store's URL says",
+        b'{"kerberos": true, "user": "secret"}': "is not what fsspec's class for webhdfs:// takes",
+    }.items():
+        with pytest.raises(blobs.InvalidStoreError, match=want) as error:
+            blobs.check(url, blobs.Key({"options.json": text}))
         assert "secret" not in str(error.value).replace("Secret", "")

@@ -32,6 +32,13 @@ CASES: dict[str, tuple[dict[str, Any], str, model_stores.ModelStore]] = {
         {"store": "s3://bucket/x", "endpoint": "http://s3.example.org:9000"}, "",
         model_stores.ModelStore("s3://bucket/x", "s3://bucket/x"),
     ),
+    "a storage that is not S3": (
+        {"store": "sftp://10.0.0.5/models/", "credentials": {"secretName": "keys"}}, "",
+        model_stores.ModelStore("sftp://10.0.0.5/models", "sftp://10.0.0.5/models", secret="keys"),
+    ),
+    "an endpoint that the hub's store does not know": (
+        {"endpoint": "https://10.0.0.5"}, "gs://all", model_stores.ModelStore("gs://all", "gs://all"),
+    ),
     "the hub's object store": ({}, "s3://all", model_stores.ModelStore("s3://all", "s3://all")),
 }  # fmt: skip
 
