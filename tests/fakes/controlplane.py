@@ -283,18 +283,27 @@ def _until(plane: ControlPlane, token: str, path: str) -> None:
         time.sleep(0.1)
 
 
+async def define(api: client.Client, definitions: Sequence[client.Object]) -> None:
+    """Apply CustomResourceDefinitions, and wait until the server serves their kinds."""
+    listing = await api.list("CustomResourceDefinition")
+    for definition in definitions:
+        await api.apply(definition)
+    pending = {definition["metadata"]["name"] for definition in definitions}
+    pending -= {each["metadata"]["name"] for each in listing.items if _established(each)}
+    if not pending:
+        return
+    async for change in api.watch("CustomResourceDefinition", listing.resource_version):
+        pending.discard(change.object["metadata"]["name"]) if _established(change.object) else None
+        if not pending:
+            return
+
+
 def _apply_crds(plane: ControlPlane) -> None:
+    definitions = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "crds").glob("*.yaml"))]
+
     async def apply() -> None:
         async with await client.Client.connect(plane.kubeconfig) as api:
-            listing = await api.list("CustomResourceDefinition")
-            for path in sorted((ROOT / "crds").glob("*.yaml")):
-                await api.apply(yaml.safe_load(path.read_text()))
-            async for change in api.watch("CustomResourceDefinition", listing.resource_version):
-                pending.discard(change.object["metadata"]["name"]) if _established(change.object) else None
-                if not pending:
-                    return
-
-    pending = {yaml.safe_load(p.read_text())["metadata"]["name"] for p in (ROOT / "crds").glob("*.yaml")}
+            await define(api, definitions)
 
     def in_a_loop_of_its_own() -> None:
         asyncio.run(asyncio.wait_for(apply(), START_SECONDS))

@@ -185,7 +185,7 @@ async def test_a_kind_that_the_table_lacks_is_asked_for_once(api: client.Client)
         assert (await api.kind("PriorityClass", "scheduling.k8s.io/v1")).plural == "priorityclasses"
     assert api.requests["discover"] == 1
     with pytest.raises(errors.NotFound):
-        await api.kind("TLSRoute", "gateway.networking.k8s.io/v1")
+        await api.kind("Nonesuch", "scheduling.k8s.io/v1")
 
 
 async def test_a_token_file_is_read_again(

@@ -15,12 +15,12 @@ import pytest
 from coordinator.cli import edge_manifests
 from federation.kube import client, errors
 from tests.fakes import controlplane, kubectl, permissions
+from tests.fakes import foreign_kinds as foreign
 
 pytestmark = pytest.mark.controlplane
 
 MANIFESTS = pathlib.Path(__file__).parents[2] / "manifests"
-INSTALLATIONS = ("hub/base", "hub/lab", "hub/loadbalancer", "hub/gateway-api", "edge/base", "edge/lab")
-FOREIGN = {"TLSRoute"}  # kinds that a cluster has only with Gateway API
+INSTALLATIONS = ("hub/base", "hub/lab", "hub/loadbalancer", "edge/base", "edge/lab")
 AGENT = "system:serviceaccount:hanse:hanse-agent"
 COORDINATOR = "system:serviceaccount:hanse-system:hanse-coordinator"
 VERBS = (
@@ -54,13 +54,31 @@ async def test_the_server_takes_every_object(
     """Server-side dry run with strict field validation accepts all that `kubectl apply -k` would send."""
     assert {m["kind"] for m in rendered[installation]} >= {"Namespace", "Deployment", "NetworkPolicy"}
     for manifest in rendered[installation]:
-        if manifest["kind"] not in FOREIGN:
-            await api.apply(manifest, dry_run=True)
+        await api.apply(manifest, dry_run=True)
 
 
-async def test_an_overlay_of_a_hub_of_ones_own(
-    api: client.Client, rendered: object, tmp_path: pathlib.Path
-) -> None:
+@pytest.fixture(scope="module")
+def foreign_kinds(control_plane: controlplane.ControlPlane, rendered: object) -> None:
+    """The API server has Gateway API's TLSRoute and cert-manager's Issuer and Certificate, too."""
+    try:
+        foreign.apply(control_plane)
+    except foreign.NotToBeHad as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.usefixtures("foreign_kinds")
+async def test_the_server_takes_a_hub_behind_a_gateway(api: client.Client) -> None:
+    """It knows TLSRoute as Gateway API defines it, and would refuse a field that is none."""
+    found = permissions.by_kind_and_name(kubectl.rendered(MANIFESTS / "hub/gateway-api"))
+    for manifest in found.values():
+        await api.apply(manifest, dry_run=True)
+    route = found["TLSRoute", "hanse-door"]
+    with pytest.raises(errors.Invalid, match=r"spec\.sni"):
+        await api.apply({**route, "spec": {**route["spec"], "sni": "hub"}}, dry_run=True)
+
+
+@pytest.mark.usefixtures("foreign_kinds")
+async def test_an_overlay_of_a_hub_of_ones_own(api: client.Client, tmp_path: pathlib.Path) -> None:
     """The overlay of manifests/README.md: cert-manager owns the CA, images come from one's own registry."""
     _write_overlay_of_the_page(tmp_path)
     found = permissions.by_kind_and_name(kubectl.rendered(tmp_path))
@@ -74,8 +92,10 @@ async def test_an_overlay_of_a_hub_of_ones_own(
         "registry.local/hanse/coordinator", "registry.local/hanse/client",
     }  # fmt: skip
     for manifest in found.values():
-        if manifest["kind"] not in ("Issuer", "Certificate"):
-            await api.apply(manifest, dry_run=True)
+        await api.apply(manifest, dry_run=True)
+    certificate = found["Certificate", "hanse-ca"]
+    with pytest.raises(errors.Invalid, match=r"spec\.rotation"):
+        await api.apply({**certificate, "spec": {**certificate["spec"], "rotation": "Never"}}, dry_run=True)
 
 
 async def test_what_join_applies_is_what_kustomize_makes(
