@@ -6,16 +6,19 @@ packages are installed; ``federation/api/model_urls.py`` says which are refused.
 round counts as saved once its card is there. This module refuses to know what a model is.
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import pathlib
 import re
 import secrets
 import shutil
+import threading
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
 
 import fsspec
@@ -32,6 +35,8 @@ OPTIONS = "options.json"
 """Of a Secret for a store other than S3: what the store's fsspec class is called with."""
 CHECK_SECONDS = 20.0
 """How long the check before the first round waits for a store that does not answer."""
+OTHERS_CHECK_SECONDS = 90.0
+"""The same for stores that are neither S3 nor local; some of their classes have no patience that ends."""
 
 _PACKAGES = {"s3": "obstore", "smb": "smbprotocol"}
 """Those that are not named as what is imported of them."""
@@ -146,6 +151,13 @@ def check(url: str, key: Key = NO_KEY) -> None:
     is written, listed and removed again; directories that were made for it stay. Raises: InvalidStoreError,
     StoreFailed.
     """
+    if url.startswith(("file://", "s3://")):
+        _check(url, key)
+    else:
+        _within(OTHERS_CHECK_SECONDS, url, functools.partial(_check, url, key))
+
+
+def _check(url: str, key: Key) -> None:
     filesystem, path = _open(url, key, CHECK_SECONDS)
     if _is_local(filesystem):
         above = next(place for place in (pathlib.Path(path), *pathlib.Path(path).parents) if place.exists())
@@ -158,6 +170,26 @@ def check(url: str, key: Key = NO_KEY) -> None:
         filesystem.pipe_file(probe, b"Hanse looks whether it may write here.")
         filesystem.ls(path, detail=False)
         filesystem.rm_file(probe)
+
+
+def _within(seconds: float, url: str, work: Callable[[], None]) -> None:
+    """Do it in a thread, left alone when it takes longer. Raises: StoreFailed, and what the work raises."""
+    done: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            work()
+        except Exception as error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    threading.Thread(target=run, name="store-check", daemon=True).start()
+    try:
+        done.result(seconds)
+    except TimeoutError:
+        why = f"no answer within {seconds:.0f} s; check its address, and that the network lets it through"
+        raise StoreFailed(url, why) from None
 
 
 def list_rounds(url: str, key: Key = NO_KEY) -> list[int]:

@@ -132,6 +132,17 @@ def test_a_server_that_does_not_answer_is_a_store_that_failed() -> None:
             blobs.check(f"ftp://127.0.0.1:{taken.getsockname()[1]}/models")
 
 
+def test_a_server_that_takes_calls_and_says_nothing_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """fsspec's class for WebHDFS has no patience of its own that would end."""
+    monkeypatch.setattr(blobs, "OTHERS_CHECK_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"webhdfs://127.0.0.1:{silent.getsockname()[1]}/models"
+        with pytest.raises(blobs.StoreFailed, match="no answer within 0 s; check its address"):
+            blobs.check(url)
+
+
 def test_a_directory_that_may_not_be_written_to_is_said_by_the_check(tmp_path: pathlib.Path) -> None:
     """A file stands where a directory is wanted, whoever runs this."""
     (tmp_path / "models").touch()

@@ -73,7 +73,7 @@ def test_every_other_url_is_taken(url: str) -> None:
     validation.parse(training(store=url), "training.yaml")
 
 
-@pytest.mark.parametrize("store", ["models", "S3://bucket", "cached::s3://b", "async_wrapper://x", "s3:/b"])
+@pytest.mark.parametrize("store", ["models", "S3://bucket", "cached::s3://b", "dir_x://x", "s3:/models"])
 def test_what_is_no_url_is_refused(store: str) -> None:
     """The sentence has examples."""
     with pytest.raises(errors.InvalidManifest, match=r"spec.model.store: must be a URL such as pvc://models"):
