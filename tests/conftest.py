@@ -7,6 +7,7 @@ and the `rng` fixture. In CI the seed is fixed, so that a change fails for what 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import secrets
@@ -55,6 +56,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "control_plane" in getattr(item, "fixturenames", ()):
             item.add_marker("controlplane")
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded is no garbage: looking through all of it, again and again, took a fifth of the time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
