@@ -63,14 +63,18 @@ class Compaction:
         directory: pathlib.Path,
         is_of_app: Callable[[str], bool],
         rule: retention.Rule | None = None,
+        more: Callable[[int], int] | None = None,
     ) -> None:
         """Take what knows the training.
 
         directory: the app's working directory. is_of_app: whether the module of this name is the app's own.
+        more: told how many rounds were played, says how many there are to be; None: as many as the app
+            began with.
         """
         self._history, self._book, self._progress, self._watcher = history, book, progress, watcher
         self._directory, self._is_of_app = directory, is_of_app
         self._rule = rule or rule_of(os.environ.get(RULE_VARIABLE, ""))
+        self._more = more
         self._now: _Start | None = None
         self._writer = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="snapshot")
         self._writing: concurrent.futures.Future[None] | None = None
@@ -86,11 +90,11 @@ class Compaction:
                 raise ValueError(f"nothing can be restored: {why}")
             return self._restored(snapshot, attachment, origins)
 
-        began = self._history.begins(num_rounds, restore)
+        began = self._history.begins(num_rounds, restore, may_grow=self._more is not None)
         if began is None or origins is None or around is None:
             if why:
                 log.info("no snapshots of this app", detail=why)
-            return None
+            return None if self._more is None else kept_rounds.Past()
         place, snapshot, past = began
         known = 0 if snapshot is None else snapshot.round
         self._now = _Start(place, given, origins, around, known, self._book.grown_bytes)
@@ -127,6 +131,10 @@ class Compaction:
             return  # whoever acts next hears of it
         now.round, now.grown_bytes = server_round, self._book.grown_bytes
         self._writing = self._writer.submit(self._write, snapshot, kept, written)
+
+    def after(self, num_rounds: int) -> int:
+        """So many rounds are over; see kept_rounds.Keeper."""
+        return num_rounds if self._more is None else self._more(num_rounds)
 
     def _pays(self, now: _Start, server_round: int) -> bool:
         grown = self._book.grown_bytes - now.grown_bytes

@@ -218,12 +218,13 @@ class History:
     # -- snapshots -------------------------------------------------------------------------------
 
     def begins(
-        self, rounds: int, restore: Callable[[entries.Snapshot, bytes], _Answer]
+        self, rounds: int, restore: Callable[[entries.Snapshot, bytes], _Answer], *, may_grow: bool = False
     ) -> tuple[Place, entries.Snapshot | None, _Answer | None] | None:
         """A strategy's start of so many rounds begins: what it was restored to, if there is a snapshot of it.
 
         restore: makes what the app has now what it was then; raises ValueError, before it changed anything,
             if that cannot be.
+        may_grow: whether it may have had fewer rounds before.
         Returns None for a start of which nothing can be kept.
         """
         if not self._on_main():
@@ -234,7 +235,7 @@ class History:
             before = self._replay.position
 
             def found() -> tuple[entries.Snapshot, _Answer] | None:
-                snapshot = self._replay.snapshot(number, rounds)
+                snapshot = self._replay.snapshot(number, rounds, may_grow=may_grow)
                 if snapshot is None:
                     return None
                 try:

@@ -138,12 +138,15 @@ class Replay:
         """Where the last call that was answered stands, counted from 0; -1 if none was."""
         return self._position
 
-    def snapshot(self, start: int, rounds: int) -> entries.Snapshot | None:
-        """What a start's first rounds came to, which stands for their calls. Raises: Diverged."""
+    def snapshot(self, start: int, rounds: int, *, may_grow: bool = False) -> entries.Snapshot | None:
+        """What a start's first rounds came to, which stands for their calls.
+
+        may_grow: whether it may have had fewer rounds before. Raises: Diverged.
+        """
         at = self._snapshots.get(start)
         if at is None:
             return None
-        if at.entry.rounds != rounds:
+        if rounds < at.entry.rounds or (rounds > at.entry.rounds and not may_grow):
             what = f"start {start} of a strategy is to have {rounds} rounds"
             raise Diverged(f"{what} where it had {at.entry.rounds} before", at.position)
         self._position = max(self._position, at.position)

@@ -4,7 +4,9 @@ Why it exists: `Strategy.start` keeps its results in local variables, which no o
 that it does with a strategy it does by four methods, and by an evaluation function. `Rounds` stands in the
 strategy's place: it hands every call on, remembers what came back, says when a round is over, and at a start
 that goes on from a snapshot it answers the calls of the rounds before by what they answered then, with no
-message sent and no code of the app run. Where snapshots are kept, and when one pays, is not known here.
+message sent and no code of the app run. In the same way a loop that is done goes on with more rounds, if the
+keeper says that there are to be more: it begins again, and passes over those that it has played. Where
+snapshots are kept, when one pays, and who asks for more rounds is not known here.
 
 Only Flower's own `start` is stood in for. An app's `start` with a loop of its own is left alone.
 """
@@ -52,6 +54,10 @@ class Keeper(Protocol):
         """Hear that a round is over, but the last, and of what the next ones follow from."""
         ...
 
+    def after(self, num_rounds: int) -> int:
+        """Hear that so many rounds are over; return how many there are to be: more, or so many."""
+        ...
+
 
 class Rounds:
     """A strategy, to Flower's loop; see the module's words."""
@@ -59,7 +65,7 @@ class Rounds:
     def __init__(self, strategy: Strategy, keeper: Keeper, past: Past) -> None:
         """Hand calls on to `strategy`, but for those of the rounds in `past`."""
         self._strategy, self._keeper, self._past = strategy, keeper, past
-        self._known = past.round or -1  # the evaluation before the first round is of round 0
+        self._restored = self._known = past.round or -1  # the evaluation before the first round is of round 0
         self._arrays: ArrayRecord | None = past.roots.get("arrays")
         self._metrics: dict[str, dict[int, Any]] = past.roots.get(
             "metrics", {"train": {}, "evaluate": {}, "server": {}}
@@ -74,13 +80,17 @@ class Rounds:
         """Everything else is the strategy's."""
         return getattr(self._strategy, name)
 
+    def pass_over(self, num_rounds: int) -> None:
+        """So many rounds are over: the loop is to be called again, with more."""
+        self._known = num_rounds
+
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Say that the round before is over, and hand on."""
         if server_round <= self._known:
             return []
-        if server_round == self._known + 1:
+        if server_round == self._restored + 1:
             restore_generators(self._past.roots["generators"])
         elif server_round > 1:
             self._keeper.ended(
@@ -171,7 +181,13 @@ def start(
         rounds.evaluate_fn = arguments["evaluate_fn"]
         arguments["evaluate_fn"] = rounds.evaluate
     arguments["self"] = rounds
-    return method(*bound.args, **bound.kwargs)
+    while True:
+        result = method(*bound.args, **bound.kwargs)
+        played = arguments["num_rounds"]
+        arguments["num_rounds"] = keeper.after(played)
+        if arguments["num_rounds"] == played:
+            return result
+        rounds.pass_over(played)
 
 
 def generators() -> dict[str, Any]:

@@ -121,3 +121,16 @@ def test_other_threads_see_the_nodes_of_that_time() -> None:
     assert past.over
     assert past.nodes(main=False) is None
     assert past.known_nodes == (ZURICH, BASEL)
+
+
+def test_a_start_with_another_number_of_rounds() -> None:
+    """It is another start than the snapshot's, but where rounds may be raised and have been."""
+    kept = entries.Snapshot(
+        start=1, round=2, rounds=3, after=0, until=9, calls=4, messages=6, nodes=(ZURICH, BASEL),
+        state_bytes=0, arrays=(),
+    )  # fmt: skip
+    for rounds, may_grow in ((3, False), (3, True), (5, True)):
+        assert replay.Replay([kept]).snapshot(1, rounds, may_grow=may_grow) == kept
+    for rounds, may_grow in ((5, False), (2, False), (2, True)):
+        with pytest.raises(replay.Diverged, match=f"is to have {rounds} rounds where it had 3 before"):
+            replay.Replay([kept]).snapshot(1, rounds, may_grow=may_grow)

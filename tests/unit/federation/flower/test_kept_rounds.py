@@ -1,4 +1,6 @@
-"""A start that goes on from any round ends as one that was never interrupted, with every stock strategy."""
+"""A start that goes on from any round, or with more rounds, ends as one that was not interrupted, with every
+stock strategy.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +24,21 @@ NODES = 6
 
 
 class Shelf:
-    """A keeper of every round, in memory; the next process takes one of them down."""
+    """A keeper of every round, in memory; the next process takes one of them down.
 
-    def __init__(self, restore: int = 0, kept: Mapping[int, object_state.Written] | None = None) -> None:
+    raised: the number of rounds after each that was asked for.
+    """
+
+    def __init__(
+        self,
+        restore: int = 0,
+        kept: Mapping[int, object_state.Written] | None = None,
+        raised: Mapping[int, int] | None = None,
+    ) -> None:
         self.kept: dict[int, object_state.Written] = dict(kept or {})
-        self._restore = restore
+        self._restore, self._raised = restore, dict(raised or {})
 
     def begins(self, roots: Mapping[str, object], num_rounds: int) -> kept_rounds.Past:
-        assert num_rounds == ROUNDS
         self._given = {name: roots[name] for name in roots if name != "initial_arrays"}
         self._origins = object_state.Origins(roots, surroundings.said_by, lambda name: name == __name__)
         if not self._restore:
@@ -49,6 +58,9 @@ class Shelf:
 
     def ended(self, server_round: int, roots: Mapping[str, object]) -> None:
         self.kept[server_round] = object_state.write({**self._given, **roots}, self._origins)
+
+    def after(self, num_rounds: int) -> int:
+        return self._raised.pop(num_rounds, num_rounds)
 
 
 @pytest.fixture(autouse=True)
@@ -143,7 +155,9 @@ def built(name: str) -> strategies.Strategy:
     return made
 
 
-def play(name: str, shelf: Shelf | None) -> tuple[dict[str, Any], list[tuple[int, int]]]:
+def play(
+    name: str, shelf: Shelf | None, rounds: int = ROUNDS
+) -> tuple[dict[str, Any], list[tuple[int, int]]]:
     """A whole app, from its top: what it ends with, and what nodes were asked."""
     host.seed(3)
     watching = watch.install(watched.Recorder(), shelf)
@@ -164,7 +178,7 @@ def play(name: str, shelf: Shelf | None) -> tuple[dict[str, Any], list[tuple[int
             initial = ArrayRecord({"w": Array(weights), "b": Array(np.zeros(3))})
         config = ConfigRecord({"lr": 0.5})
         grid = Grid(name.startswith("FedXgb"))
-        result = strategy.start(grid, initial, ROUNDS, train_config=config, evaluate_fn=evaluate)
+        result = strategy.start(grid, initial, rounds, train_config=config, evaluate_fn=evaluate)
     finally:
         watching.remove()
     made = {name: array.numpy() for name, array in result.arrays.items()}
@@ -188,6 +202,21 @@ def test_a_start_goes_on_from_any_round(name: str) -> None:
     assert sorted(shelf.kept) == list(range(1, ROUNDS))
     for number in shelf.kept:
         got, again = play(name, Shelf(number, shelf.kept))
+        assert got == want
+        assert again == [one for one in asked if one[0] > number]
+
+
+@pytest.mark.parametrize("name", [*STOCK, "Halving"])
+def test_a_start_with_more_rounds_later(name: str) -> None:
+    """A number of rounds that is raised twice is as good as one that was so large from the beginning."""
+    whole = Shelf()
+    want, asked = play(name, whole)
+    shelf = Shelf(raised={1: 3, 3: ROUNDS})
+    assert play(name, shelf, rounds=1) == (want, asked)
+    assert sorted(shelf.kept) == list(range(1, ROUNDS))
+    for number in (1, 3):  # kept before a raise and after it, restored in a start of as many or of more
+        goes_on = Shelf(number, shelf.kept, raised={number: number + 1, number + 1: ROUNDS})
+        got, again = play(name, goes_on, rounds=number)
         assert got == want
         assert again == [one for one in asked if one[0] > number]
 
