@@ -9,6 +9,7 @@ succeeded with a model, or failed with one reason and the last lines of the trac
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 import shutil
@@ -29,6 +30,7 @@ from coordinator.aggregator import (
     server_apps,
     service,
     terms,
+    total,
     watcher,
 )
 from coordinator.aggregator import config as aggregator_config
@@ -95,6 +97,7 @@ class Aggregator:
             self._history = history.History(
                 self._book, restarts_round=restarts_round, on_divergence=self._diverged
             )
+            self._total = self._declared_total()
         except (journal.JournalUnusable, holding.Held, OSError) as error:
             # What is there may be the training's only memory: the hub tries again, and says what is wrong.
             log.error("journal not opened", error=str(error))
@@ -106,7 +109,9 @@ class Aggregator:
         failpoints.reach("aggregator.journal-opened")
         self._progress.resumed(self._history.round)
         self._progress.diverged(self._history.diverged)
-        self._service = service.Service(config, self._spec, self._progress, self._book)
+        self._service = service.Service(
+            config, self._spec, self._progress, self._book, on_rounds=self._raised
+        )
         self._watcher = watcher.Watcher(self._progress, self._service.changed)
         self._service.start()
         self._history.attach(self._service.driver)
@@ -131,6 +136,23 @@ class Aggregator:
     def _diverged(self, what: str) -> None:
         self._progress.diverged(what)
         self._service.changed()
+
+    def _declared_total(self) -> total.Total | None:
+        """How many rounds spec.strategy asks for; None where the app's ServerApp has a number of its own."""
+        declared = self._spec.strategy
+        return None if declared is None else total.Total(declared.rounds, self._book, self._progress)
+
+    def _raised(self, rounds: int) -> None:
+        declared = self._total  # which the app's thread may take away
+        if declared is not None:
+            declared.raised(rounds)
+
+    def _more_rounds(self, declared: total.Total, played: int) -> int:
+        try:
+            return declared.after(played)
+        except journal.JournalUnusable as error:
+            reason = reasons.TrainingReason.STORAGE_UNAVAILABLE
+            self._service.driver.end(reason, f"The training was ended, since {error}.")
 
     def _open_journal(self) -> journal.Book:
         """Open the training's journal; one of another training, or of no use, makes room."""
@@ -260,18 +282,18 @@ class Aggregator:
             installed = self._config.installed_app
             reference, run_config = (installed.server_app if installed else None), overrides
         os.chdir(directory)
-        if spec.strategy is not None:
-            self._progress.total(spec.strategy.rounds)
-        elif isinstance(total := run_config.get("num-server-rounds"), int):
-            self._progress.total(total)
         if reference is not None:
+            self._total = None
+            if isinstance(rounds := run_config.get("num-server-rounds"), int):
+                self._progress.total(rounds)
             return host.load_server_app(reference, directory if self._config.app_bundle else None), run_config
-        if spec.strategy is None:
+        if spec.strategy is None or self._total is None:
             raise app_errors.NoSuchComponent(
                 "the app has no ServerApp and the spec names no strategy; add spec.strategy"
             )
+        self._progress.total(self._total.rounds)
         wanted = server_apps.StrategySpec(
-            spec.strategy.name, spec.strategy.rounds, dict(spec.strategy.parameters)
+            spec.strategy.name, self._total.rounds, dict(spec.strategy.parameters)
         )
         return server_apps.from_strategy(wanted, directory), run_config
 
@@ -300,6 +322,7 @@ class Aggregator:
             self._watcher,
             directory=directory,
             is_of_app=compaction.whose(own, installed),
+            more=None if self._total is None else functools.partial(self._more_rounds, self._total),
         )
 
     def _judged(self, app: ServerApp) -> bool:

@@ -16,6 +16,7 @@ import random
 import socket
 import threading
 import time
+from collections.abc import Callable
 
 from coordinator.aggregation import events, rounds
 from coordinator.aggregator import config as aggregator_config
@@ -110,12 +111,18 @@ class Service:
         spec: training.FederatedTrainingSpec,
         progress: progress_module.Progress,
         book: journal.Book,
+        *,
+        on_rounds: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """Take what to serve; nothing is opened yet."""
+        """Take what to serve; nothing is opened yet.
+
+        on_rounds: hears on the event loop how many rounds spec.strategy asks for, whenever rules come.
+        """
         self._config = config
         self._spec = spec
         self._progress = progress
         self._book = book
+        self._on_rounds = on_rounds
         self._run_id = node_ids.run_id(config.namespace, config.name)
         self._credentials = credentials.CredentialDirectory(config.credential_directory)
         self._loop = asyncio.new_event_loop()
@@ -271,6 +278,8 @@ class Service:
                 self.driver.handle(
                     events.RulesChanged(terms.changed_rules(directive.rules, self._config), now)
                 )
+                self._on_rounds(directive.rules.rounds)
+                self._tell_hub()
 
     async def _leave(self, finished: pb.TrainingFinished) -> bool:
         assert self._hub is not None

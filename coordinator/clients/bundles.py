@@ -162,7 +162,7 @@ class Apps:
             return snapshot.Problem(
                 Reason.STORAGE_FULL, f"The hub cannot keep the app: {error}. Make room on its disk."
             )
-        return snapshot.App(digest=packed.digest)
+        return snapshot.App(digest=packed.digest, server_app=app.server_app or "")
 
 
 _NO_PATH = (

@@ -174,6 +174,7 @@ def rules(wanted: desired.RoundRules) -> pb.RoundRules:
         late_replies=wanted.late_replies,
         over_provision_fraction=wanted.over_provision_fraction,
         grace_seconds=wanted.grace_seconds,
+        rounds=wanted.rounds,
     )
 
 

@@ -49,6 +49,9 @@ DROPPED = "dropped"
 CUT = "cut"
 """The fact that entries were cut off, until what must follow from that has been done."""
 
+ROUNDS = "rounds"
+"""The fact that says how many rounds there are, where the manifest may still raise that."""
+
 DIVERGED = "diverged"
 """The fact that says which call of the app was the first that was not repeated after a restart."""
 

@@ -78,7 +78,7 @@ class RosterMember:
 
 @dataclasses.dataclass(frozen=True)
 class RoundRules:
-    """What every round must hold to."""
+    """What every round must hold to, and how many there are; 0 where only the app's ServerApp knows."""
 
     quorum: int
     minimum_fraction: str
@@ -86,6 +86,7 @@ class RoundRules:
     late_replies: str
     over_provision_fraction: str = "0"
     grace_seconds: float | None = None
+    rounds: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -365,7 +366,13 @@ def _rules(training: snapshot.Training) -> RoundRules:
         late_replies=str(rules.get("lateReplies", "Discard")),
         over_provision_fraction=str(rules.get("overProvisionFraction", "0")),
         grace_seconds=None if (grace := rules.get("graceSeconds")) is None else float(grace),
+        rounds=0 if _brings_server_app(training) else rounds_total(training),
     )
+
+
+def _brings_server_app(training: snapshot.Training) -> bool:
+    app = training.app
+    return not training.spec.get("strategy") or (isinstance(app, snapshot.App) and bool(app.server_app))
 
 
 def _stop(snap: snapshot.Snapshot, stage: Stage) -> Stop | None:

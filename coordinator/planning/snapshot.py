@@ -30,7 +30,10 @@ TAKING_PART = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class App:
-    """The training's app as the hub could read it: a bundle with a digest, or references into the image."""
+    """The training's app as the hub could read it: a bundle with a digest, or references into the image.
+
+    server_app: the app's own ServerApp; empty where spec.strategy makes one.
+    """
 
     digest: str = ""
     client_app: str = ""

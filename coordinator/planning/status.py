@@ -189,6 +189,7 @@ def _conditions(snap: snapshot.Snapshot, plan: desired.Plan) -> list[dict[str, A
     elif completed:
         reason = (finished.reason if finished else "") or Reason.ALL_ROUNDS_DONE
         message = (finished.message if finished else "") or "All rounds are done and the model is stored."
+        message += _too_late(snap, plan)
     else:
         reason, message = Reason.ROUNDS_REMAINING, "Rounds are left to play."
     if plan.failure is not None:
@@ -219,6 +220,17 @@ def _conditions(snap: snapshot.Snapshot, plan: desired.Plan) -> list[dict[str, A
         ),
         *_diverged(snap),
     ]
+
+
+def _too_late(snap: snapshot.Snapshot, plan: desired.Plan) -> str:
+    """Of rounds that were asked for when the last one was over already; nothing where that is not known."""
+    played, wanted = snap.aggregator.progress.rounds_total, plan.rules.rounds
+    if not played or wanted <= played:
+        return ""
+    return (
+        f" That spec.strategy.rounds was raised to {wanted} came too late; create another FederatedTraining "
+        "to train longer."
+    )
 
 
 def _diverged(snap: snapshot.Snapshot) -> list[dict[str, Any]]:

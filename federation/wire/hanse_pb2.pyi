@@ -443,20 +443,22 @@ class StopTraining(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class RoundRules(_message.Message):
-    __slots__ = ("quorum", "minimum_fraction", "deadline_seconds", "late_replies", "grace_seconds", "over_provision_fraction")
+    __slots__ = ("quorum", "minimum_fraction", "deadline_seconds", "late_replies", "grace_seconds", "over_provision_fraction", "rounds")
     QUORUM_FIELD_NUMBER: _ClassVar[int]
     MINIMUM_FRACTION_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     LATE_REPLIES_FIELD_NUMBER: _ClassVar[int]
     GRACE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     OVER_PROVISION_FRACTION_FIELD_NUMBER: _ClassVar[int]
+    ROUNDS_FIELD_NUMBER: _ClassVar[int]
     quorum: int
     minimum_fraction: str
     deadline_seconds: float
     late_replies: str
     grace_seconds: float
     over_provision_fraction: str
-    def __init__(self, quorum: _Optional[int] = ..., minimum_fraction: _Optional[str] = ..., deadline_seconds: _Optional[float] = ..., late_replies: _Optional[str] = ..., grace_seconds: _Optional[float] = ..., over_provision_fraction: _Optional[str] = ...) -> None: ...
+    rounds: int
+    def __init__(self, quorum: _Optional[int] = ..., minimum_fraction: _Optional[str] = ..., deadline_seconds: _Optional[float] = ..., late_replies: _Optional[str] = ..., grace_seconds: _Optional[float] = ..., over_provision_fraction: _Optional[str] = ..., rounds: _Optional[int] = ...) -> None: ...
 
 class ClientFrames(_message.Message):
     __slots__ = ("frames",)

@@ -51,9 +51,10 @@ async def test_an_app_by_path_is_packed_and_kept_by_digest(tmp_path: pathlib.Pat
     shelf = bundles.BundleShelf(tmp_path / "shelf")
     apps = bundles.Apps(shelf)
     training = resource({"path": str(app)})
-    assert await apps.resolve(training) == snapshot.App(digest=packed.digest)
+    found = snapshot.App(digest=packed.digest, server_app="tiny:server")
+    assert await apps.resolve(training) == found
     (app / "tiny.py").write_text("changed = True\n")
-    assert await apps.resolve(training) == snapshot.App(digest=packed.digest)
+    assert await apps.resolve(training) == found
     kept = shelf.path(packed.digest)
     assert kept is not None
     assert kept.read_bytes() == packed.data

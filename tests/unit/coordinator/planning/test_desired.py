@@ -123,6 +123,21 @@ def test_the_rules_come_from_the_spec() -> None:
     assert desired.plan(scene.snap()).rules == desired.RoundRules(2, "0.75", 60.0, "Discard")
 
 
+def test_rounds_of_a_declared_strategy_are_among_the_rules() -> None:
+    """So that they reach the aggregator when they are raised; each cluster is asked for as many."""
+    raised = scene.training(spec={"strategy": {"name": "FedAdam", "rounds": 30}})
+    plan = desired.plan(scene.snap(*THREE[:2], training=raised, aggregator=UP))
+    assert plan.rules.rounds == 30
+    assert {assignment.rounds for assignment in plan.assignments.values()} == {30}
+
+
+def test_rounds_of_an_apps_own_server_app_are_no_rule() -> None:
+    """It takes its number when it starts, whatever a strategy beside it says."""
+    own = dataclasses.replace(scene.APP, server_app="app:server")
+    beside = scene.training(spec={"strategy": {"name": "FedAdam", "rounds": 30}}, app=own)
+    assert desired.plan(scene.snap(training=beside)).rules.rounds == 0
+
+
 QUORUM: dict[str, tuple[dict[str, Any], str]] = {
     "no cluster": (
         {"clusters": (scene.cluster("x", labels={}),)},

@@ -112,6 +112,18 @@ def test_a_completed_training_keeps_its_status() -> None:
     assert scene.rendered(later) == rendered
 
 
+def test_rounds_that_were_raised_too_late() -> None:
+    """When the last round is over they are played by nobody, and the end says so."""
+    done = snapshot.Finished(True, "AllRoundsDone", "All 20 rounds are done.", "file:///m/20", "5b" * 32, 20)
+    aggregator = dataclasses.replace(UP, progress=dataclasses.replace(BUSY, finished=done))
+    for rounds, want in ((20, ""), (30, " That spec.strategy.rounds was raised to 30 came too late; ")):
+        training = scene.training(spec={"strategy": {"name": "FedAdam", "rounds": rounds}})
+        rendered = scene.rendered(dataclasses.replace(RUNNING, training=training, aggregator=aggregator))
+        (completed,) = (one for one in rendered["conditions"] if one["type"] == "Completed")
+        said = want + "create another FederatedTraining to train longer." if want else ""
+        assert completed["message"] == f"All 20 rounds are done.{said}"
+
+
 def test_who_was_lost_or_never_answered_did_not_complete() -> None:
     """At the end only clusters that took part are Completed; the others keep their state."""
     done = snapshot.Finished(True, "AllRoundsDone", "All 20 rounds are done.", "file:///m/20", "5b" * 32, 20)
