@@ -282,6 +282,9 @@ class Table:
             before, entry.assignment = entry.assignment, assignment
             if entry.state is State.RUNNING:
                 entry.running_generation = assignment.generation
+            if before.rounds != assignment.rounds and entry.state is State.RUNNING:
+                entry.decision = None  # its client works on, unless policy refuses so many
+                before = dataclasses.replace(before, rounds=assignment.rounds)
             if _task(before) != _task(assignment):
                 entry.decision = None  # what was decided was about something else
                 entry.restarts = entry.retries = 0

@@ -233,6 +233,28 @@ def test_a_changed_assignment_restarts_the_client() -> None:
     assert start.assignment == changed
 
 
+def test_more_rounds_leave_the_client_alone() -> None:
+    """It works on while policy allows that many; a policy that does not ends it, and says why."""
+    table = running()
+    more = dataclasses.replace(ADDRESSED, rounds=9, generation=2)
+    assert kinds(table.handle(1, wanted(more))) == []
+    assert kinds(table.handle(1, decided(YES))) == []
+    most = dataclasses.replace(more, rounds=99, generation=3)
+    assert kinds(table.handle(2, wanted(most))) == []
+    refused = policy.Refused(reasons.ClusterReason.LIMIT_EXCEEDED, "rule", "allows 9 rounds")
+    assert kinds(table.handle(2, decided(refused))) == ["StopClient", "REFUSED LimitExceeded"]
+
+
+def test_more_rounds_are_decided_before_a_client_starts() -> None:
+    """What was allowed is of no use for more, wherever the client stands before it runs."""
+    table = lifecycle.Table()
+    table.handle(0, wanted(PLAIN), decided(YES), FETCHED, ISSUED)
+    assert table.states() == {UID: State.READY}
+    assert kinds(table.handle(1, wanted(dataclasses.replace(ADDRESSED, rounds=9)))) == []
+    assert table.states() == {UID: State.DECIDING}
+    assert kinds(table.handle(1, decided(YES))) == ["StartClient", "PREPARING"]
+
+
 def test_a_moved_aggregator_restarts_the_client() -> None:
     """Its config names the address; an ended client starts as well."""
     table = running()
@@ -378,7 +400,7 @@ def test_a_client_that_outlived_its_agent_is_taken_over() -> None:
 
 FOUND_ENDS = {
     "the hub asks no longer": (wanted(),),
-    "the hub asks for something else": (wanted(dataclasses.replace(ADDRESSED, rounds=9)),),
+    "the hub asks for something else": (wanted(dataclasses.replace(ADDRESSED, strategy="FedAdam")),),
     "the aggregator is elsewhere": (wanted(MOVED),),
     "policy refuses, with the hub away": (decided(NO),),
 }
