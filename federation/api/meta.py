@@ -37,6 +37,8 @@ class Change(StrEnum):
     ANY_TIME = "May change at any time."
     ONCE = "May change to true at any time and stays so."
     NEXT_ROUND = "May change at any time and counts from the next round on."
+    BUT_ROUNDS = "Cannot change after creation, but for its rounds."
+    GROWS = "May change to a larger number at any time and counts from the next round on."
     NEXT_START = "May change at any time and counts for processes started afterwards."
     NEXT_TRAINING = "May change at any time and counts for trainings that start afterwards."
     BY_HUB = "Set by the hub."
@@ -382,6 +384,9 @@ class Resource(Model):
     """One object of the API; subclasses add `spec` and `status` and say their `INFO`."""
 
     INFO: ClassVar[ResourceInfo]
+    ADMISSION: ClassVar[tuple[Rule, ...]] = ()
+    """Rules of the whole object that a CRD cannot hold, whose CEL does not see maps of scalars; on a cluster
+    manifests/hub/base/admission.yaml holds them."""
 
     api_version: str = API_VERSION
     kind: str

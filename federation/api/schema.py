@@ -76,12 +76,15 @@ def of(resource: type[meta.Resource]) -> Schema:
         properties[name] = _property(
             name, raw["properties"][name], raw["$defs"], required, resource.INFO.kind
         )
-    return {
+    root: Schema = {
         "type": "object",
         "description": " ".join((resource.__doc__ or "").split()),
         "required": ["spec"] if "spec" in raw.get("required", ()) else [],
         "properties": properties,
     }
+    if resource.CEL:
+        root["x-kubernetes-validations"] = [rule.schema() for rule in resource.CEL]
+    return root
 
 
 def _property(
@@ -187,7 +190,8 @@ def _unchangeable(
     """Return transition rules for the fields that never change, at the outermost object that can change.
 
     A field of an object that cannot change as a whole needs no rule of its own: if every field of an object
-    is `NEVER`, so is the field that holds the object, and the rule stands there.
+    is `NEVER`, so is the field that holds the object, and the rule stands there. Of a field that CEL does not
+    see `Resource.ADMISSION` has the rule.
     """
     fields = node["properties"]
     if all(child.get(meta.DOC_CHANGE) == meta.Change.NEVER for child in fields.values()):
@@ -195,7 +199,7 @@ def _unchangeable(
     required = set(node.get("required", ()))
     rules = []
     for name, child in fields.items():
-        if child.get(meta.DOC_CHANGE) != meta.Change.NEVER:
+        if child.get(meta.DOC_CHANGE) != meta.Change.NEVER or not _is_seen(properties[name]):
             continue
         same = f"self.{name} == oldSelf.{name}"
         if name not in required and "default" not in properties[name]:
@@ -206,3 +210,9 @@ def _unchangeable(
         )
         rules.append(meta.Rule(same, message, f".{name}").schema())
     return rules
+
+
+def _is_seen(schema: Schema) -> bool:
+    """Return whether CEL in a CRD can name such a field: not a map of values that have no declared type."""
+    values = schema.get("additionalProperties")
+    return values is None or "type" in values or "x-kubernetes-int-or-string" in values

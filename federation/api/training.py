@@ -137,12 +137,25 @@ class App(Model):
 class StrategySpec(Model):
     """The strategy for an app without a ServerApp of its own."""
 
+    CEL = (
+        Rule(
+            "self.rounds >= oldSelf.rounds",
+            "rounds can be raised, not lowered; to end sooner, set spec.stop",
+            ".rounds",
+        ),
+        Rule(
+            "self.rounds == oldSelf.rounds || self.name != 'FedBuff'",
+            "FedBuff takes its number of versions when it starts; create another FederatedTraining instead",
+            ".rounds",
+        ),
+    )
+
     name: Annotated[
         str,
         Field(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_.:]*$"),
         Doc("is a strategy of flwr.serverapp.strategy, or FedBuff.", Change.NEVER),
     ]
-    rounds: Annotated[int, Field(ge=1, le=1_000_000), Doc("is the number of rounds.", Change.NEVER)]
+    rounds: Annotated[int, Field(ge=1, le=1_000_000), Doc("is the number of rounds.", Change.GROWS)]
     parameters: Annotated[
         meta.ScalarMap, Doc("are the strategy's own, for example fraction-train.", Change.NEVER)
     ] = Field(default_factory=dict)
@@ -386,9 +399,9 @@ class Communication(Model):
     ] = 4 * GIB
 
 
-_ROUNDS_REFUSED = (
-    "{} cannot change after creation, nor can the number of rounds: a ServerApp takes it when it starts; "
-    "create another FederatedTraining instead"
+_APP_REFUSED = (
+    "app cannot change after creation, nor can the number of rounds of its own ServerApp, which takes it "
+    "when it starts; create another FederatedTraining instead"
 )
 
 
@@ -405,16 +418,25 @@ class FederatedTrainingSpec(Model):
             "a training that was stopped stays stopped; create another FederatedTraining to train again",
             ".stop",
         ),
+        Rule(
+            "has(self.strategy) == has(oldSelf.strategy)",
+            "strategy cannot be added or removed after creation; create another FederatedTraining instead",
+            ".strategy",
+        ),
+        Rule(
+            "!has(self.privacy.differentialPrivacy) || !has(self.privacy.differentialPrivacy.epsilon) || "
+            "!has(self.strategy) || !has(oldSelf.strategy) || "
+            "self.strategy.rounds == oldSelf.strategy.rounds",
+            "rounds cannot be raised where privacy.differentialPrivacy.epsilon is a promise for the whole "
+            "training; create another FederatedTraining instead",
+            ".strategy.rounds",
+        ),
     )
 
-    app: Annotated[App, Doc("is the Flower app.", Change.NEVER, refusal=_ROUNDS_REFUSED.format("app"))]
+    app: Annotated[App, Doc("is the Flower app.", Change.NEVER, refusal=_APP_REFUSED)]
     strategy: Annotated[
         StrategySpec | None,
-        Doc(
-            "makes the ServerApp, for an app that has none of its own.",
-            Change.NEVER,
-            refusal=_ROUNDS_REFUSED.format("strategy"),
-        ),
+        Doc("makes the ServerApp, for an app that has none of its own.", Change.BUT_ROUNDS),
     ] = None
     dataset: Annotated[meta.DnsLabel, Doc("is the data set that an edge must offer, by name.", Change.NEVER)]
     clusters: Annotated[Clusters, Doc("says which clusters take part, and how many.", Change.NEXT_ROUND)] = (
@@ -579,6 +601,25 @@ class FederatedTraining(meta.Resource):
     """FederatedTraining asks edge clusters that hold a data set to train one model together."""
 
     model_config = ConfigDict(title="FederatedTraining")
+    CEL = (
+        Rule(
+            "!has(oldSelf.status) || !has(oldSelf.status.completedAt) || "
+            "!has(self.spec.strategy) || !has(oldSelf.spec.strategy) || "
+            "self.spec.strategy.rounds == oldSelf.spec.strategy.rounds",
+            "a training that has ended takes no more rounds; create another FederatedTraining instead",
+            ".spec.strategy.rounds",
+        ),
+    )
+    ADMISSION = (
+        Rule(
+            "!has(self.spec.strategy) || !has(oldSelf.spec.strategy) || "
+            "(has(self.spec.strategy.parameters) == has(oldSelf.spec.strategy.parameters) && "
+            "(!has(self.spec.strategy.parameters) || "
+            "self.spec.strategy.parameters == oldSelf.spec.strategy.parameters))",
+            "parameters cannot change after creation; create another FederatedTraining instead",
+            ".spec.strategy.parameters",
+        ),
+    )
     INFO = meta.ResourceInfo(
         kind="FederatedTraining",
         plural="federatedtrainings",

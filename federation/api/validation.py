@@ -11,7 +11,7 @@ from typing import Any
 
 import pydantic
 
-from federation.api import checking, meta, resources, schema
+from federation.api import checking, meta, resources, rules, schema
 from federation.api.errors import InvalidManifest, InvalidUpdate, UnknownKind, Violation
 
 # What a metadata may carry (Kubernetes' ObjectMeta); only some of it is kept in meta.ObjectMeta.
@@ -83,7 +83,13 @@ def check_update(old: meta.Resource, new: meta.Resource, source: str = "") -> No
     if (old.kind, old.name, old.namespace) != (new.kind, new.name, new.namespace):
         found = [Violation("metadata", f"is another object than {old.kind} {old.name}")]
     else:
-        found = checking.violations(full, new.manifest(), old.manifest())
+        before, after = old.manifest(), new.manifest()
+        found = checking.violations(full, after, before)
+        found += [
+            Violation(each.field_path.removeprefix("."), each.message)
+            for each in new.ADMISSION
+            if not rules.holds(each.rule, after, before)
+        ]
     if found:
         raise InvalidUpdate(source, new.kind, new.name, found)
 

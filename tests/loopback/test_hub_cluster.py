@@ -582,10 +582,79 @@ async def test_what_may_change_reaches_a_running_training(scene: Scene) -> None:
         await change(scene, {"stop": False})
 
 
-ROUNDS = "nor can the number of rounds: a ServerApp takes it when it starts; create another FederatedTraining"
+async def test_more_rounds_reach_a_running_training(scene: Scene) -> None:
+    """The aggregator is told of them, and so is each edge, whose policy may not want as many."""
+    installed = {"image": {"clientApp": "tiny:client"}}
+    await scene.member()
+    scene.start("a")
+    leader = await scene.leader("a")
+    async with scene.agent(leader) as agent:
+        await scene.training(installed, strategy={"name": "FedAdam", "rounds": 20})
+        wanted = await agent.assignment()
+        assert wanted.rounds == 20
+        await agent.report(wanted.uid, pb.ASSIGNMENT_STATE_RUNNING)
+        await until(scene.jobs)
+        async with aggregator(scene, leader) as told:
+            assert (await told("rules")).rules.rounds == 20
+            await phase(scene, "Running")
+            await change(scene, {"strategy": {"rounds": 30}})
+            assert (await told("rules")).rules.rounds == 30
+            while (again := await agent.assignment()).rounds == 20:
+                pass
+            assert (again.uid, again.rounds) == (wanted.uid, 30)
+        leader.aggregators.finish(
+            leader.aggregators.find(scene.namespace, "hospitals"),
+            snapshot.Finished(True, "AllRoundsDone", "All 20 rounds are done.", "pvc://m/20", "5b" * 32, 20),
+        )
+        await phase(scene, "Completed")
+        completed = await scene.condition("Completed", "True")
+        assert "raised to 30 came too late; create another FederatedTraining" in completed["message"]
+    with pytest.raises(
+        errors.Invalid, match="a training that has ended takes no more rounds; create another"
+    ):
+        await change(scene, {"strategy": {"rounds": 40}})
+    await change(scene, {"ttlSecondsAfterFinished": 60})
+
+
+OF_A_STRATEGY: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "fewer rounds": ({}, {"rounds": 2}, "rounds can be raised, not lowered; to end sooner, set spec.stop"),
+    "more versions of FedBuff": (
+        {"strategy": {"name": "FedBuff", "rounds": 3}},
+        {"rounds": 4},
+        "FedBuff takes its number of versions when it starts; create another",
+    ),
+    "more rounds with an epsilon": (
+        {"privacy": {"differentialPrivacy": {"epsilon": "2"}}},
+        {"rounds": 4},
+        "rounds cannot be raised where privacy.differentialPrivacy.epsilon is a promise",
+    ),
+    "another strategy": ({}, {"name": "FedAvg"}, "name cannot change after creation; create another"),
+    "no strategy": ({}, {}, "strategy cannot be added or removed after creation; create another"),
+}
+
+
+@pytest.mark.parametrize(("spec", "changes", "want"), OF_A_STRATEGY.values(), ids=OF_A_STRATEGY)
+async def test_what_of_a_strategy_is_refused_plainly(
+    scene: Scene, spec: dict[str, Any], changes: dict[str, Any], want: str
+) -> None:
+    """All but a raise of its rounds, which the API server takes as often as it is asked for."""
+    installed = {"image": {"clientApp": "tiny:client"}}
+    await scene.training(installed, **({"strategy": {"name": "FedAdam", "rounds": 3}} | spec))
+    with pytest.raises(errors.Invalid) as refused:
+        await change(scene, {"strategy": changes or None})
+    assert want in str(refused.value)
+    if not spec:
+        await change(scene, {"strategy": {"rounds": 4}})
+        await change(scene, {"strategy": {"rounds": 5}})
+
+
+ROUNDS = "nor can the number of rounds of its own ServerApp, which takes it when it starts; create another"
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "more rounds": ({"app": {"runConfig": {"num-server-rounds": 9}}}, ROUNDS),
-    "more rounds of a strategy": ({"strategy": {"name": "FedAvg", "rounds": 9}}, ROUNDS),
+    "a strategy": (
+        {"strategy": {"name": "FedAvg", "rounds": 9}},
+        "strategy cannot be added or removed after creation; create another",
+    ),
     "another app": (
         {"app": {"source": {"configMap": {"name": "other"}}}},
         "app cannot change after creation",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import pathlib
@@ -270,6 +271,39 @@ async def test_nobody_passes_his_job_off_as_an_aggregator(
     assert later.returncode != 0 and "only the coordinator of Hanse labels Jobs" in later.stderr
     again = as_forger({"app": "x"}, "apply", "--server-side", "--force-conflicts")
     assert again.returncode == 0, again.stderr
+
+
+async def test_parameters_of_a_strategy_stay(api: client.Client, rendered: object) -> None:
+    """A raise of the rounds takes no other parameters along: a policy sees them, CEL in a CRD does not."""
+    where, app = "raised", {"source": {"image": {"clientApp": "tiny:client"}}}
+    strategy = {"name": "FedAdam", "rounds": 3, "parameters": {"eta": 1, "fraction-train": 0.5}}
+    await api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": where}})
+    await api.create(
+        {
+            "apiVersion": "hanse.dev/v1alpha1",
+            "kind": "FederatedTraining",
+            "metadata": {"name": "hospitals", "namespace": where},
+            "spec": {"app": app, "dataset": "heart", "strategy": strategy},
+        }
+    )
+
+    async def change(**strategy: Any) -> str:
+        try:
+            await api.patch("FederatedTraining", "hospitals", where, {"spec": {"strategy": strategy}})
+        except errors.Invalid as error:
+            return str(error)
+        return ""
+
+    async with asyncio.timeout(60):  # a policy holds a moment after it was written
+        for number in itertools.count(4):
+            if why := await change(rounds=number, parameters={"eta": number}):
+                break
+    want = "parameters cannot change after creation; create another FederatedTraining instead"
+    assert want in why
+    assert want in await change(parameters={"fraction-train": None})
+    assert not await change(rounds=number)
+    assert not await change(rounds=number + 1, parameters={"fraction-train": 0.5})
+    await api.delete("FederatedTraining", "hospitals", where)  # no hub of another test is to run it
 
 
 def _write_overlay_of_the_page(directory: pathlib.Path) -> None:

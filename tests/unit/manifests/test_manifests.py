@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import pathlib
+import re
 import tomllib
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from coordinator import config
 from coordinator.cli import reach
 from coordinator.issuing import certificate_authority
+from federation.api import resources, training
 from tests.fakes import permissions
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -162,6 +164,25 @@ def test_who_is_bounded_is_the_coordinator() -> None:
     (deployment, _) = objects(ROOT / "manifests/hub/base/deployment.yaml")
     spec = deployment["spec"]["template"]["spec"]
     assert (deployment["metadata"]["namespace"], spec["serviceAccountName"]) == (namespace, name)
+
+
+def test_a_policy_holds_what_a_crd_cannot() -> None:
+    """It has the very rules of the API's model, in an admission policy's words."""
+    (policy,) = (
+        manifest["spec"]
+        for manifest in objects(ROOT / "manifests/hub/base/admission.yaml")
+        if (manifest["kind"], manifest["metadata"]["name"])
+        == ("ValidatingAdmissionPolicy", "hanse-trainings")
+    )
+    info = training.FederatedTraining.INFO
+    assert policy["matchConstraints"]["resourceRules"][0]["resources"] == [info.plural]
+    wanted = [
+        (re.sub(r"\boldSelf\b", "oldObject", re.sub(r"\bself\b", "object", rule.rule)), rule.message)
+        for rule in training.FederatedTraining.ADMISSION
+    ]
+    assert [(" ".join(one["expression"].split()), one["message"]) for one in policy["validations"]] == wanted
+    others = [kind for kind in resources.KINDS.values() if kind is not training.FederatedTraining]
+    assert not any(kind.ADMISSION for kind in others)
 
 
 def test_the_ca_of_cert_manager_is_one_that_the_hub_takes() -> None:

@@ -162,7 +162,10 @@ def test_rules_are_cel_with_plain_messages() -> None:
             rules.program(rule["rule"])
             assert rule["message"] and not rule["message"].endswith("."), path
             if "fieldPath" in rule:
-                assert rule["fieldPath"].removeprefix(".") in node["properties"], path
+                field = node
+                for name in rule["fieldPath"].removeprefix(".").split("."):
+                    assert name in field["properties"], path
+                    field = field["properties"][name]
             count += 1
     assert count >= 12
 

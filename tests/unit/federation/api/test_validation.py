@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import copy
+import datetime as dt
 from typing import Any
 
 import pytest
@@ -334,7 +335,6 @@ UNCHANGEABLE = {
     "app source": ({"app__source": {"oci": {"reference": "r/a:1"}}}, "spec.app: app"),
     "run config value": ({"app__runConfig": {"rounds": 2}}, "spec.app: app"),
     "run config type": ({"app__runConfig": {"rounds": "1"}}, "spec.app: app"),
-    "strategy added": ({"strategy": {"name": "FedAvg", "rounds": 1}}, "spec.strategy: strategy"),
     "privacy": ({"privacy": {"differentialPrivacy": {"epsilon": "1"}}}, "spec.privacy: privacy"),
     "image added": ({"client__image": "r/c:1"}, "spec.client.image: image"),
     "store added": ({"model__store": "pvc://m"}, "spec.model.store: store"),
@@ -348,12 +348,71 @@ def test_what_cannot_change(changes: dict[str, Any], want: str) -> None:
     new = parsed(a_training(**{"app__runConfig": {"rounds": 1}, **changes}))
     with pytest.raises(errors.InvalidUpdate) as caught:
         validation.check_update(old, new, "training.yaml")
-    rounds = ", nor can the number of rounds: a ServerApp takes it when it starts"
+    rounds = ", nor can the number of rounds of its own ServerApp, which takes it when it starts"
     assert str(caught.value) == (
         f"training.yaml: FederatedTraining hospitals: {want} cannot change after creation"
-        f"{rounds if want in ('spec.app: app', 'spec.strategy: strategy') else ''}; "
+        f"{rounds if want == 'spec.app: app' else ''}; "
         "create another FederatedTraining instead"
     )
+
+
+def with_strategy(rounds: int = 3, name: str = "FedAdam", **changes: Any) -> dict[str, Any]:
+    strategy = {"name": name, "rounds": rounds, "parameters": {"eta": 0.1}}
+    return a_training(strategy=strategy, **changes)
+
+
+EPSILON = {"differentialPrivacy": {"epsilon": "2"}}
+ANOTHER = "create another FederatedTraining instead"
+ROUNDS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "fewer": (
+        with_strategy(), with_strategy(2),
+        "spec.strategy.rounds: rounds can be raised, not lowered; to end sooner, set spec.stop"),
+    "of FedBuff": (
+        with_strategy(name="FedBuff"), with_strategy(4, name="FedBuff"),
+        f"spec.strategy.rounds: FedBuff takes its number of versions when it starts; {ANOTHER}"),
+    "more, with an epsilon": (
+        with_strategy(privacy=EPSILON), with_strategy(4, privacy=EPSILON),
+        "spec.strategy.rounds: rounds cannot be raised where privacy.differentialPrivacy.epsilon is a promise for the "
+        f"whole training; {ANOTHER}"),
+    "more, of another strategy": (
+        with_strategy(), with_strategy(4, name="FedAvg"),
+        f"spec.strategy.name: name cannot change after creation; {ANOTHER}"),
+    "more, with another parameter": (
+        with_strategy(), with_strategy(4, strategy__parameters={"eta": 0.2}),
+        f"spec.strategy.parameters: parameters cannot change after creation; {ANOTHER}"),
+    "another parameter": (
+        with_strategy(), with_strategy(strategy__parameters={}),
+        f"spec.strategy.parameters: parameters cannot change after creation; {ANOTHER}"),
+    "strategy added": (
+        a_training(), with_strategy(),
+        f"spec.strategy: strategy cannot be added or removed after creation; {ANOTHER}"),
+    "strategy removed": (
+        with_strategy(), a_training(),
+        f"spec.strategy: strategy cannot be added or removed after creation; {ANOTHER}"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("before", "after", "want"), ROUNDS.values(), ids=ROUNDS.keys())
+def test_what_of_a_strategy_cannot_change(before: dict[str, Any], after: dict[str, Any], want: str) -> None:
+    """Nothing but its rounds, which can only be raised, and not where a promise depends on them."""
+    with pytest.raises(errors.InvalidUpdate) as caught:
+        validation.check_update(parsed(before), parsed(after), "training.yaml")
+    assert str(caught.value) == f"training.yaml: FederatedTraining hospitals: {want}"
+
+
+def test_rounds_can_be_raised_until_the_end() -> None:
+    """While it runs, also where privacy promises no epsilon; a training that has ended takes no more."""
+    noise = {"differentialPrivacy": {"noiseMultiplier": "1"}}
+    before, after = parsed(with_strategy(privacy=noise)), parsed(with_strategy(4, privacy=noise))
+    validation.check_update(before, after)
+    going = training.FederatedTrainingStatus(observed_generation=1)
+    validation.check_update(before.with_status(going), after.with_status(going))
+    over = training.FederatedTrainingStatus(completed_at=dt.datetime(2026, 1, 1, tzinfo=dt.UTC))
+    with pytest.raises(
+        errors.InvalidUpdate, match="rounds: a training that has ended takes no more rounds; create"
+    ):
+        validation.check_update(before.with_status(over), after.with_status(over))
+    validation.check_update(before, before.with_status(over))
 
 
 def test_a_stop_cannot_be_undone() -> None:
