@@ -62,8 +62,10 @@ def _kubeconfig(context: str, server: str, authority: str, user: str, secret: di
     )
 
 
-def kubelet(cluster: layout.Cluster, credentials: pki.Pki) -> str:
-    """The KubeletConfiguration."""
+def kubelet(cluster: layout.Cluster, credentials: pki.Pki, *, on_a_disk: bool) -> str:
+    """The KubeletConfiguration. on_a_disk: whether the node's files are on a disk that kubelet can measure;
+    it does not start where it should hold pods to their part of one that it cannot.
+    """
     return _yaml(
         {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -81,7 +83,8 @@ def kubelet(cluster: layout.Cluster, credentials: pki.Pki) -> str:
             "failCgroupV1": False,
             "failSwapOn": False,
             "oomScoreAdj": 0,  # a negative score needs CAP_SYS_RESOURCE
-            "localStorageCapacityIsolation": False,
+            "localStorageCapacityIsolation": on_a_disk,
+            "volumeStatsAggPeriod": "5s",  # how soon a pod that takes too much of the disk is put out
             "imageGCHighThresholdPercent": 100,  # a full disk must not cost the lab its images
             "evictionHard": {"memory.available": "0%", "nodefs.available": "0%", "imagefs.available": "0%"},
             "resolvConf": str(cluster.config / "resolv.conf"),

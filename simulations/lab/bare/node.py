@@ -72,7 +72,8 @@ class Node:
         for user in ("controller-manager", "scheduler", "proxy", "kubelet"):
             text = files.kubeconfig_with_token(server, authority, user, self.credentials.token(user))
             self._write(f"{user}.kubeconfig", text)
-        self._write("kubelet.yaml", files.kubelet(cluster, self.credentials))
+        on_a_disk = system.on_a_disk(cluster.node)
+        self._write("kubelet.yaml", files.kubelet(cluster, self.credentials, on_a_disk=on_a_disk))
         self._write("proxy.yaml", files.kube_proxy(cluster.config / "proxy.kubeconfig"))
         runc = Path(tools.path("runc"))
         self._write("containerd.toml", files.containerd(cluster, runc=runc, cni=tools.cni))

@@ -25,6 +25,11 @@ _PROC = Path("/proc")
 _GONE_SECONDS = 20.0
 
 
+def on_a_disk(path: Path) -> bool:
+    """Whether a path is on a disk, rather than on a file system that has no device."""
+    return os.major(path.stat().st_dev) != 0
+
+
 def run(command: network.Command, environment: Mapping[str, str] | None = None) -> str:
     """Run it and return what it printed.
 

@@ -193,10 +193,18 @@ def test_configuration_files_are_what_their_readers_parse(lab: layout.Layout, cr
     containerd = tomllib.loads(files.containerd(cluster, runc=Path("/r/runc"), cni=Path("/c")))
     cri = containerd["plugins"]["io.containerd.grpc.v1.cri"]
     assert (cri["sandbox_image"], cri["cni"]["bin_dir"]) == (files.PAUSE_IMAGE, "/c")
-    kubelet = yaml.safe_load(files.kubelet(cluster, credentials))
+    kubelet = yaml.safe_load(files.kubelet(cluster, credentials, on_a_disk=True))
     assert (kubelet["cgroupRoot"], kubelet["failCgroupV1"]) == ("/hanse-lab.demo/zurich", False)
+    assert kubelet["localStorageCapacityIsolation"]
     assert yaml.safe_load(files.kube_proxy(Path("/k")))["mode"] == "iptables"
     assert json.loads(files.cni())["plugins"][0]["bridge"] == layout.POD_BRIDGE
+
+
+def test_only_a_disk_is_measured(lab: layout.Layout, credentials: pki.Pki) -> None:
+    """Where the node's files have no device, its kubelet would not start if it had to."""
+    assert not system.on_a_disk(Path("/proc"))
+    kubelet = yaml.safe_load(files.kubelet(lab.cluster("zurich"), credentials, on_a_disk=False))
+    assert not kubelet["localStorageCapacityIsolation"]
 
 
 def test_each_component_has_a_token_of_its_own(lab: layout.Layout, credentials: pki.Pki) -> None:
