@@ -6,6 +6,7 @@ This module refuses to know what the pods are for.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncGenerator, Sequence
 
 import aiohttp
@@ -17,6 +18,9 @@ LOG_TAIL_BYTES = 64 * 1024
 
 LINE_BYTES = 16 * 1024
 """A longer line is yielded in pieces: a program may write without ever ending a line."""
+
+_NO_LOG = re.compile(r"unable to retrieve container logs for \w+://\w+\s*")
+"""What kubelet answers in a log's place, as if it were one, when the container is gone already."""
 
 _PROTOCOL = "v4.channel.k8s.io"
 _STDOUT, _STDERR, _ERROR = 1, 2, 3
@@ -44,6 +48,8 @@ async def log_tail(
         patience_seconds=0,
     ) as answer:  # fmt: skip
         text = (await answer.read()).decode(errors="replace")
+    if _NO_LOG.fullmatch(text):
+        raise errors.NotFound(f"log of Pod {namespace}/{pod}: its node has removed it")
     return tuple(text.splitlines()[-lines:])
 
 

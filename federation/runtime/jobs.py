@@ -43,6 +43,7 @@ class _Entry:
     waiting: tuple[str, str] | None = None
     ended: pod_states.Ended | None = None
     pod: str = ""
+    reading_log: asyncio.Task[tuple[str, ...]] | None = None
     finishing: asyncio.Task[None] | None = None
     changed: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
 
@@ -154,7 +155,9 @@ class Jobs:
     async def close(self, grace_seconds: float) -> None:
         """Stop watching; the Jobs go on."""
         self._closed = True
-        working = [entry.finishing for entry in self._entries.values()] + [*self._removing.values()]
+        entries = self._entries.values()
+        working = [task for entry in entries for task in (entry.finishing, entry.reading_log)]
+        working += self._removing.values()
         for task in (self._watching, *working):
             if task is not None:
                 task.cancel()
@@ -307,11 +310,15 @@ class Jobs:
 
     def _tell_state(self, entry: _Entry, job: client.Object) -> None:
         pod = self._mirror.pod_of(job)
-        state = pod_states.read(job, pod, self._mirror.warnings(job, pod))
+        warnings = self._mirror.warnings(job, pod)
+        state = pod_states.read(job, pod, warnings)
         if pod is not None:
             entry.pod = pod["metadata"]["name"]
         if isinstance(state, pod_states.Running):
             self._tell_started(entry)
+            if pod is not None and entry.reading_log is None and pod_states.is_to_end(pod, warnings):
+                # Of a pod that it puts out kubelet may have removed the log when the end is seen.
+                entry.reading_log = asyncio.create_task(self._log_tail(entry))
         elif isinstance(state, pod_states.Held) and not entry.started and entry.finishing is None:
             if entry.waiting != (state.reason, state.message):
                 entry.waiting = (state.reason, state.message)
@@ -364,6 +371,8 @@ class Jobs:
         ended = entry.ended
         if ended is None or not ended.unreachable:
             log = await self._log_tail(entry) or log
+        if not log and entry.reading_log is not None:
+            log = await entry.reading_log
         await self._insist(
             lambda: self._api.delete("Job", entry.name, entry.namespace, propagation="Foreground")
         )
@@ -431,7 +440,11 @@ class Jobs:
         try:
             async with asyncio.timeout(LOG_SECONDS):
                 return await containers.log_tail(
-                    self._api, entry.namespace, entry.pod, lines=port.LOG_TAIL_LINES
+                    self._api,
+                    entry.namespace,
+                    entry.pod,
+                    lines=port.LOG_TAIL_LINES,
+                    previous=entry.ended is not None and entry.ended.started_again,
                 )
         except (errors.KubernetesError, TimeoutError) as error:
             _log.info("no log of an ended workload", workload=entry.name, error=str(error))

@@ -39,8 +39,16 @@ _IMAGE_REASONS = {
 }  # fmt: skip
 _CREATE_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 _MOUNT_EVENTS = {"FailedMount", "FailedAttachVolume", "FailedMapVolume"}
+_ENDING_EVENTS = {"Evicted", "Preempting"}
+"""What kubelet says just before it ends a pod."""
 _PASSING = re.compile(r"no relationship found between node|failed to sync (secret|configmap) cache")
 """What kubelet says of a mount in a new pod's first moment, before the API server knows whose it is."""
+_BACK_OFF = re.compile(r'Back-off pulling image "[^"]*": (\w+: )?')
+"""What kubelet puts before the cause while it waits to try again."""
+_SENT_FROM = re.compile(r"(\d+\.){3}\d+:\d+->|\[[\da-f:]+\]:\d+->")
+"""The address that a failed request was sent from: another one each time, and of no use."""
+_NOT_THE_PROGRAMS_WORDS = {"ContainerStatusUnknown", "StartError", "ContainerCannotRun"}
+"""Ends of a container whose message is the node's own."""
 _RESOURCES = {
     "cpu": "CPU",
     "memory": "memory",
@@ -79,7 +87,8 @@ class Running:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Ended:
     """It ended, or will never go on. `unreachable`: its node cannot be asked to clean up; `words`: what the
-    program left in its termination log.
+    program left in its termination log; `started_again`: its container runs once more, or did, which is not
+    what ended.
     """
 
     exit_code: int | None
@@ -88,6 +97,7 @@ class Ended:
     message: str = ""
     unreachable: bool = False
     words: str = ""
+    started_again: bool = False
 
 
 State = Accepted | Held | Running | Ended
@@ -113,6 +123,12 @@ def read(job: Object, pod: Object | None, events: Sequence[Object] = ()) -> Stat
     return Accepted()
 
 
+def is_to_end(pod: Object, events: Sequence[Object]) -> bool:
+    """Whether it was announced that the pod will be ended: its node may remove its log together with it."""
+    named = bool(_condition(pod.get("status") or {}, "DisruptionTarget"))
+    return named or _deleted(pod) or _last(events, _ENDING_EVENTS) is not None
+
+
 def _read_pod(pod: Object, events: Sequence[Object]) -> State:
     status: Object = pod.get("status") or {}
     phase = status.get("phase")
@@ -121,12 +137,13 @@ def _read_pod(pod: Object, events: Sequence[Object]) -> State:
     disruption = _condition(status, "DisruptionTarget")
     if (killed := _killed_for_good(pod, container)) is not None:
         # Kubelet may have been faster and started it once more; how that ends says nothing new.
-        return dataclasses.replace(_ended(pod, killed, disruption), words=str(killed.get("message") or ""))
+        again = "waiting" not in state and killed is not state.get("terminated")
+        return dataclasses.replace(_ended(pod, killed, disruption), words=_words(killed), started_again=again)
     if phase == "Running" and _starts_again(container) and not _deleted(pod):
         return Running(str(pod["metadata"]["name"]))
     if phase in ("Succeeded", "Failed") or "terminated" in state:
         ended = _ended(pod, state.get("terminated"), disruption)
-        return dataclasses.replace(ended, words=str((state.get("terminated") or {}).get("message") or ""))
+        return dataclasses.replace(ended, words=_words(state.get("terminated") or {}))
     if disruption.get("reason") in ("DeletionByTaintManager", "DeletionByPodGC") and _deleted(pod):
         reason, why = _DISRUPTIONS[disruption["reason"]]
         return Ended(None, None, reason, f"The pod was lost: {why}.", unreachable=True)
@@ -166,12 +183,11 @@ def _held(status: Object, waiting: Object, events: Sequence[Object]) -> State:
         return _unschedulable(str(scheduled.get("message") or ""))
     reason, message = str(waiting.get("reason") or ""), str(waiting.get("message") or "")
     if reason in _IMAGE_REASONS:
-        pull = _last(events, {"Failed"})
-        if reason == "ImagePullBackOff" and pull is not None and "pull image" in str(pull.get("message")):
-            message = str(pull["message"])  # the back-off itself does not say what is wrong
+        # The same sentence in each try and between them: kubelet alternates for as long as it fails.
+        cause = _SENT_FROM.sub("", _BACK_OFF.sub("", message, count=1))
         return Held(
             IMAGE_NOT_PULLED,
-            f"The image cannot be pulled: {_cut(message or reason)} Check its name, and whether the cluster "
+            f"The image cannot be pulled: {_cut(cause or reason)} Check its name, and whether the cluster "
             "reaches and may read its registry.",
         )
     if reason in _CREATE_REASONS:
@@ -203,16 +219,18 @@ def _ended(pod: Object, terminated: Object | None, disruption: Object) -> Ended:
     exit_code, name = _exit(terminated)
     why = str(status.get("reason") or "")
     words = _cut(str(status.get("message") or ""))
-    if why == "Evicted" or disruption.get("reason") == "TerminationByKubelet":
-        return Ended(exit_code, name, EVICTED, f"The node put the pod out: {words or 'it ran short.'}")
+    # Kubelet makes room for a pod of higher priority as the scheduler does, and has another word for it.
+    disrupted = "PreemptionByScheduler" if why == "Preempting" else disruption.get("reason")
+    if why == "Evicted" or disrupted == "TerminationByKubelet":
+        return Ended(exit_code, name, EVICTED, _put_out(pod, words))
     if why == "DeadlineExceeded":
         return Ended(exit_code, name, DEADLINE_EXCEEDED, "The pod ran longer than it may.")
     if why == "NodeLost":
         return Ended(exit_code, name, NODE_LOST, "The pod's node does not answer; check the node.")
     if terminated is not None and terminated.get("reason") == "OOMKilled":
         return Ended(exit_code, name, OUT_OF_MEMORY, _out_of_memory(pod))
-    if disruption.get("reason") in _DISRUPTIONS:
-        reason, sentence = _DISRUPTIONS[disruption["reason"]]
+    if disrupted in _DISRUPTIONS:
+        reason, sentence = _DISRUPTIONS[disrupted]
         return Ended(exit_code, name, reason, f"The pod was ended: {sentence}.")
     if terminated is None or terminated.get("reason") == "ContainerStatusUnknown":
         if status.get("phase") == "Succeeded":
@@ -225,6 +243,39 @@ def _ended(pod: Object, terminated: Object | None, disruption: Object) -> Ended:
         return Ended(exit_code, name, CONTAINER_NOT_CREATED, f"The program cannot be started: {words}")
     reason, message = last_words(str(terminated.get("message") or ""))
     return Ended(exit_code, name, reason, message)
+
+
+def _put_out(pod: Object, words: str) -> str:
+    """Read why kubelet put the pod out: its own limits, or what its node lacks."""
+    if found := re.search(r'EmptyDir volume "([^"]+)" exceeds the limit "([^"]+)"', words):
+        return (
+            f"The program wrote more than {found[2]} into {_path_of(pod, found[1])}, and its node ended it. "
+            "Write less there, or have that limit raised."
+        )
+    if found := re.search(r'(?:limit of containers|ephemeral storage limit) "?([\w.]*\w)', words):
+        return (
+            f"The program wrote more than its limit of {found[1]} to its node's disk, and the node ended it. "
+            "Write less, or raise the limit of ephemeral-storage."
+        )
+    if "low on resource" in words:
+        return (
+            f"The node put the pod out: {words} Ask for what it needs: the first to go are those that take "
+            "more than they asked for."
+        )
+    return f"The node put the pod out: {words or 'it ran short.'}"
+
+
+def _path_of(pod: Object, volume: str) -> str:
+    mounts = pod["spec"]["containers"][0].get("volumeMounts") or ()
+    found = [str(mount["mountPath"]) for mount in mounts if mount["name"] == volume]
+    return found[0] if found else f"the volume {volume}"
+
+
+def _words(terminated: Object) -> str:
+    """What the program left; nothing where the node speaks in its place."""
+    if terminated.get("reason") in _NOT_THE_PROGRAMS_WORDS:
+        return ""
+    return str(terminated.get("message") or "")
 
 
 def last_words(text: str) -> tuple[str, str]:

@@ -8,20 +8,24 @@ Where both providers work, the tests take the bare one: some of them look into i
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from federation.kube import client
+from federation.runtime import jobs
 from simulations.lab import choose, port, programs, releases
 from simulations.lab.bare import busybox
-from tests.cluster import labs
+from tests.cluster import labs, places
 
 EDGES = 2
 # A lab of this checkout: two checkouts may test at once, and what a killed run left is found again.
 CHECKOUT = hashlib.sha256(str(Path(__file__).resolve()).encode()).hexdigest()[:6]
+_places = itertools.count(1)
 
 
 def say(who: str, what: str) -> None:
@@ -85,3 +89,16 @@ def lab(machine: choose.Machine, kubectl: Path, small_image: Path) -> Iterator[l
     finally:
         if given is None:
             wanted.down(say)
+
+
+@pytest.fixture
+async def place(lab: labs.TestLab) -> AsyncIterator[places.Place]:
+    """A namespace of the hub that admits only restricted pods, and a runtime of Jobs in it."""
+    name = lab.hub.namespace(f"jobs-{next(_places)}")
+    async with await client.Client.connect(lab.hub.kubeconfig) as api:
+        restricted = {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}
+        await api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, **restricted}})
+        runtime = jobs.Jobs(api, [name], owner=places.OWNER)
+        yield places.Place(lab.hub, api, name, runtime)
+        await runtime.close(0)
+        await api.delete("Namespace", name)

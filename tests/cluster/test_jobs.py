@@ -3,57 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import itertools
 import pathlib
-from collections.abc import AsyncIterator
 
 import pytest
 
-from federation.kube import client, containers, errors
-from federation.runtime import jobs, pods, port
-from tests.cluster import labs
+from federation.kube import containers, errors
+from federation.runtime import port
+from tests.cluster.places import Place
 
 PATH = pathlib.PurePosixPath
-_numbers = itertools.count(1)
-
-
-@dataclasses.dataclass
-class Place:
-    api: client.Client
-    namespace: str
-    runtime: jobs.Jobs
-
-    async def start(self, name: str, script: str, **fields: object) -> None:
-        pod = {"namespace": self.namespace, "egress": (), **fields.pop("pod", {})}  # type: ignore[dict-item]
-        fields = {"argv": ("/bin/busybox", "sh", "-c", script), "image": labs.IMAGE, **fields}
-        directory = PATH("/hanse")
-        await self.runtime.start(port.Workload(name=name, directory=directory, pod=port.Pod(**pod), **fields))
-
-    async def next(self, count: int, seconds: float = 90) -> list[port.WorkloadEvent]:
-        events = self.runtime.events()
-        async with asyncio.timeout(seconds):
-            return [await anext(events) for _ in range(count)]
-
-    async def left(self) -> list[str]:
-        return [
-            f"{kind} {item['metadata']['name']}"
-            for kind in ("Job", "Pod", "Secret", "ConfigMap", "NetworkPolicy")
-            for item in (await self.api.list(kind, self.namespace, labels=pods.MANAGED_BY)).items
-        ]
-
-
-@pytest.fixture
-async def place(lab: labs.TestLab) -> AsyncIterator[Place]:
-    """A namespace of the hub that admits only restricted pods."""
-    name = lab.hub.namespace(f"jobs-{next(_numbers)}")
-    async with await client.Client.connect(lab.hub.kubeconfig) as api:
-        restricted = {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}
-        await api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, **restricted}})
-        runtime = jobs.Jobs(api, [name], owner="test")
-        yield Place(api, name, runtime)
-        await runtime.close(0)
-        await api.delete("Namespace", name)
 
 
 async def test_a_program_sees_its_files_and_nothing_is_left(place: Place) -> None:
@@ -109,8 +67,7 @@ async def test_stop_waits_and_then_ends_it_by_force(
     await place.start("stopped", f"{trap}; echo up; while true; do sleep 1; done")
     (started,) = await place.next(1)
     async with asyncio.timeout(30):
-        async for _ in containers.follow_log(place.api, place.namespace, started.handle):  # type: ignore[union-attr]
-            break
+        await place.first_line(started)
         await place.runtime.stop("stopped", 4)
     exited = (await place.next(1))[0]
     assert isinstance(exited, port.Exited)
@@ -168,8 +125,7 @@ async def test_a_file_is_read_out_of_a_pod(place: Place) -> None:
     assert isinstance(started, port.Started)
     where = (place.api, place.namespace, started.handle)
     async with asyncio.timeout(60):
-        async for _ in containers.follow_log(*where):
-            break
+        await place.first_line(started)
         assert sum([len(part) async for part in containers.read_file(*where, "/tmp/model")]) == 3000000
         with pytest.raises(errors.CommandFailed, match="can't open '/tmp/none'"):
             [part async for part in containers.read_file(*where, "/tmp/none")]

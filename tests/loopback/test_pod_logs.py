@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from edge_agent import pod_logs
-from federation.kube import client, containers
+from federation.kube import client, containers, errors
 from tests.fakes import controlplane
 
 pytestmark = pytest.mark.controlplane
@@ -203,3 +203,20 @@ async def test_a_line_without_an_end_comes_in_pieces(node: Node) -> None:
     assert max(len(line) for line in taken) == containers.LINE_BYTES
     lines.put_nowait(None)
     logs.close()
+
+
+@pytest.mark.parametrize(
+    "said", ["the last line", "unable to retrieve container logs for containerd://526f41f3d3"]
+)
+async def test_a_log_that_the_node_has_removed_is_none(node: Node, said: str) -> None:
+    """Kubelet answers with a sentence as if it were the log."""
+    await node.runs()
+    reading = asyncio.create_task(containers.log_tail(node.api, node.namespace, "client-x"))
+    _, lines = await node.asked_for()
+    lines.put_nowait(said)
+    lines.put_nowait(None)
+    if said == "the last line":
+        assert await reading == (said,)
+    else:
+        with pytest.raises(errors.NotFound, match="its node has removed it"):
+            await reading

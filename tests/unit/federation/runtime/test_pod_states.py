@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -14,9 +15,10 @@ JOB: dict[str, Any] = {"metadata": {"name": "client", "uid": "j"}, "spec": {}, "
 
 def pod(**status: Any) -> dict[str, Any]:
     resources = {"limits": {"memory": "512Mi"}}
+    mounts = [{"name": "mount-1", "mountPath": "/tmp"}]
     return {
         "metadata": {"name": "client-x7k2p", "uid": "p"},
-        "spec": {"containers": [{"name": "main", "resources": resources}]},
+        "spec": {"containers": [{"name": "main", "resources": resources, "volumeMounts": mounts}]},
         "status": status,
     }
 
@@ -74,9 +76,17 @@ HELD = {
         [], "ImageNotPulled", "The image cannot be pulled: not found. Check its name",
     ),
     "image, later": (
-        pod(phase="Pending", **container(waiting={"reason": "ImagePullBackOff", "message": "Back-off"})),
-        [event("Failed", 'Failed to pull image "r.org/a": unauthorized')],
-        "ImageNotPulled", 'Failed to pull image "r.org/a": unauthorized.',
+        pod(phase="Pending", **container(waiting={
+            "reason": "ImagePullBackOff",
+            "message": 'Back-off pulling image "r.org/a": ErrImagePull: failed to resolve: unauthorized'})),
+        [event("Failed", "Error: ImagePullBackOff")],
+        "ImageNotPulled", "The image cannot be pulled: failed to resolve: unauthorized. Check its name",
+    ),
+    "image whose registry has no address": (
+        pod(phase="Pending", **container(waiting={
+            "reason": "ErrImagePull",
+            "message": "lookup r.org on 10.0.0.2:53: read udp 172.30.0.10:56747->10.0.0.2:53: i/o timeout"})),
+        [], "ImageNotPulled", "lookup r.org on 10.0.0.2:53: read udp 10.0.0.2:53: i/o timeout.",
     ),
     "image that must be there already": (
         pod(phase="Pending", **container(waiting={"reason": "ErrImageNeverPull"})),
@@ -128,8 +138,8 @@ def test_why_it_cannot_run_yet(
     assert state.message.endswith((".", "…"))
 
 
-def disrupted(reason: str, **status: Any) -> dict[str, Any]:
-    condition = {"type": "DisruptionTarget", "status": "True", "reason": reason}
+def disrupted(by: str, /, **status: Any) -> dict[str, Any]:
+    condition = {"type": "DisruptionTarget", "status": "True", "reason": by}
     return pod(conditions=[condition], **status)
 
 
@@ -146,8 +156,37 @@ ENDED = {
     ),
     "with words that are not ours": (ended(1, message="Traceback: boom"), 1, None, "", ""),
     "evicted": (
-        pod(phase="Failed", reason="Evicted", message="The node was low on resource: memory."),
-        None, None, "Evicted", "The node was low on resource: memory.",
+        pod(phase="Failed", reason="Evicted", message="The node was low on resource: memory. "),
+        None, None, "Evicted", "The node was low on resource: memory. Ask for what it needs",
+    ),
+    "a directory too full": (
+        pod(phase="Failed", reason="Evicted",
+            message='Usage of EmptyDir volume "mount-1" exceeds the limit "16Mi". ',
+            **container(terminated={"exitCode": 137, "reason": "Error"})),
+        None, "SIGKILL", "Evicted", "The program wrote more than 16Mi into /tmp, and its node ended it.",
+    ),
+    "too much on the disk": (
+        pod(phase="Failed", reason="Evicted",
+            message="Pod ephemeral local storage usage exceeds the total limit of containers 1.5Gi. ",
+            **container(terminated={"exitCode": 137, "reason": "Error"})),
+        None, "SIGKILL", "Evicted", "more than its limit of 1.5Gi to its node's disk, and",
+    ),
+    "too much in its log": (
+        pod(phase="Failed", reason="Evicted",
+            message='Container main exceeded its local ephemeral storage limit "16Mi". ',
+            **container(terminated={"exitCode": 137, "reason": "Error"})),
+        None, "SIGKILL", "Evicted", "more than its limit of 16Mi to its node's disk, and",
+    ),
+    "its node shuts down": (
+        disrupted("TerminationByKubelet", phase="Failed", reason="Terminated",
+                  message="Pod was terminated in response to imminent node shutdown."),
+        None, None, "Evicted", "The node put the pod out: Pod was terminated in response to imminent node",
+    ),
+    "preempted by its node": (
+        disrupted("TerminationByKubelet", phase="Failed", reason="Preempting",
+                  message="Preempted in order to admit critical pod",
+                  **container(terminated={"exitCode": 137, "reason": "Error"})),
+        None, "SIGKILL", "Preempted", "higher priority",
     ),
     "drained": (
         disrupted("EvictionByEvictionAPI", phase="Failed",
@@ -183,6 +222,14 @@ def test_how_it_ended(
     assert words in state.message
 
 
+@pytest.mark.parametrize("reason", ["ContainerStatusUnknown", "StartError"])
+def test_a_nodes_words_are_not_the_programs(reason: str) -> None:
+    """A program that never began has left none."""
+    found = pod_states.read(JOB, ended(137, reason, message="The container could not be located"))
+    assert isinstance(found, Ended)
+    assert found.words == ""
+
+
 def test_a_pod_on_a_lost_node_is_ended_though_it_says_that_it_runs() -> None:
     """Nobody can ask the node, so it is marked as unreachable."""
     lost = disrupted("DeletionByTaintManager", phase="Running", **container(running={}))
@@ -190,6 +237,32 @@ def test_a_pod_on_a_lost_node_is_ended_though_it_says_that_it_runs() -> None:
     state = pod_states.read(JOB, lost)
     assert isinstance(state, Ended)
     assert (state.reason, state.unreachable) == ("NodeLost", True)
+
+
+RUNS = container(running={"startedAt": "2026-03-01T12:00:00Z"})
+DELETED = pod(phase="Running", **RUNS)
+DELETED["metadata"]["deletionTimestamp"] = "2026-03-01T12:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("found", "events", "want"),
+    [
+        (pod(phase="Running", **RUNS), [], False),
+        (pod(phase="Running", **RUNS), [event("FailedMount", "timed out")], False),
+        (
+            pod(phase="Running", **RUNS),
+            [event("Evicted", 'Usage of EmptyDir volume "mount-1" exceeds')],
+            True,
+        ),
+        (pod(phase="Running", **RUNS), [event("Preempting", "Preempted in order to admit")], True),
+        (disrupted("EvictionByEvictionAPI", phase="Running", **RUNS), [], True),
+        (DELETED, [], True),
+    ],
+    ids=["runs", "had trouble", "put out", "gives way", "drained", "deleted"],
+)
+def test_an_end_that_is_announced(found: dict[str, Any], events: list[dict[str, Any]], want: bool) -> None:
+    """It is known while the log can still be read: of a pod that it puts out kubelet removes that, too."""
+    assert pod_states.is_to_end(found, events) == want
 
 
 def test_a_pod_that_is_being_made_says_nothing_yet() -> None:
@@ -259,6 +332,7 @@ def test_last_words_of_an_app_that_lies(case: str) -> None:
 
 
 KILLED = {"exitCode": 137, "reason": "Error"}
+TOO_MUCH = {"exitCode": 137, "reason": "OOMKilled"}
 BACK_OFF = {"waiting": {"reason": "CrashLoopBackOff"}}
 RUNNING = {"running": {"startedAt": "2026-03-01T12:00:00Z"}}
 LOST = Ended(None, "SIGKILL")
@@ -272,7 +346,7 @@ LOST = Ended(None, "SIGKILL")
         (RUNNING, {"terminated": KILLED}, 1, 1, Running("client-x7k2p")),
         ({"terminated": KILLED}, {"terminated": KILLED}, 1, 1, LOST),
         (BACK_OFF, {"terminated": KILLED}, 1, 1, LOST),
-        (RUNNING, {"terminated": KILLED}, 2, 1, LOST),
+        (RUNNING, {"terminated": KILLED}, 2, 1, dataclasses.replace(LOST, started_again=True)),
         ({"terminated": KILLED}, {}, 0, 0, LOST),
         ({"terminated": {"exitCode": 1, "reason": "Error"}}, {"terminated": KILLED}, 1, 1, Ended(1, None)),
     ],
@@ -295,18 +369,22 @@ def test_a_killed_container_starts_again_so_often(
 
 
 @pytest.mark.parametrize(
-    "state",
+    ("state", "last", "started_again"),
     [
-        {"terminated": KILLED | {"reason": "OOMKilled"}}, RUNNING, BACK_OFF,
-        {"terminated": {"exitCode": 143, "reason": "Error"}},
+        ({"terminated": TOO_MUCH}, {}, False),
+        (RUNNING, {"terminated": TOO_MUCH}, True),
+        (BACK_OFF, {"terminated": TOO_MUCH}, False),
+        ({"terminated": {"exitCode": 143, "reason": "Error"}}, {"terminated": TOO_MUCH}, True),
     ],
     ids=["now", "before this start", "before the next start", "and what was started was ended"],
 )  # fmt: skip
-def test_a_container_that_took_too_much_memory_has_ended(state: dict[str, Any]) -> None:
+def test_a_container_that_took_too_much_memory_has_ended(
+    state: dict[str, Any], last: dict[str, Any], started_again: bool
+) -> None:
     """Also where kubelet was faster and started it again: it would take as much once more."""
-    last = {"terminated": KILLED | {"reason": "OOMKilled"}}
     seen = pod(phase="Running", containerStatuses=[{"state": state, "lastState": last, "restartCount": 1}])
     seen["metadata"]["annotations"] = {pod_states.RESTARTS_ANNOTATION: "3"}
     found = pod_states.read(JOB, seen)
     assert isinstance(found, Ended)
     assert found.reason == "OutOfMemory"
+    assert found.started_again == started_again, "whose log is to be read"
