@@ -432,15 +432,15 @@ class Table:
         most = entry.assignment.maximum_restarts
         if entry.restarts >= most:
             self._move(entry, Trigger.CLIENT_BROKE_AGAIN)
-            again = f" after {most} restarts" if most else ""
-            message = f"{fact.detail}{again}; see the end of its log and correct the app"
-            self._report(entry, facts.Reported.FAILED, fact.reason, message, fact.log_tail)
+            self._report(
+                entry, facts.Reported.FAILED, fact.reason, _given_up(fact.detail, most), fact.log_tail
+            )
             return
         delay = _backoff(entry.restarts)
         entry.restarts += 1
         self._move(entry, Trigger.CLIENT_BROKE)
         entry.due_at = now + delay
-        message = f"{fact.detail}; restart {entry.restarts} of {most} in {delay:g} s"
+        message = _followed_by(fact.detail, f"restart {entry.restarts} of {most} in {delay:g} s")
         self._report(entry, facts.Reported.PREPARING, fact.reason, message, fact.log_tail)
 
     def _report(
@@ -465,6 +465,19 @@ def _task(assignment: assignments.Assignment) -> assignments.Assignment:
     return dataclasses.replace(
         assignment, aggregator_address="", aggregator_server_name="", resting=False, generation=0
     )
+
+
+def _given_up(detail: str, restarts: int) -> str:
+    """What is said of a client that is not started again; one whose end explains itself names the remedy."""
+    again = f" after {restarts} restart{'s' if restarts > 1 else ''}" if restarts else ""
+    if detail.endswith("."):
+        return f"{detail} It failed{again}." if again else detail
+    return f"{detail}{again}; see the end of its log and correct the app"
+
+
+def _followed_by(detail: str, next_step: str) -> str:
+    """Add what happens next to how a client ended, which may be whole sentences."""
+    return f"{detail} {next_step.capitalize()}" if detail.endswith(".") else f"{detail}; {next_step}"
 
 
 def _backoff(failures: int) -> float:

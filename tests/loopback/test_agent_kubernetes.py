@@ -345,7 +345,7 @@ async def test_how_a_pod_ended_is_told(hub: tuple[loopback.Hub, str], cluster: C
         while not told.reason:
             told = await the_hub.hear_state("PREPARING")
         assert told.reason == "OutOfMemory"
-        assert "restart 1 of 3" in told.message
+        assert "smaller model. Restart 1 of 3" in told.message
         again = await cluster.until(
             "Pod", lambda one: one["metadata"]["name"] != pod["metadata"]["name"], CLIENTS
         )

@@ -188,6 +188,21 @@ def test_a_dying_client_is_restarted_with_backoff_and_then_failed() -> None:
     assert kinds(table.handle(99, decided(YES), decided(LATER), facts.TimePassed())) == []
 
 
+def test_an_end_that_explains_itself_stays_whole_sentences() -> None:
+    """What is said of the restarts follows the remedy; the app is not blamed for what its node did."""
+    put_out = "the client was ended by SIGKILL: The node ran short. Ask for what it needs."
+    table = running()
+    said = []
+    for now in (10, 20, 30):
+        table.handle(now - 1, facts.TimePassed())
+        said += table.handle(now, dataclasses.replace(died(), detail=put_out))
+    assert [report.message for report in said if isinstance(report, facts.Report)] == [
+        f"{put_out} Restart 1 of 2 in 1 s",
+        f"{put_out} Restart 2 of 2 in 2 s",
+        f"{put_out} It failed after 2 restarts.",
+    ]
+
+
 def test_a_client_that_ran_long_starts_with_a_fresh_count() -> None:
     """Trouble after ten quiet minutes is new trouble."""
     table = running()
