@@ -204,7 +204,10 @@ class ClusterReason(Documented):
     CONTAINER_NOT_CREATED = "ContainerNotCreated", "The edge's node cannot make the client's container."
     NETWORK_NOT_READY = "NetworkNotReady", "The edge's node cannot give the client's pod a network yet."
     OUT_OF_MEMORY = "OutOfMemory", "The client used more memory than its limit and was ended."
-    EVICTED = "Evicted", "The edge's node ended the client to get back memory or disk."
+    EVICTED = (
+        "Evicted",
+        "The edge's node ended the client: it wrote too much, the node ran short, or the node is drained.",
+    )
     PREEMPTED = "Preempted", "A pod of higher priority took the client's place on its node."
     REMOVED = "Removed", "Somebody at the edge deleted the client's Job or pod."
     NODE_LOST = "NodeLost", "The node that the client ran on is gone or does not answer."
