@@ -237,16 +237,25 @@ async def test_who_holds_all_places_and_says_nothing_loses_them(impatient: None,
     port = int(scene.door_address.rpartition(":")[2])
     said = hello()
     with contextlib.ExitStack() as flood:
-        for _ in range(2 * envoy.MAXIMUM_ENROLLING):
-            one = flood.enter_context(socket.create_connection(("127.0.0.1", port)))
-            one.sendall(said)
-        with pytest.raises((pinning.HubUnreachable, pinning.HubNotTrusted)):
-            await scene.join()
-        async with asyncio.timeout(30):
-            while True:
-                try:
-                    reply, _ = await scene.join()
-                    break
-                except (pinning.HubUnreachable, pinning.HubNotTrusted):
-                    await asyncio.sleep(0.2)
+
+        def take_all_places() -> None:
+            for _ in range(2 * envoy.MAXIMUM_ENROLLING):
+                one = flood.enter_context(socket.create_connection(("127.0.0.1", port)))
+                one.sendall(said)
+
+        async def let_in() -> bool:
+            try:
+                found = await pinning.dial(scene.door_address, scene.hub.authority.pin)
+            except (pinning.HubUnreachable, pinning.HubNotTrusted):
+                return False
+            await found.channel.close()
+            return True
+
+        async with asyncio.timeout(60):
+            take_all_places()
+            while await let_in():  # on a slow machine the door may have lost patience already
+                take_all_places()
+            while not await let_in():  # noqa: ASYNC110
+                await asyncio.sleep(0.2)
+            reply, _ = await scene.join()
     assert reply.control_server_name == "coordinator.hanse.local"
