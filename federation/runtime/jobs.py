@@ -377,6 +377,8 @@ class Jobs:
             lambda: self._api.delete("Job", entry.name, entry.namespace, propagation="Foreground")
         )
         patience = 0.0 if ended is not None and ended.unreachable else CLEAN_UP_SECONDS
+        if await self._until(entry, lambda: entry.name not in self._mirror.jobs, patience):
+            await self._insist(lambda: self._remove_stray_pods(entry))
         while not await self._until(entry, lambda: self._gone(entry), patience):
             patience = CLEAN_UP_SECONDS
             for pod in self._mirror.pods_of(entry.name, entry.namespace):
@@ -421,6 +423,16 @@ class Jobs:
                 grace_seconds=grace_seconds,
             )
         )
+
+    async def _remove_stray_pods(self, entry: _Entry) -> None:
+        """Remove what the Job's controller made in the moment in which the Job went.
+
+        Garbage collection would do it a little later. The watch may not have told of it yet.
+        """
+        labels = f"{pods.selector(self._owner)},{pods.WORKLOAD_LABEL}={entry.name}"
+        for pod in (await self._api.list("Pod", entry.namespace, labels=labels)).items:
+            if not pod["spec"].get("nodeName"):
+                await self._delete_pod(pod, 0)
 
     def _gone(self, entry: _Entry) -> bool:
         return entry.name not in self._mirror.jobs and not self._mirror.pods_of(entry.name, entry.namespace)

@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import pathlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -238,6 +239,35 @@ async def test_what_the_server_refuses_is_said_and_leaves_nothing(place: Place) 
     with pytest.raises(port.WorkloadNotStarted, match="namespace elsewhere is not watched here"):
         await place.runtime.start(place.workload("client", namespace="elsewhere"))
     await place.runtime.start(place.workload("client"))  # waits until the first is gone
+    await place.runtime.stop("client", 0)
+    assert await place.left() == []
+
+
+async def test_a_pod_that_comes_as_its_job_goes_is_removed(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its controller may make one in that very moment; this one belongs to nobody, so nobody else would."""
+    workload = pods.owned(place.workload("client"), "test")
+    template = pods.job(workload)["spec"]["template"]
+    stray = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "client-late", "namespace": place.namespace, **template["metadata"]},
+        "spec": {**template["spec"], "volumes": [], "nodeSelector": {"no": "node"}},
+    }
+    for container in stray["spec"]["containers"]:
+        container["volumeMounts"] = []
+    delete = place.api.delete
+
+    async def late(kind: Any, *arguments: Any, **options: Any) -> Any:
+        answer = await delete(kind, *arguments, **options)
+        if kind == "Job":
+            await place.api.create(stray)
+        return answer
+
+    await place.runtime.start(place.workload("client"))
+    await place.node.run("client")
+    monkeypatch.setattr(place.api, "delete", late)
     await place.runtime.stop("client", 0)
     assert await place.left() == []
 
