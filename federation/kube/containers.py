@@ -19,7 +19,10 @@ LOG_TAIL_BYTES = 64 * 1024
 LINE_BYTES = 16 * 1024
 """A longer line is yielded in pieces: a program may write without ever ending a line."""
 
-_NO_LOG = re.compile(r"unable to retrieve container logs for \w+://\w+\s*")
+_NO_LOG = re.compile(
+    r"unable to retrieve container logs for \w+://\w+\s*"
+    r'|failed to [a-z ]+ "/var/log/pods/[^\n]*: no such file or directory\s*'
+)
 """What kubelet answers in a log's place, as if it were one, when the container is gone already."""
 
 _PROTOCOL = "v4.channel.k8s.io"

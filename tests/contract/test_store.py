@@ -160,7 +160,7 @@ async def test_watch_waits_for_the_next_change(store: port.Store) -> None:
     await asyncio.sleep(0)
     assert not waiting.done()
     await store.create(training())
-    assert (await asyncio.wait_for(waiting, 5)).type == "ADDED"
+    assert (await asyncio.wait_for(waiting, 30)).type == "ADDED"
 
 
 async def test_delete_of_a_missing_resource_is_an_error(store: port.Store) -> None:
@@ -183,6 +183,6 @@ async def test_following_adds_up_to_what_is_stored(store: port.Store) -> None:
     assert (await anext(seen)).resource["metadata"]["name"] == "before"
     coming = asyncio.ensure_future(anext(seen))
     await store.apply(training("after"))
-    assert (await asyncio.wait_for(coming, 5)).type is port.ChangeType.ADDED
+    assert (await asyncio.wait_for(coming, 30)).type is port.ChangeType.ADDED
     await store.delete(port.Key(KIND, "cardiology", "before"))
     assert (await asyncio.wait_for(anext(seen), 5)).type is port.ChangeType.DELETED

@@ -293,7 +293,8 @@ async def define(api: client.Client, definitions: Sequence[client.Object]) -> No
     if not pending:
         return
     async for change in api.watch("CustomResourceDefinition", listing.resource_version):
-        pending.discard(change.object["metadata"]["name"]) if _established(change.object) else None
+        if _established(change.object):
+            pending.discard(change.object["metadata"]["name"])
         if not pending:
             return
 
