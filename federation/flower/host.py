@@ -151,7 +151,6 @@ def _load(reference: str, directory: pathlib.Path | None) -> object:
         last_line = f"{type(error).__name__}: {error}".splitlines()[0]
         raise AppNotLoadable(reference, module, last_line) from error
     # QFedAvg and Bulyan look for garbage at every reply: 50 ms, were all that is loaded looked through.
-    gc.collect()
     gc.freeze()
     return app
 

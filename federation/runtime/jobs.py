@@ -371,14 +371,19 @@ class Jobs:
         ended = entry.ended
         if ended is None or not ended.unreachable:
             log = await self._log_tail(entry) or log
-        if not log and entry.reading_log is not None:
-            log = await entry.reading_log
+        if entry.reading_log is not None:
+            if log:
+                entry.reading_log.cancel()
+            else:
+                log = await entry.reading_log
         await self._insist(
             lambda: self._api.delete("Job", entry.name, entry.namespace, propagation="Foreground")
         )
         patience = 0.0 if ended is not None and ended.unreachable else CLEAN_UP_SECONDS
         if await self._until(entry, lambda: entry.name not in self._mirror.jobs, patience):
             await self._insist(lambda: self._remove_stray_pods(entry))
+        else:
+            patience = 0.0  # it waited for its pods, which had long enough
         while not await self._until(entry, lambda: self._gone(entry), patience):
             patience = CLEAN_UP_SECONDS
             for pod in self._mirror.pods_of(entry.name, entry.namespace):
