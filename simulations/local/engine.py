@@ -28,7 +28,10 @@ from simulations.local.errors import SimulationError, SimulationFailed
 TRUST_DOMAIN = "hanse.local"
 TOKEN_LIFETIME = dt.timedelta(minutes=10)
 START_SECONDS = 60.0
-"""A coordinator that has not opened its ports after this long never will."""
+"""A coordinator that has not opened its ports after this long never will, and an edge that has not joined.
+
+Rounds wait that long for edges that start slowly, for a model should not depend on the machine's load.
+"""
 
 STOP_SECONDS = 10.0
 """Twice what an agent gives its clients, so that it can clear up after one that does not end."""
@@ -155,6 +158,7 @@ class Simulation:
             "join_tokens": tokens,
             # A simulation has all its edges at hand: it waits for each of them, and not long for a lost one.
             "link_grace_seconds": LINK_GRACE_SECONDS,
+            "start_grace_seconds": START_SECONDS,
             "model_store": self._options.results.joinpath("models").as_uri(),
             "publish_changes": True,
             "log_level": self._options.log_level,

@@ -24,7 +24,7 @@ from federation.trust import identity as identities
 from tests.fakes import certificates, hub
 
 NAMESPACE, NAME = "conformance", "case"
-LIMIT_SECONDS = 60
+LIMIT_SECONDS = 180
 ROOT = str(Path(__file__).parents[2])
 
 
@@ -157,7 +157,11 @@ def _aggregator(
         app_bundle=work / "app.fab",
         app_digest=digest,
         work_directory=work / "aggregator" / "work",
-        **{"model_store": (work / "models").as_uri(), **settings},
+        **{
+            "model_store": (work / "models").as_uri(),
+            "start_grace_seconds": 2 * LIMIT_SECONDS,  # no client is left out because it starts slowly
+            **settings,
+        },
     )
     return port.Workload(
         name="aggregator",

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 APPS = pathlib.Path(__file__).parent / "apps"
-LIMIT_SECONDS = 120
+LIMIT_SECONDS = 180
 
 STRATEGIES = (
     "FedAvg", "FedProx", "FedAvgM", "FedAdam", "FedAdagrad", "FedYogi", "FedMedian", "FedTrimmedAvg", "Krum",

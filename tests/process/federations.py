@@ -67,6 +67,31 @@ def main(grid, context):
     )
 '''
 
+WITHOUT_SERVER_APP = PYPROJECT.replace('serverapp = "tiny.server_app:app"\n', "")
+"""For a training whose manifest names the strategy; INITIAL_ARRAYS then stands in the ServerApp's place."""
+
+INITIAL_ARRAYS = '''
+"""The first model; the ServerApp is made of the manifest's strategy."""
+
+import numpy as np
+
+
+def arrays():
+    return {"weights": np.zeros((4, 3), np.float32), "bias": np.zeros(3, np.float32)}
+'''
+
+
+def strategy(rounds: int) -> dict[str, Any]:
+    """What a manifest says in the place of a ServerApp."""
+    parameters = {
+        "initial-arrays": "tiny.server_app:arrays",
+        "min-train-nodes": 1,
+        "min-evaluate-nodes": 1,
+        "min-available-nodes": 1,
+    }
+    return {"name": "FedAdam", "rounds": rounds, "parameters": parameters}
+
+
 CLIENT_APP = '''
 """Adds one to the model, unless its owner asked for something else."""
 
@@ -104,6 +129,9 @@ def train(message, context):
     match behaviour:
         case "pause":
             time.sleep(float(context.node_config["seconds"]))
+        case "held":
+            while not pathlib.Path("/tmp/let-go").exists():
+                time.sleep(0.1)
         case "raises":
             raise ValueError("the scanner is out of paper")
         case "hangs":

@@ -35,25 +35,6 @@ KEY = stores.Key("FederatedTraining", federations.NAMESPACE, federations.NAME)
 FEW, MANY = 3, 5
 WAIT_SECONDS = 120.0
 
-INITIAL = '''
-"""The first model; the ServerApp is made of the manifest's strategy."""
-
-import numpy as np
-
-
-def arrays():
-    return {"weights": np.zeros((4, 3), np.float32), "bias": np.zeros(3, np.float32)}
-'''
-
-WITHOUT_SERVER_APP = federations.PYPROJECT.replace('serverapp = "tiny.server_app:app"\n', "")
-
-PARAMETERS = {
-    "initial-arrays": "tiny.server_app:arrays",
-    "min-train-nodes": 1,
-    "min-evaluate-nodes": 1,
-    "min-available-nodes": 1,
-}
-
 
 @dataclasses.dataclass
 class Running:
@@ -113,7 +94,7 @@ async def federation(
         (signals / gate).touch()
     spec = {
         "app": {"source": {"path": "app"}, "runConfig": {"signals": str(signals)}},
-        "strategy": {"name": "FedAdam", "rounds": rounds, "parameters": PARAMETERS},
+        "strategy": federations.strategy(rounds),
         "clusters": {"minimum": 1},
     }
     policies = {
@@ -121,7 +102,12 @@ async def federation(
         for edge, most in (limits or {}).items()
     }
     written = federations.Federation(
-        federations.honest(2), spec, INITIAL, counting.CLIENT_APP, WITHOUT_SERVER_APP, policies
+        federations.honest(2),
+        spec,
+        federations.INITIAL_ARRAYS,
+        counting.CLIENT_APP,
+        federations.WITHOUT_SERVER_APP,
+        policies,
     )
     scenario, logs = written.write(place / "scenario"), place / "logs"
     logs.mkdir()

@@ -21,6 +21,11 @@ pytestmark = pytest.mark.cluster
 
 PAUSE = {"behaviour": "pause", "seconds": 3}
 """Rounds that are long enough to be met in their middle."""
+HELD = {"behaviour": "held", "from-round": 2}
+"""A second round that ends when the test lets it go, so that what happens in it does whatever the time it
+takes; HELD_ROUND must not end it before.
+"""
+HELD_ROUND = {"deadlineSeconds": 600}
 
 
 def offer_everywhere(clusters: Clusters, name: str, **node_config: object) -> None:
@@ -98,12 +103,13 @@ def test_a_policy_that_breaks_the_quorum_is_named(clusters: Clusters) -> None:
 def test_a_permission_that_is_revoked_ends_the_client_within_seconds(clusters: Clusters) -> None:
     """The owner's word counts at once; the training goes on with the others."""
     name = "revoked"
-    offer_everywhere(clusters, name, **PAUSE)
-    clusters.train(name, rounds=8, clusters={"minimum": len(clusters.edges) - 1})
+    revoking, *others = clusters.edges
+    offer_everywhere(clusters, name, **HELD)
+    clusters.train(name, rounds=3, clusters={"minimum": len(others)}, round=HELD_ROUND)
     clusters.in_round(name, 2)
-    revoking = clusters.edges[0]
     clusters.kubectl(revoking, "delete", "edgepolicy", name, "-n", "hanse")
     eventually(lambda: not client_pods(clusters, revoking, name), "no client pod", seconds=30)
+    clusters.let_go(name, others)
     status = clusters.ended(name)
     assert status["phase"] == "Completed"
     assert of_cluster(status, revoking)["state"] in ("Refused", "Left")
@@ -112,15 +118,38 @@ def test_a_permission_that_is_revoked_ends_the_client_within_seconds(clusters: C
 def test_suspend_and_resume(clusters: Clusters) -> None:
     """spec.suspend ends the pods and keeps the training; without it, it goes on to its end."""
     name = "suspended"
-    offer_everywhere(clusters, name, **PAUSE)
-    clusters.train(name, rounds=4)
-    clusters.in_round(name, 1)
+    offer_everywhere(clusters, name, **HELD)
+    clusters.train(name, rounds=4, round=HELD_ROUND)
+    clusters.in_round(name, 2)
     clusters.change(name, {"spec": {"suspend": True}})
     clusters.until(name, lambda status: status.get("phase") == "Suspended")
     for edge in clusters.edges:
         eventually(lambda edge=edge: not client_pods(clusters, edge, name), f"no client on {edge}")
     clusters.change(name, {"spec": {"suspend": False}})
+    clusters.until(name, lambda status: status.get("phase") == "Running")
+    clusters.let_go(name)
     assert clusters.ended(name)["phase"] == "Completed"
+
+
+def test_rounds_that_are_added_are_trained(clusters: Clusters) -> None:
+    """In the last round of two a third is asked for: the model is that of a training of three."""
+    for name, rounds, owner_says in (("of-three", 3, {}), ("of-two", 2, HELD)):
+        offer_everywhere(clusters, name, **owner_says)
+        clusters.train(
+            name,
+            server_app=trainings.federations.INITIAL_ARRAYS,
+            pyproject=trainings.federations.WITHOUT_SERVER_APP,
+            strategy=trainings.federations.strategy(rounds),
+            round=HELD_ROUND,
+        )
+    clusters.in_round("of-two", 2)
+    clusters.change("of-two", {"spec": {"strategy": {"rounds": 3}}})
+    clusters.until("of-two", lambda status: status["round"]["total"] == 3)
+    clusters.let_go("of-two")
+    of_two, of_three = clusters.ended("of-two"), clusters.ended("of-three")
+    assert of_two["phase"] == "Completed", condition(of_two, "Failed")
+    assert of_two["round"]["current"] == 3
+    assert of_two["model"]["sha256"] == of_three["model"]["sha256"]
 
 
 READS = trainings.federations.CLIENT_APP.replace(
@@ -214,8 +243,8 @@ def test_an_expelled_edge_is_out_at_once_and_the_others_go_on(clusters: Clusters
         pytest.skip("it looks at the streams that pass a router of the bare provider")
     name, hub = "expelling", clusters.lab.kubeconfig("hub")
     edge, *others = clusters.edges
-    offer_everywhere(clusters, name, **PAUSE)
-    clusters.train(name, rounds=6, clusters={"minimum": len(others)})
+    offer_everywhere(clusters, name, **HELD)
+    clusters.train(name, rounds=3, clusters={"minimum": len(others)}, round=HELD_ROUND)
     clusters.in_round(name, 2)
     before = streams(clusters, clusters.lab, edge)
     assert len(before) >= 2, "the agent's and the client's"
@@ -223,6 +252,7 @@ def test_an_expelled_edge_is_out_at_once_and_the_others_go_on(clusters: Clusters
         trainings.hanse("clusters", "expel", edge, kubeconfig=hub)
         eventually(lambda: not client_pods(clusters, edge, name), "no client pod", seconds=30)
         eventually(lambda: not before & streams(clusters, clusters.lab, edge), "end of its streams")
+        clusters.let_go(name, others)
         status = clusters.ended(name)
         member = json.loads(clusters.kubectl("hub", "get", "edgecluster", edge, "-o", "json"))
     finally:
@@ -253,13 +283,14 @@ def test_three_trainings_at_once_on_the_same_edges(clusters: Clusters) -> None:
     """Each has its own aggregator behind the one door, its own clients, and its own model."""
     names = ("first", "second", "third")
     for name in names:
-        offer_everywhere(clusters, name, **PAUSE)
+        offer_everywhere(clusters, name, **HELD)
     for name in names:
-        clusters.train(name, rounds=4)
-    eventually(
-        lambda: all(clusters.status(name).get("phase") == "Running" for name in names),
-        "all trainings run at the same time",
-    )
+        clusters.train(name, rounds=4, round=HELD_ROUND)
+    for name in names:
+        clusters.in_round(name, 2)
+    assert [clusters.status(name)["phase"] for name in names] == ["Running"] * len(names)
+    for name in names:
+        clusters.let_go(name)
     assert [clusters.ended(name)["phase"] for name in names] == ["Completed"] * len(names)
 
 

@@ -103,6 +103,7 @@ class Clusters:
         rounds: int = 2,
         client_app: str = federations.CLIENT_APP,
         server_app: str = federations.SERVER_APP,
+        pyproject: str = federations.PYPROJECT,
         run_config: Mapping[str, Any] | None = None,
         **spec: Any,
     ) -> None:
@@ -111,7 +112,7 @@ class Clusters:
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {"name": f"{name}-app", "namespace": NAMESPACE},
-            "binaryData": {"app.fab": base64.b64encode(packed(client_app, server_app)).decode()},
+            "binaryData": {"app.fab": base64.b64encode(packed(client_app, server_app, pyproject)).decode()},
         }
         defaults = {
             "app": {
@@ -168,6 +169,13 @@ class Clusters:
             name, lambda status: status.get("round", {}).get("current", 0) >= number, seconds=seconds
         )
 
+    def let_go(self, name: str, edges: Sequence[str] = ()) -> None:
+        """End the wait of the clients on these edges, on all unless named, that behave as "held"."""
+        python = ("python3", "-c", "open('/tmp/let-go', 'w')")
+        for edge in edges or self.edges:
+            (pod,) = self.get(edge, "pods", "hanse", "-l", f"hanse.dev/training={name}")
+            self.kubectl(edge, "exec", "-n", "hanse", pod["metadata"]["name"], "--", *python)
+
 
 def eventually(wanted: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS) -> Any:
     """Return the first true answer; fail with `what` if none comes."""
@@ -198,12 +206,12 @@ def of_cluster(status: Mapping[str, Any], name: str) -> Manifest:
     return next((entry for entry in status.get("clusters", []) if entry["name"] == name), {})
 
 
-def packed(client_app: str, server_app: str) -> bytes:
+def packed(client_app: str, server_app: str, pyproject: str = federations.PYPROJECT) -> bytes:
     """Return the bundle of an app made of these two modules."""
     with tempfile.TemporaryDirectory() as directory:
         app = Path(directory) / "tiny"
         app.mkdir()
-        (app.parent / "pyproject.toml").write_text(textwrap.dedent(federations.PYPROJECT))
+        (app.parent / "pyproject.toml").write_text(textwrap.dedent(pyproject))
         (app / "__init__.py").touch()
         (app / "server_app.py").write_text(server_app)
         (app / "client_app.py").write_text(client_app)
