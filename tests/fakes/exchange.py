@@ -51,7 +51,7 @@ NAMESPACE, NAME = "demo", "hospitals"
 DOMAIN = certificates.TRUST_DOMAIN
 SERVER_NAME = identities.AggregatorIdentity(DOMAIN, NAMESPACE, NAME).server_name
 RUN_ID = node_ids.run_id(NAMESPACE, NAME)
-LIMIT_SECONDS = 20
+LIMIT_SECONDS = 60
 """No test waits so long unless it has failed."""
 
 LIMITS = checks.Limits(maximum_update_bytes=2**30, maximum_examples=10**6)

@@ -24,7 +24,7 @@ from tests.fakes import certificates as fakes
 
 CLUSTER = identities.ClusterIdentity(fakes.TRUST_DOMAIN, "budapest")
 COORDINATOR = identities.CoordinatorIdentity(fakes.TRUST_DOMAIN)
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 60
 
 
 class Hub(hanse_pb2_grpc.EnrollmentServicer, hanse_pb2_grpc.ControlServicer):

@@ -142,7 +142,7 @@ class Hub:
     ) -> dict[str, Any]:
         """Wait until a resource's status is as a test wants it."""
         seen: dict[str, Any] = {}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             async for change in stores.follow(self.app.store, key.kind):
                 if stores.key_of(change.resource) == key:
                     seen = change.resource.get("status") or {}
@@ -152,7 +152,7 @@ class Hub:
 
     async def aggregator(self) -> runtimes.Workload:
         """The aggregator's workload, once it was started."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 for workload in self.runtime.running.values():
                     return workload
@@ -185,7 +185,7 @@ class Agent:
         await self.call.write(pb.AgentMessage(assignment=status))
 
     async def read(self) -> pb.HubMessage:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             message = await self.call.read()
         assert isinstance(message, pb.HubMessage), message
         return message
@@ -227,7 +227,7 @@ def first_reason(want: str) -> Callable[[dict[str, Any]], bool]:
 async def denied(call: Any) -> denials.Reason | None:
     """Why a call was denied."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await call
     denial = denials.from_rpc_error(caught.value)
     return denial.reason if denial else None

@@ -40,7 +40,7 @@ from tests.loopback import test_gateway
 
 pytestmark = [pytest.mark.controlplane, pytest.mark.asyncio]
 _numbers = itertools.count(1)
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 60
 SLOW_LEASE = {"lease_seconds": 60, "renew_seconds": 45, "retry_seconds": 0.3}
 QUICK_LEASE = {"lease_seconds": 6, "renew_seconds": 4, "retry_seconds": 0.3}
 

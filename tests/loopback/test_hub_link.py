@@ -19,7 +19,7 @@ from tests.fakes import certificates, hub
 
 AGGREGATOR = identities.AggregatorIdentity(hub.TRUST_DOMAIN, "demo", "hospitals")
 HUB = identities.CoordinatorIdentity(hub.TRUST_DOMAIN)
-LIMIT_SECONDS = 20
+LIMIT_SECONDS = 60
 
 
 class Scene:

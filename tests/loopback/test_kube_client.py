@@ -255,6 +255,6 @@ async def test_two_contenders_for_one_lease_of_a_real_server(api: client.Client,
     assert (len(done), [elector.held for elector in electors].count(True)) == (1, 1)
     leader = electors[tasks.index(done.pop())]
     await leader.release()
-    await asyncio.wait_for(waiting.pop(), 10)
+    await asyncio.wait_for(waiting.pop(), 60)
     assert [elector.held for elector in electors].count(True) == 1
     assert not leader.held

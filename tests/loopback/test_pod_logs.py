@@ -21,7 +21,7 @@ from federation.kube import client, containers, errors
 from tests.fakes import controlplane
 
 pytestmark = pytest.mark.controlplane
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 60
 
 
 class Node:

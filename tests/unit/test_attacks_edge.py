@@ -101,7 +101,7 @@ async def test_a_clients_environment_holds_no_secret(tmp_path: pathlib.Path) -> 
     mine = {**os.environ, "AWS_SECRET_ACCESS_KEY": "s3cret", "GITHUB_TOKEN": "t0ken", "SSH_AUTH_SOCK": "/x"}
     runtime = processes.Processes(tmp_path / "logs", environment=mine)
     await runtime.start(port.Workload("show", ("/usr/bin/env",), tmp_path / "work"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async for event in runtime.events():
             if isinstance(event, port.Exited):
                 break
