@@ -171,10 +171,18 @@ class Clusters:
 
     def let_go(self, name: str, edges: Sequence[str] = ()) -> None:
         """End the wait of the clients on these edges, on all unless named, that behave as "held"."""
-        python = ("python3", "-c", "open('/tmp/let-go', 'w')")
+        python = ("python3", "-c", "open('/tmp/let-go', 'w'); print('told')")
+
+        def told(edge: str) -> bool:
+            pods = self.get(edge, "pods", "hanse", "-l", f"hanse.dev/training={name}")
+            there = [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+            said = [
+                self.kubectl(edge, "exec", "-n", "hanse", pod, "--", *python, check=False) for pod in there
+            ]
+            return said == ["told\n"]
+
         for edge in edges or self.edges:
-            (pod,) = self.get(edge, "pods", "hanse", "-l", f"hanse.dev/training={name}")
-            self.kubectl(edge, "exec", "-n", "hanse", pod["metadata"]["name"], "--", *python)
+            eventually(lambda edge=edge: told(edge), f"client on {edge} that can be let go")
 
 
 def eventually(wanted: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS) -> Any:
