@@ -14,7 +14,6 @@ import os
 import pathlib
 import shutil
 import sys
-import time
 import traceback
 from dataclasses import dataclass
 from typing import Any
@@ -25,10 +24,10 @@ from coordinator.aggregator import (
     compaction,
     grid,
     history,
-    model,
     quorum,
     server_apps,
     service,
+    storing,
     terms,
     total,
     watcher,
@@ -36,11 +35,10 @@ from coordinator.aggregator import (
 from coordinator.aggregator import config as aggregator_config
 from coordinator.aggregator import driver as driver_module
 from coordinator.aggregator import progress as progress_module
-from coordinator.clients import blobs, last_words
+from coordinator.clients import last_words
 from coordinator.journal import book as journal
 from coordinator.journal import holding, room
 from coordinator.planning import restarts, snapshot
-from federation import release
 from federation.api import reasons, training
 from federation.apps import bundle
 from federation.apps import config as app_config
@@ -115,14 +113,17 @@ class Aggregator:
         self._watcher = watcher.Watcher(self._progress, self._service.changed)
         self._service.start()
         self._history.attach(self._service.driver)
-        ending = self._unusable_store() or self._play()
+        store = storing.Storing(config, self._spec, self._progress, self._service.changed)
+        refused = store.refusal()
+        ending = Ending(reasons.TrainingReason.STORAGE_UNAVAILABLE, refused) if refused else self._play()
         finished = pb.TrainingFinished(
             succeeded=ending.succeeded, reason=ending.reason, message=ending.message, log_tail=ending.log_tail
         )
         if ending.succeeded or ending.reason == reasons.TrainingReason.STOP_REQUESTED:
-            ending = self._store_when_there_is_room(finished) or ending
+            number = self._watcher.round or self._progress.current_round
+            store.store(finished, self._watcher.arrays, number)
         failpoints.reach("aggregator.model-stored")
-        log.info("training finished", reason=ending.reason, detail=finished.message)
+        log.info("training finished", reason=finished.reason, detail=finished.message)
         known = self._leave_word(finished)
         known = self._service.leave(finished) or known
         failpoints.reach("aggregator.hub-told")
@@ -187,32 +188,6 @@ class Aggregator:
             log.warning("last words not written", error=str(error))
             return False
         return True
-
-    @property
-    def _shown_store(self) -> str:
-        """The store as those who read status know it."""
-        return self._config.model_store_name or self._config.model_store
-
-    def _unusable_store(self) -> Ending | None:
-        """Why no model could be stored at the end, if that is certain before the first round."""
-        try:
-            blobs.check(self._models_url(), self._store_key())
-        except (OSError, blobs.BlobError) as error:
-            if room.is_full(error):
-                return None  # by the end there may be some; it is waited for
-            return Ending(
-                reasons.TrainingReason.STORAGE_UNAVAILABLE,
-                f"Models cannot be stored in {self._shown_store}: {error}",
-            )
-        return None
-
-    def _models_url(self) -> str:
-        return blobs.training_url(self._config.model_store, self._config.namespace, self._config.name)
-
-    def _store_key(self) -> blobs.Key:
-        """Read it anew each time: a Secret that is changed in the middle of a training counts at its end."""
-        endpoint, directory = self._spec.model.endpoint or "", self._config.model_store_credentials
-        return blobs.Key(endpoint=endpoint) if directory is None else blobs.key_from(directory, endpoint)
 
     def _play(self) -> Ending:
         """Load the app, wait for clients, run it."""
@@ -335,70 +310,6 @@ class Aggregator:
         """
         asks = terms.asks_for_quorum(self._spec)
         return not host.is_legacy(app) and (asks or self._watcher.strategy_runs)
-
-    def _store_when_there_is_room(self, finished: pb.TrainingFinished) -> Ending | None:
-        """Write the model and its card, when there is room for them; returns an Ending if it failed."""
-        while True:
-            try:
-                ending = self._store(finished)
-            except OSError as error:
-                log.warning("no room for the model", error=str(error))
-                full = f"{self._shown_store} has no room for the model ({error.strerror}). Make some; "
-                full += "the training waits, and ends when its model is stored."
-                self._progress.held_up(reasons.TrainingReason.STORAGE_FULL, full)
-                self._service.changed()
-                time.sleep(room.RETRY_SECONDS)
-            else:
-                self._progress.held_up("", "")
-                return ending
-
-    def _store(self, finished: pb.TrainingFinished) -> Ending | None:
-        """Write the model and its card; returns an Ending only if that failed.
-
-        Raises: OSError if there is no room for the model of a training that has succeeded.
-        """
-        arrays = self._watcher.arrays
-        if arrays is None:
-            finished.message += " The ServerApp made no arrays, so there is no model."
-            return None
-        config, number = self._config, self._watcher.round or self._progress.current_round
-        try:
-            file = config.work_directory / model.MODEL_FILE
-            digest = model.write(arrays, file)
-            failpoints.reach("aggregator.model-written")
-            card = model.Card(
-                training=self._name,
-                round=number,
-                app_digest=config.app_digest,
-                dataset=self._spec.dataset,
-                examples=self._progress.examples(),
-                metrics=self._progress.metrics(),
-                sha256=digest,
-                arrays=model.describe(arrays),
-                hanse_version=release.version(),
-            )
-            url = blobs.round_url(config.model_store, config.namespace, config.name, number)
-            key = self._store_key()
-            blobs.save(url, {model.MODEL_FILE: file, model.CARD_FILE: card.to_json()}, key)
-            finished.model_uri = blobs.round_url(self._shown_store, config.namespace, config.name, number)
-            file.unlink()
-        except (OSError, ValueError, blobs.BlobError) as error:
-            if room.is_full(error) and finished.succeeded:
-                raise
-            log.exception("model not stored")
-            reason = reasons.TrainingReason.STORAGE_UNAVAILABLE
-            message = f"{finished.message} The model could not be stored in {self._shown_store}: {error}"
-            if not finished.succeeded:  # it was stopped, with or without a model
-                finished.message = message
-                return None
-            finished.succeeded, finished.reason, finished.message = False, reason, message
-            return Ending(reason, message)
-        finished.model_sha256, finished.model_round = digest, number
-        try:
-            blobs.prune(self._models_url(), self._spec.model.keep_rounds, key, latest=number)
-        except (OSError, blobs.BlobError) as error:  # the model is there; an older one too many does no harm
-            log.warning("older models not removed", error=str(error))
-        return None
 
 
 def _all_done(rounds: int) -> str:

@@ -1,0 +1,121 @@
+"""From the app's last arrays to a model in its store.
+
+Why it exists: all rounds are done by then, and none of them may be lost for want of room, so that is waited
+for, and status says for what. What a store is, `blobs` knows; what a model is, `model`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from flwr.app import ArrayRecord
+
+from coordinator.aggregator import config as aggregator_config
+from coordinator.aggregator import model
+from coordinator.aggregator import progress as progress_module
+from coordinator.clients import blobs
+from coordinator.journal import room
+from federation import release
+from federation.api import reasons, training
+from federation.runtime import failpoints
+from federation.telemetry import logs
+from federation.wire import hanse_pb2 as pb
+
+log = logs.get_logger(__name__)
+
+
+class Storing:
+    """Where one training's models go."""
+
+    def __init__(
+        self,
+        config: aggregator_config.AggregatorConfig,
+        spec: training.FederatedTrainingSpec,
+        progress: progress_module.Progress,
+        changed: Callable[[], object],
+    ) -> None:
+        """Open nothing yet. changed: called when `progress` says something else."""
+        self._config, self._spec = config, spec
+        self._progress, self._changed = progress, changed
+        self._shown = config.model_store_name or config.model_store
+        """The store as those who read status know it."""
+
+    def refusal(self) -> str:
+        """Say why no model could be stored at the end, if that is certain before the first round."""
+        try:
+            blobs.check(self._url(), self._key())
+        except (OSError, blobs.BlobError) as error:
+            if room.is_full(error):
+                return ""  # by the end there may be some; it is waited for
+            return f"Models cannot be stored in {self._shown}: {error}"
+        return ""
+
+    def store(self, finished: pb.TrainingFinished, arrays: ArrayRecord | None, number: int) -> None:
+        """Write the model of this round and its card; `finished` then says where, or that and why it failed.
+
+        For a training that has succeeded room is waited for, without end.
+        """
+        if arrays is None:
+            finished.message += " The ServerApp made no arrays, so there is no model."
+            return
+        while True:
+            try:
+                self._attempt(finished, arrays, number)
+            except OSError as error:
+                log.warning("no room for the model", error=str(error))
+                full = f"{self._shown} has no room for the model ({error.strerror}). Make some; "
+                full += "the training waits, and ends when its model is stored."
+                self._progress.held_up(reasons.TrainingReason.STORAGE_FULL, full)
+                self._changed()
+                time.sleep(room.RETRY_SECONDS)
+            else:
+                self._progress.held_up("", "")
+                return
+
+    def _attempt(self, finished: pb.TrainingFinished, arrays: ArrayRecord, number: int) -> None:
+        """Raises: OSError if there is no room for the model of a training that has succeeded."""
+        config = self._config
+        file = config.work_directory / model.MODEL_FILE
+        try:
+            digest = model.write(arrays, file)
+            failpoints.reach("aggregator.model-written")
+            card = self._card(arrays, number, digest)
+            url = blobs.round_url(config.model_store, config.namespace, config.name, number)
+            blobs.save(url, {model.MODEL_FILE: file, model.CARD_FILE: card.to_json()}, self._key())
+            file.unlink()
+        except (OSError, ValueError, blobs.BlobError) as error:
+            if room.is_full(error) and finished.succeeded:
+                raise
+            log.exception("model not stored")
+            finished.message += f" The model could not be stored in {self._shown}: {error}"
+            if finished.succeeded:  # else it was stopped, with or without a model
+                finished.succeeded, finished.reason = False, reasons.TrainingReason.STORAGE_UNAVAILABLE
+            return
+        finished.model_uri = blobs.round_url(self._shown, config.namespace, config.name, number)
+        finished.model_sha256, finished.model_round = digest, number
+        try:
+            blobs.prune(self._url(), self._spec.model.keep_rounds, self._key(), latest=number)
+        except (OSError, blobs.BlobError) as error:  # the model is there; an older one too many does no harm
+            log.warning("older models not removed", error=str(error))
+
+    def _card(self, arrays: ArrayRecord, number: int, digest: str) -> model.Card:
+        return model.Card(
+            training=f"{self._config.namespace}/{self._config.name}",
+            round=number,
+            app_digest=self._config.app_digest,
+            dataset=self._spec.dataset,
+            examples=self._progress.examples(),
+            metrics=self._progress.metrics(),
+            sha256=digest,
+            arrays=model.describe(arrays),
+            hanse_version=release.version(),
+        )
+
+    def _url(self) -> str:
+        return blobs.training_url(self._config.model_store, self._config.namespace, self._config.name)
+
+    def _key(self) -> blobs.Key:
+        """Read it anew each time: a Secret that is changed in the middle of a training counts at its end."""
+        endpoint, directory = self._spec.model.endpoint or "", self._config.model_store_credentials
+        return blobs.Key(endpoint=endpoint) if directory is None else blobs.key_from(directory, endpoint)
