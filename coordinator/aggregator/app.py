@@ -114,7 +114,8 @@ class Aggregator:
         self._service.start()
         self._history.attach(self._service.driver)
         store = storing.Storing(config, self._spec, self._progress, self._service.changed)
-        refused = store.refusal()
+        # One that goes on has something to lose, and the store may be back when it is needed.
+        refused = "" if self._history.resumes else store.refusal()
         ending = Ending(reasons.TrainingReason.STORAGE_UNAVAILABLE, refused) if refused else self._play()
         finished = pb.TrainingFinished(
             succeeded=ending.succeeded, reason=ending.reason, message=ending.message, log_tail=ending.log_tail

@@ -1,13 +1,16 @@
 """From the app's last arrays to a model in its store.
 
-Why it exists: all rounds are done by then, and none of them may be lost for want of room, so that is waited
-for, and status says for what. What a store is, `blobs` knows; what a model is, `model`.
+Why it exists: all rounds are done by then, and none of them may be lost because a disk has no room, a store
+is away, or a key has expired. All of that is waited for, and status says for what. What a store is, `blobs`
+knows; what a model is, `model`.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from flwr.app import ArrayRecord
 
@@ -23,6 +26,18 @@ from federation.telemetry import logs
 from federation.wire import hanse_pb2 as pb
 
 log = logs.get_logger(__name__)
+
+LONGEST_RETRY_SECONDS = 60.0
+"""Between two attempts at a store that is away; the first ones follow each other sooner."""
+
+
+class NotNow(Exception):
+    """The model cannot be stored for now; who mends what the sentence says sees it used."""
+
+    def __init__(self, reason: str, sentence: str) -> None:
+        """Take what status is to say."""
+        super().__init__(sentence)
+        self.reason, self.sentence = reason, sentence
 
 
 class Storing:
@@ -54,27 +69,28 @@ class Storing:
     def store(self, finished: pb.TrainingFinished, arrays: ArrayRecord | None, number: int) -> None:
         """Write the model of this round and its card; `finished` then says where, or that and why it failed.
 
-        For a training that has succeeded room is waited for, without end.
+        For a training that has succeeded room, and a store elsewhere, are waited for, without end.
         """
         if arrays is None:
             finished.message += " The ServerApp made no arrays, so there is no model."
             return
-        while True:
+        for attempt in itertools.count():
             try:
                 self._attempt(finished, arrays, number)
-            except OSError as error:
-                log.warning("no room for the model", error=str(error))
-                full = f"{self._shown} has no room for the model ({error.strerror}). Make some; "
-                full += "the training waits, and ends when its model is stored."
-                self._progress.held_up(reasons.TrainingReason.STORAGE_FULL, full)
+            except NotNow as later:
+                log.warning("model not stored yet", why=later.sentence)
+                self._progress.held_up(
+                    later.reason, f"{later.sentence} The training waits until it is stored."
+                )
                 self._changed()
-                time.sleep(room.RETRY_SECONDS)
+                full = later.reason == reasons.TrainingReason.STORAGE_FULL
+                time.sleep(room.RETRY_SECONDS if full else min(2.0**attempt, LONGEST_RETRY_SECONDS))
             else:
                 self._progress.held_up("", "")
                 return
 
     def _attempt(self, finished: pb.TrainingFinished, arrays: ArrayRecord, number: int) -> None:
-        """Raises: OSError if there is no room for the model of a training that has succeeded."""
+        """Raises: NotNow."""
         config = self._config
         file = config.work_directory / model.MODEL_FILE
         try:
@@ -82,11 +98,19 @@ class Storing:
             failpoints.reach("aggregator.model-written")
             card = self._card(arrays, number, digest)
             url = blobs.round_url(config.model_store, config.namespace, config.name, number)
-            blobs.save(url, {model.MODEL_FILE: file, model.CARD_FILE: card.to_json()}, self._key())
+            files: dict[str, bytes | Path] = {model.MODEL_FILE: file, model.CARD_FILE: card.to_json()}
+            try:
+                blobs.save(url, files, self._key())
+            except (OSError, blobs.BlobError) as error:
+                if blobs.is_elsewhere(url) and finished.succeeded:
+                    why = f"{self._shown} does not take the model: {str(error).rstrip('.')}."
+                    raise NotNow(reasons.TrainingReason.STORAGE_UNAVAILABLE, why) from error
+                raise
             file.unlink()
         except (OSError, ValueError, blobs.BlobError) as error:
             if room.is_full(error) and finished.succeeded:
-                raise
+                why = f"{self._shown} has no room for the model ({error}). Make some."
+                raise NotNow(reasons.TrainingReason.STORAGE_FULL, why) from error
             log.exception("model not stored")
             finished.message += f" The model could not be stored in {self._shown}: {error}"
             if finished.succeeded:  # else it was stopped, with or without a model

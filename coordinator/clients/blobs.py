@@ -37,6 +37,8 @@ CHECK_SECONDS = 20.0
 """How long the check before the first round waits for a store that does not answer."""
 OTHERS_CHECK_SECONDS = 90.0
 """The same for stores that are neither S3 nor local; some of their classes have no patience that ends."""
+SLOWEST_BYTES_PER_SECOND = 250_000
+"""A model that goes to one of those more slowly counts as not stored."""
 
 _PACKAGES = {"s3": "obstore", "smb": "smbprotocol"}
 """Those that are not named as what is imported of them."""
@@ -106,6 +108,11 @@ def round_url(store_url: str, namespace: str, name: str, round_number: int) -> s
     return f"{training_url(store_url, namespace, name)}/{round_number}"
 
 
+def is_elsewhere(url: str) -> bool:
+    """Whether a store may be away while this machine is well."""
+    return not url.startswith("file://")
+
+
 def save(url: str, files: Mapping[str, bytes | pathlib.Path], key: Key = NO_KEY) -> str:
     """Write the files of one model so that a reader sees all of them or none, and return the URL.
 
@@ -128,10 +135,20 @@ def save(url: str, files: Mapping[str, bytes | pathlib.Path], key: Key = NO_KEY)
             raise BlobError(f"{name!r} is not a plain file name")
     if CARD not in files:
         raise BlobError(f"a model needs its {CARD}")
+    put = functools.partial(_put, url, files, key)
+    if _has_patience(url):
+        put()
+    else:
+        size = sum(len(each) if isinstance(each, bytes) else each.stat().st_size for each in files.values())
+        _within(OTHERS_CHECK_SECONDS + size / SLOWEST_BYTES_PER_SECOND, url, put)
+    return url
+
+
+def _put(url: str, files: Mapping[str, bytes | pathlib.Path], key: Key) -> None:
     filesystem, path = _open(url, key)
     if _is_local(filesystem):
         _save_local(pathlib.Path(path), files)
-        return url
+        return
     with _translated(url, key):
         filesystem.makedirs(path, exist_ok=True)  # nothing is asked of a bucket, which has no directories
     for name in sorted(files, key=lambda name: (name == CARD, name)):
@@ -141,7 +158,6 @@ def save(url: str, files: Mapping[str, bytes | pathlib.Path], key: Key = NO_KEY)
             stack.enter_context(_translated(url, key))
             target = stack.enter_context(filesystem.open(f"{path}/{name}", "wb"))
             _copy(source or content, target)
-    return url
 
 
 def check(url: str, key: Key = NO_KEY) -> None:
@@ -151,10 +167,15 @@ def check(url: str, key: Key = NO_KEY) -> None:
     is written, listed and removed again; directories that were made for it stay. Raises: InvalidStoreError,
     StoreFailed.
     """
-    if url.startswith(("file://", "s3://")):
+    if _has_patience(url):
         _check(url, key)
     else:
         _within(OTHERS_CHECK_SECONDS, url, functools.partial(_check, url, key))
+
+
+def _has_patience(url: str) -> bool:
+    """Whether each of a store's requests ends by itself, sooner or later."""
+    return url.startswith(("file://", "s3://"))
 
 
 def _check(url: str, key: Key) -> None:
@@ -184,7 +205,7 @@ def _within(seconds: float, url: str, work: Callable[[], None]) -> None:
         else:
             done.set_result(None)
 
-    threading.Thread(target=run, name="store-check", daemon=True).start()
+    threading.Thread(target=run, name="model-store", daemon=True).start()
     try:
         done.result(seconds)
     except TimeoutError:

@@ -118,7 +118,8 @@ class TrainingReason(Documented):
     STORAGE_FULL = "StorageFull", "The disk for journal or model has no room; the training waits for some."
     STORAGE_UNAVAILABLE = (
         "StorageUnavailable",
-        "The model store cannot be reached or refuses the credentials, or the journal's disk fails.",
+        "The model store cannot be reached or refuses the credentials: at the end that is waited for. Or the "
+        "journal's disk fails.",
     )
     JOURNAL_CORRUPT = "JournalCorrupt", "The journal of the rounds cannot be read back."
     INTERNAL_ERROR = "InternalError", "Hanse itself failed; the message names the log to send with a report."

@@ -14,7 +14,7 @@ import pathlib
 import shutil
 import threading
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 USER, PASSWORD = "hanse", "open-sesame"
@@ -38,12 +38,18 @@ class Server:
         return {"options.json": json.dumps({"user": USER, "password": password}).encode()}
 
 
+def nothing(_: pathlib.Path) -> bool:
+    """Of a server that is always there."""
+    return False
+
+
 @contextlib.contextmanager
-def serve(root: pathlib.Path) -> Iterator[Server]:
-    """Run one on a free port of loopback, in a thread."""
+def serve(root: pathlib.Path, away: Callable[[pathlib.Path], bool] = nothing) -> Iterator[Server]:
+    """Run one on a free port of loopback, in a thread; away: whether it fails as this file is to be made."""
 
     class Bound(_Handler):
         directory = root
+        is_away = staticmethod(away)
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Bound) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
@@ -57,6 +63,7 @@ def serve(root: pathlib.Path) -> Iterator[Server]:
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     directory: pathlib.Path
+    is_away: Callable[[pathlib.Path], bool]
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
@@ -84,6 +91,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif not path.parent.is_dir():
             self._refuse(403, "AccessControlException", "no such directory")
         elif self._sent_on(query):
+            if self.is_away(path):
+                self._refuse(503, "RetriableException", "the NameNode is in safe mode")
+                return
             path.write_bytes(b"")
             self._send(b"", 201)
 

@@ -42,14 +42,20 @@ def mounted(directory: Path, files: dict[str, bytes]) -> Path:
 
 
 async def train(
-    work: Path, secret: dict[str, bytes], store: str = f"s3://{s3.BUCKET}/group", **model: object
+    work: Path,
+    secret: dict[str, bytes],
+    store: str = f"s3://{s3.BUCKET}/group",
+    *,
+    dies_at: dict[str, int] | None = None,
+    **model: object,
 ) -> None:
-    """Run two rounds of the tiny app with this store."""
+    """Run two rounds of the tiny app with this store; its aggregator may be killed at named places."""
     app = federations.Federation(federations.honest(1)).write(work / "federation") / "app"
     await hanse_host.run(
         app, [{"name": "a"}, {"name": "b"}], TINY, work / "run",
         spec={"clusters": {"minimum": 2}, "model": {"store": store, **model}},
         settings={"model_store": store, "model_store_credentials": mounted(work / "secret", secret)},
+        dies_at=dies_at,
     )  # fmt: skip
 
 
@@ -100,6 +106,29 @@ async def test_a_training_leaves_its_model_in_a_storage_that_is_not_s3(tmp_path:
         card = json.loads(blobs.read(f"{url}/2", blobs.CARD, key))
         blobs.fetch(f"{url}/2", blobs.MODEL, tmp_path / "fetched", key)
     assert card["sha256"] == hashlib.sha256((tmp_path / "fetched").read_bytes()).hexdigest()
+    assert_told_nowhere(tmp_path, [webhdfs.PASSWORD])
+
+
+async def test_a_storage_that_is_away_costs_nothing_that_was_trained(tmp_path: Path) -> None:
+    """Neither as another aggregator begins in mid-training, nor when all is done: then it is waited for."""
+    asked: list[str] = []
+
+    def away(file: Path) -> bool:
+        asked.append(file.name)
+        if file.name.startswith(".probe-"):
+            return asked.count(file.name) < len(asked)  # any but the first
+        return file.name == blobs.MODEL and asked.count(blobs.MODEL) <= 2
+
+    with webhdfs.serve(tmp_path / "storage", away) as storage:
+        await train(tmp_path, storage.secret(), storage.url, dies_at={"aggregator.batch-sent": 2})
+        url = blobs.training_url(storage.url, hanse_host.NAMESPACE, hanse_host.NAME)
+        card = json.loads(blobs.read(f"{url}/2", blobs.CARD, blobs.Key(storage.secret())))
+        model = blobs.read(f"{url}/2", blobs.MODEL, blobs.Key(storage.secret()))
+    assert card["sha256"] == hashlib.sha256(model).hexdigest()
+    said = "".join(path.read_text() for path in left_in(tmp_path / "run" / "logs", "aggregator*"))
+    assert "server app runs again" in said
+    assert said.count("model not stored yet") == asked.count(blobs.MODEL) - 1 == 2
+    assert f"{storage.url} does not take the model: " in said
     assert_told_nowhere(tmp_path, [webhdfs.PASSWORD])
 
 

@@ -141,6 +141,8 @@ def test_a_server_that_takes_calls_and_says_nothing_is_not_waited_for(
         url = f"webhdfs://127.0.0.1:{silent.getsockname()[1]}/models"
         with pytest.raises(blobs.StoreFailed, match="no answer within 0 s; check its address"):
             blobs.check(url)
+        with pytest.raises(blobs.StoreFailed, match="no answer within 0 s; check its address"):
+            blobs.save(url, {blobs.MODEL: b"model", blobs.CARD: b"{}"})
 
 
 def test_a_directory_that_may_not_be_written_to_is_said_by_the_check(tmp_path: pathlib.Path) -> None:
