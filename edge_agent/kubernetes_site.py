@@ -15,7 +15,6 @@ from edge_agent import (
     assignments,
     bundles,
     offers,
-    pod_logs,
     pods,
     policy,
     resolving,
@@ -59,8 +58,6 @@ class KubernetesSite:
         self._claims = claims
         self._stop_grace_seconds = stop_grace_seconds
         self._shelf = bundles.Archives(places.bundles)
-        self.logs = pod_logs.PodLogs(api, settings.namespace)
-        self._found: set[str] = set()
 
     @property
     def runtime(self) -> port.Runtime:
@@ -105,7 +102,6 @@ class KubernetesSite:
                 await self._runtime.stop(metadata["name"], self._stop_grace_seconds)
                 continue
             found.append(sites.Found(name, hub, assignment))
-        self._found = {one.name for one in found}
         return tuple(found)
 
     def credentials(self, assignment: assignments.Assignment) -> pathlib.Path:
@@ -149,18 +145,15 @@ class KubernetesSite:
         self._owner.use(in_use)
 
     def follow_log(self, name: str) -> None:
-        """Follow the pod's log; of a client that was found, only what it writes from now on."""
-        self.logs.follow(name, from_the_beginning=name not in self._found)
-        self._found.discard(name)
+        """Follow none: what an app prints may be the owner's data, and `kubectl logs` shows it here."""
 
     async def new_lines(self, name: str) -> list[str]:
-        """Return the lines since the last call."""
-        return self.logs.take(name)
+        """Tell none. A client that fails is another matter: its last lines go with its end."""
+        return []
 
     async def forget(self, assignment: assignments.Assignment) -> None:
         """Remove the client's keys from this disk and what it kept; its other objects went when it ended."""
         name = workloads.name_of(assignment.uid, assignment.name)
-        self.logs.end(name)
         await asyncio.to_thread(processes.remove_tree, self._places.client(assignment))
         if self._claims is not None:
             await self._claims.remove(name)

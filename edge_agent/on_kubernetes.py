@@ -136,7 +136,6 @@ async def _run(
             await leave_nothing()
         raise
     finally:
-        site.logs.close()
         await runtime.close(0)
         await fetching.close(0)
 

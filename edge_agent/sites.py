@@ -72,7 +72,7 @@ class Site(Protocol):
         ...
 
     def follow_log(self, name: str) -> None:
-        """Begin to keep new lines of this client's output."""
+        """Begin to keep new lines of this client's output, where the hub may have them."""
         ...
 
     async def new_lines(self, name: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Following clients' logs through a real API server; the node that has the log is played by the test."""
+"""Pods' logs through a real API server; the node that has the log is played by the test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from edge_agent import pod_logs
 from federation.kube import client, containers, errors
 from tests.fakes import controlplane
 
@@ -129,80 +128,23 @@ async def node(control_plane: controlplane.ControlPlane, tmp_path: pathlib.Path)
         await api.delete("Namespace", name)
 
 
-async def lines_of(logs: pod_logs.PodLogs, count: int) -> list[str]:
-    """Take lines until there are so many."""
-    taken: list[str] = []
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while len(taken) < count:
-            taken += logs.take("client")
-            await asyncio.sleep(0.01)
-    return taken
-
-
-async def test_a_log_is_followed_from_the_pods_first_line(node: Node) -> None:
-    """As soon as it runs; a connection that breaks is made again, without what was told already."""
-    logs = pod_logs.PodLogs(node.api, node.namespace)
-    logs.follow("client", from_the_beginning=True)
-    await node.runs()
-    request, lines = await node.asked_for()
-    assert (request.query["follow"], request.query.get("tailLines")) == ("true", None)
-    lines.put_nowait("one")
-    lines.put_nowait("two")
-    assert await lines_of(logs, 2) == ["one", "two"]
-    assert logs.take("client") == []
-    assert request.transport is not None
-    request.transport.abort()
-    again, lines = await node.asked_for()
-    assert again.query["tailLines"] == "0"
-    lines.put_nowait("three")
-    assert await lines_of(logs, 1) == ["three"]
-    lines.put_nowait(None)
-    logs.close()
-
-
-async def test_of_a_client_that_was_found_only_new_lines_are_told(node: Node) -> None:
-    """An earlier agent has told the others."""
-    await node.runs()
-    logs = pod_logs.PodLogs(node.api, node.namespace)
-    logs.follow("client", from_the_beginning=False)
-    request, lines = await node.asked_for()
-    assert request.query["tailLines"] == "0"
-    lines.put_nowait(None)
-    logs.close()
-
-
-async def test_what_nobody_takes_is_bounded(node: Node) -> None:
-    """The newest lines stay; what follows no longer keeps nothing."""
-    await node.runs()
-    logs = pod_logs.PodLogs(node.api, node.namespace)
-    logs.follow("client", from_the_beginning=True)
-    _, lines = await node.asked_for()
-    for number in range(pod_logs.MAXIMUM_LINES + 5):
-        lines.put_nowait(str(number))
-    kept: list[str] = []
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not kept or kept[-1] != str(pod_logs.MAXIMUM_LINES + 4):
-            kept = [*logs._lines["client"]]
-            await asyncio.sleep(0.01)
-    assert len(kept) == pod_logs.MAXIMUM_LINES
-    lines.put_nowait(None)
-    logs.end("client")
-    assert logs.take("client") == []
-
-
 async def test_a_line_without_an_end_comes_in_pieces(node: Node) -> None:
-    """A client that never ends its line does not fill the agent's memory."""
+    """A pod that never ends its line does not fill the memory of who reads it."""
     await node.runs()
-    logs = pod_logs.PodLogs(node.api, node.namespace)
-    logs.follow("client", from_the_beginning=True)
-    _, lines = await node.asked_for()
+    reading = asyncio.create_task(read(node))
+    request, lines = await node.asked_for()
+    assert request.query["follow"] == "true"
     lines.put_nowait("x" * (3 * containers.LINE_BYTES + 5))
     lines.put_nowait("next")
-    taken = await lines_of(logs, 5)
+    lines.put_nowait(None)
+    taken = await reading
     assert "".join(taken) == "x" * (3 * containers.LINE_BYTES + 5) + "next"
     assert max(len(line) for line in taken) == containers.LINE_BYTES
-    lines.put_nowait(None)
-    logs.close()
+
+
+async def read(node: Node) -> list[str]:
+    """Follow the log to its end."""
+    return [line async for line in containers.follow_log(node.api, node.namespace, "client-x")]
 
 
 @pytest.mark.parametrize(

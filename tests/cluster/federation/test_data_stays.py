@@ -49,7 +49,7 @@ CLIENT_APP = federations.CLIENT_APP.replace(
     """    rows = pathlib.Path(context.node_config["place"], "numbers.csv").read_text().split()
     numbers = [float(row) for row in rows if row[0].isdigit()]
     values["bias"] = values["bias"] + np.float32(sum(numbers) / len(numbers))
-    print("read", len(numbers), "rows", flush=True)
+    print("read", len(numbers), "rows, the last of them", *rows[-3:], flush=True)
     examples = 10
 """,
     1,
