@@ -27,6 +27,7 @@ INITIAL_ARRAYS = "initial-arrays"
 
 TRAIN_CONFIG = "train-config"
 EVALUATE_CONFIG = "evaluate-config"
+WRAPPED = "strategy"
 
 
 class StrategyInvalid(Exception):
@@ -45,12 +46,18 @@ class StrategySpec:
 def from_strategy(spec: StrategySpec, app_directory: Path) -> ServerApp:
     """Make a ServerApp that runs one of Flower's strategies, or of ours, for `spec.rounds` rounds.
 
-    Parameters are those of the strategy's constructor, with dashes or underscores, besides `initial-arrays`,
-    `train-config` and `evaluate-config`.
+    Parameters are those of the strategy's constructor, with dashes or underscores; `initial-arrays`; and what
+    every message says to the ClientApp, as `train-config.NAME` and `evaluate-config.NAME`.
     Raises: StrategyInvalid for an unknown strategy or parameter, with the known ones.
     """
-    own = {INITIAL_ARRAYS, TRAIN_CONFIG, EVALUATE_CONFIG}
-    arguments = {name.replace("-", "_"): value for name, value in spec.parameters.items() if name not in own}
+    configs: dict[str, dict[str, Any]] = {TRAIN_CONFIG: {}, EVALUATE_CONFIG: {}}
+    arguments: dict[str, Any] = {}
+    for name, value in spec.parameters.items():
+        config, dot, key = name.partition(".")
+        if dot and key and config in configs:
+            configs[config][key] = value
+        elif name != INITIAL_ARRAYS:
+            arguments[name.replace("-", "_")] = value
     strategy = build(spec.name, arguments)
     app = ServerApp()
 
@@ -63,8 +70,8 @@ def from_strategy(spec: StrategySpec, app_directory: Path) -> ServerApp:
             grid=grid,
             initial_arrays=arrays,
             num_rounds=spec.rounds,
-            train_config=ConfigRecord(dict(spec.parameters.get(TRAIN_CONFIG, {}))),
-            evaluate_config=ConfigRecord(dict(spec.parameters.get(EVALUATE_CONFIG, {}))),
+            train_config=ConfigRecord(dict(configs[TRAIN_CONFIG])),
+            evaluate_config=ConfigRecord(dict(configs[EVALUATE_CONFIG])),
         )
 
     return app
@@ -73,6 +80,8 @@ def from_strategy(spec: StrategySpec, app_directory: Path) -> ServerApp:
 def build(name: str, arguments: Mapping[str, Any]) -> strategies.Strategy:
     """Construct a strategy by its class name.
 
+    One that wraps another, as Flower's for differential privacy, takes its name as `strategy`, FedAvg unless
+    given, and what that one takes as `strategy.NAME`.
     Raises: StrategyInvalid.
     """
     known = {cls: getattr(strategies, cls) for cls in strategies.__all__ if cls not in ("Strategy", "Result")}
@@ -82,6 +91,10 @@ def build(name: str, arguments: Mapping[str, Any]) -> strategies.Strategy:
             f"spec.strategy.name: {name} is none of the strategies that there are: {', '.join(sorted(known))}"
         )
     accepted = inspect.signature(known[name]).parameters
+    if WRAPPED in accepted:
+        outer = {key: value for key, value in arguments.items() if not key.startswith(f"{WRAPPED}.")}
+        inner = {key.partition(".")[2]: arguments[key] for key in arguments.keys() - outer.keys()}
+        arguments = {**outer, WRAPPED: build(str(outer.get(WRAPPED, "FedAvg")), inner)}
     for argument in arguments:
         if argument not in accepted:
             raise StrategyInvalid(

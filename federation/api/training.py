@@ -157,7 +157,12 @@ class StrategySpec(Model):
     ]
     rounds: Annotated[int, Field(ge=1, le=1_000_000), Doc("is the number of rounds.", Change.GROWS)]
     parameters: Annotated[
-        meta.ScalarMap, Doc("are the strategy's own, for example fraction-train.", Change.NEVER)
+        meta.ScalarMap,
+        Doc(
+            "are the strategy's own, for example fraction-train; what each message says to the ClientApp, as "
+            "train-config.NAME and evaluate-config.NAME; and initial-arrays, where the first model is.",
+            Change.NEVER,
+        ),
     ] = Field(default_factory=dict)
 
 

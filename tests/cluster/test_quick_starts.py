@@ -110,8 +110,9 @@ def test_the_quick_starts_work_as_written(shell: Shell, kubectl: Path) -> None:
         labs.wait_for(lambda row=row: row.search(hub.type("hanse clusters list")), f"member {row.pattern}")
 
     scientist = dataclasses.replace(shell)
-    told = scientist.type(apply)
-    assert re.search(r"^cardiology +hospitals +(Waiting|Pending) ", told, re.MULTILINE)
+    assert re.search(r"^cardiology +hospitals ", scientist.type(apply), re.MULTILINE)
+    waits = re.compile(r"^cardiology +hospitals +Waiting +2/2 ", re.MULTILINE)  # not yet at once
+    labs.wait_for(lambda: waits.search(scientist.type("kubectl get ft -A")), f"row {waits.pattern}")
     until(scientist, lambda status: condition(status, "QuorumReached").startswith("2 of 3 needed clusters "))
     ended = scientist.type(lower_and_fetch)
     assert "cardiology/hospitals: Completed: All 20 rounds are done." in ended

@@ -41,6 +41,21 @@ def test_every_stock_strategy_builds_from_a_manifest(name: str, tmp_path: Path) 
         assert (built.min_train_nodes, built.weighted_by_key) == (3, "n")  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("name", sorted(WRAPPERS))
+def test_a_wrapper_builds_from_a_manifest(name: str, tmp_path: Path) -> None:
+    """It goes around FedAvg, or around the strategy that is named, with that one's own parameters."""
+    parameters = {"noise-multiplier": 0.3, "num-sampled-clients": 20}
+    if "Fixed" in name:
+        parameters["clipping-norm"] = 0.5
+    server_apps.from_strategy(server_apps.StrategySpec(name, 1, parameters), tmp_path)
+    arguments = {key.replace("-", "_"): value for key, value in parameters.items()}
+    inner = {"strategy": "FedProx", "strategy.proximal_mu": 0.25, "strategy.min_train_nodes": 3}
+    built = server_apps.build(name, {**arguments, **inner}).strategy  # type: ignore[attr-defined]
+    assert (type(built).__name__, built.proximal_mu, built.min_train_nodes) == ("FedProx", 0.25, 3)
+    with pytest.raises(server_apps.StrategyInvalid, match="FedAvg takes no proximal-mu; it takes"):
+        server_apps.build(name, {**arguments, "strategy.proximal_mu": 0.25})
+
+
 def test_fedbuff_builds_from_a_manifest(tmp_path: Path) -> None:
     """Ours stands beside Flower's, with its own parameters and those that it has of FedAvg."""
     parameters = {"buffer-size": 3, "concurrency": 5, "server-learning-rate": 0.5, "fraction-evaluate": 0.5}
@@ -72,13 +87,24 @@ class Client(NumPyClient):
         return FROM_A_CLIENT
 
 
-def run(tmp_path: Path, parameters: dict[str, object], app: ClientApp | None = None) -> list[ArrayRecord]:
-    """Run one round of FedAvg over one client; return what was sent to it for training."""
+def run(
+    tmp_path: Path,
+    parameters: dict[str, object],
+    app: ClientApp | None = None,
+    said: dict[str, dict[str, object]] | None = None,
+) -> list[ArrayRecord]:
+    """Run one round of FedAvg over one client; return what was sent to it for training.
+
+    said: is filled with what the messages say to the app, by what they ask for.
+    """
     sent: list[ArrayRecord] = []
+    heard = {} if said is None else said
 
     def answer(message: Message, context: Context) -> Message:
         if app is not None and message.metadata.message_type == "get_parameters":
             return app(message, context)
+        if "config" in message.content:
+            heard[message.metadata.message_type] = dict(message.content["config"])  # type: ignore[arg-type]
         if message.metadata.message_type != "train":
             return Message(Error(2, "no such action"), reply_to=message)
         sent.append(ArrayRecord({k: Array(a.numpy()) for k, a in message.content["arrays"].items()}))  # type: ignore[union-attr]
@@ -117,6 +143,27 @@ def test_the_first_model_comes_from_where_the_manifest_says(
     (first,) = run(tmp_path, {"initial-arrays": source})
     assert list(first) == ["0" if kind == "list" else "w"]
     assert np.array_equal(next(iter(first.values())).numpy(), WANT)
+
+
+def test_what_messages_say_to_the_app_comes_from_the_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers, texts and truths, as the ClientApp reads them from its message."""
+    module = type(sys)("first_model_of_a_test")
+    module.__dict__.update(record=lambda: ArrayRecord({"w": Array(WANT)}))
+    monkeypatch.setitem(sys.modules, "first_model_of_a_test", module)
+    parameters: dict[str, object] = {
+        "initial-arrays": "first_model_of_a_test:record",
+        "min-evaluate-nodes": 1,
+        "fraction-evaluate": 1.0,
+        "train-config.lr": 0.05,
+        "train-config.local-epochs": 2,
+        "evaluate-config.full": True,
+    }
+    said: dict[str, dict[str, object]] = {}
+    run(tmp_path, parameters, said=said)
+    assert said["train"] == {"lr": 0.05, "local-epochs": 2, "server-round": 1}
+    assert said["evaluate"] == {"full": True, "server-round": 1}
 
 
 def test_without_a_word_a_numpy_client_is_asked(tmp_path: Path) -> None:
