@@ -123,6 +123,11 @@ class Aggregator:
         if ending.succeeded or ending.reason == reasons.TrainingReason.STOP_REQUESTED:
             number = self._watcher.round or self._progress.current_round
             store.store(finished, self._watcher.arrays, number)
+        elif self._watcher.trained and ending.reason != reasons.TrainingReason.SUSPEND_REQUESTED:
+            # Whatever ended the training, the rounds before were trained.
+            store.store(finished, self._watcher.arrays, self._watcher.round)
+            if finished.model_uri:
+                finished.message += f" The model of round {finished.model_round} is kept."
         failpoints.reach("aggregator.model-stored")
         log.info("training finished", reason=finished.reason, detail=finished.message)
         known = self._leave_word(finished)

@@ -252,10 +252,10 @@ class Exchange(pb_grpc.ExchangeServicer):
     def _may_come(self, node: int, transfer_id: str) -> bool:
         return self._driver.outgoing(outbox.answered_by(transfer_id) or "", node) is not None
 
-    def _not_stored(self, client: sessions.Client, error: OSError) -> None:
-        log.error("reply not stored", cluster=client.cluster, error=str(error))
+    def _not_stored(self, client: sessions.Client, error: OSError, how: str = "be stored") -> None:
+        log.error("disk failed", cluster=client.cluster, error=str(error))
         client.reply = None
-        why = f"a reply of {client.cluster} could not be stored: {error}"
+        why = f"a reply of {client.cluster} could not {how}: {error}"
         self._driver.handle(events.StopAsked(reasons.TrainingReason.STORAGE_UNAVAILABLE, why))
 
     def _act(self, client: sessions.Client) -> bool:
@@ -336,10 +336,14 @@ class Exchange(pb_grpc.ExchangeServicer):
             else:
                 verdict = await self._verifier.values(sent, header, reply)
             message = self._message(client, sent.header, header, reply)
+        except OSError as error:
+            if error.errno is None:  # of a parser, not of the disk
+                self._unreadable(client, message_id, reply, error)
+            else:
+                self._not_stored(client, error, "be read from the disk")
+            return
         except Exception as error:  # whatever a hostile reply provokes ends as its refusal
-            log.exception("reply not readable", cluster=client.cluster)
-            client.drop(reply)
-            self._refuse(client, message_id, _unreadable(client, error))
+            self._unreadable(client, message_id, reply, error)
             return
 
         def build(answered_id: str) -> Message:
@@ -351,6 +355,13 @@ class Exchange(pb_grpc.ExchangeServicer):
         if self._book.unfinished.is_of(client.node, header.message_id):
             forget = functools.partial(self._book.unfinished.forget, client.node, header.message_id)
             self._book.when_durable(forget)
+
+    def _unreadable(
+        self, client: sessions.Client, message_id: str, reply: received.Reply, error: Exception
+    ) -> None:
+        log.exception("reply not readable", cluster=client.cluster)
+        client.drop(reply)
+        self._refuse(client, message_id, _unreadable(client, error))
 
     def _message(
         self, client: sessions.Client, sent: pb.MessageHeader, header: pb.MessageHeader, reply: received.Reply

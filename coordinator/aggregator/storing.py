@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from flwr.app import ArrayRecord
 
@@ -69,7 +68,7 @@ class Storing:
     def store(self, finished: pb.TrainingFinished, arrays: ArrayRecord | None, number: int) -> None:
         """Write the model of this round and its card; `finished` then says where, or that and why it failed.
 
-        For a training that has succeeded room, and a store elsewhere, are waited for, without end.
+        For a training that has succeeded the store is waited for, without end.
         """
         if arrays is None:
             finished.message += " The ServerApp made no arrays, so there is no model."
@@ -98,22 +97,14 @@ class Storing:
             failpoints.reach("aggregator.model-written")
             card = self._card(arrays, number, digest)
             url = blobs.round_url(config.model_store, config.namespace, config.name, number)
-            files: dict[str, bytes | Path] = {model.MODEL_FILE: file, model.CARD_FILE: card.to_json()}
-            try:
-                blobs.save(url, files, self._key())
-            except (OSError, blobs.BlobError) as error:
-                if blobs.is_elsewhere(url) and finished.succeeded:
-                    why = f"{self._shown} does not take the model: {str(error).rstrip('.')}."
-                    raise NotNow(reasons.TrainingReason.STORAGE_UNAVAILABLE, why) from error
-                raise
+            blobs.save(url, {model.MODEL_FILE: file, model.CARD_FILE: card.to_json()}, self._key())
             file.unlink()
         except (OSError, ValueError, blobs.BlobError) as error:
-            if room.is_full(error) and finished.succeeded:
-                why = f"{self._shown} has no room for the model ({error}). Make some."
-                raise NotNow(reasons.TrainingReason.STORAGE_FULL, why) from error
+            if finished.succeeded and not isinstance(error, ValueError):
+                raise self._not_now(error) from error
             log.exception("model not stored")
             finished.message += f" The model could not be stored in {self._shown}: {error}"
-            if finished.succeeded:  # else it was stopped, with or without a model
+            if finished.succeeded:  # else it was stopped or has failed, with or without a model
                 finished.succeeded, finished.reason = False, reasons.TrainingReason.STORAGE_UNAVAILABLE
             return
         finished.model_uri = blobs.round_url(self._shown, config.namespace, config.name, number)
@@ -122,6 +113,13 @@ class Storing:
             blobs.prune(self._url(), self._spec.model.keep_rounds, self._key(), latest=number)
         except (OSError, blobs.BlobError) as error:  # the model is there; an older one too many does no harm
             log.warning("older models not removed", error=str(error))
+
+    def _not_now(self, error: Exception) -> NotNow:
+        if room.is_full(error):
+            why = f"{self._shown} has no room for the model ({error}). Make some."
+            return NotNow(reasons.TrainingReason.STORAGE_FULL, why)
+        why = f"{self._shown} does not take the model: {str(error).rstrip('.')}."
+        return NotNow(reasons.TrainingReason.STORAGE_UNAVAILABLE, why)
 
     def _card(self, arrays: ArrayRecord, number: int, digest: str) -> model.Card:
         return model.Card(

@@ -38,6 +38,11 @@ class Watcher:
         self.refused: Callable[[int, int, str], None] = lambda node, server_round, how: None
         """Called with a node, a round and why its reply was left out."""
 
+    @property
+    def trained(self) -> bool:
+        """Whether a strategy has made the newest arrays of what clients have trained."""
+        return self._aggregates
+
     def started(self, strategy: object, num_rounds: int) -> None:
         """A strategy begins."""
         del strategy

@@ -108,11 +108,6 @@ def round_url(store_url: str, namespace: str, name: str, round_number: int) -> s
     return f"{training_url(store_url, namespace, name)}/{round_number}"
 
 
-def is_elsewhere(url: str) -> bool:
-    """Whether a store may be away while this machine is well."""
-    return not url.startswith("file://")
-
-
 def save(url: str, files: Mapping[str, bytes | pathlib.Path], key: Key = NO_KEY) -> str:
     """Write the files of one model so that a reader sees all of them or none, and return the URL.
 

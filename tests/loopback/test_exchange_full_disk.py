@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import concurrent.futures
+import errno
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordD
 from coordinator.aggregation import events
 from coordinator.aggregator import driver as driver_module
 from coordinator.journal import room
+from federation.flower import arrays as flower_arrays
 from tests.fakes import disks
 from tests.fakes import exchange as fakes
 
@@ -151,3 +155,23 @@ def test_no_deadline_runs_while_there_is_no_room() -> None:
             driving.on_loop(lambda: driver.room_changed(""))
             with pytest.raises(driver_module.TrainingOver, match="no reply within"):
                 asked.result(fakes.LIMIT_SECONDS)
+
+
+def test_a_disk_that_cannot_be_read_is_not_its_clients_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reply that cannot be read back to be checked is not refused: the training ends for its own disk."""
+
+    def broken(*_: object) -> NoReturn:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with fakes.Federation(tmp_path) as federation, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        clients = Clients(federation)
+        asked = pool.submit(federation.grid.send_and_receive, ask(1_000_000))
+        clients.until_at_work()
+        for how in ("_read", "_read_into"):
+            monkeypatch.setattr(flower_arrays.SpoolFile, how, broken)
+        clients.gate.set()
+        with pytest.raises(driver_module.TrainingOver, match="could not be read from the disk") as over:
+            asked.result(fakes.LIMIT_SECONDS)
+    assert over.value.reason == "StorageUnavailable"

@@ -120,3 +120,29 @@ def test_an_aggregator_that_finds_no_room_at_its_start_is_started_later(
         counting.ended_as(run, reference)
     for edge in ("edge-1", "edge-2"):
         assert counting.calls(signals, edge) == counting.UNDISTURBED
+
+
+@pytest.mark.parametrize("server_app", [APPS["strategy"]], ids=["strategy"], indirect=True)
+def test_a_model_store_that_fails_at_the_end_is_waited_for(
+    tmp_path: Path, start: Any, server_app: str, reference: dict[str, Any]
+) -> None:
+    """Whatever its disk says: all rounds are done, and none of them may be lost."""
+    signals = tmp_path / "signals"
+    signals.mkdir()
+    gate = signals / "edge-1.train-2"
+    gate.touch()
+    kept = tmp_path / "kept"
+    run = start("simulate", counting.scenario(tmp_path, signals, server_app), "-o", "json", "--keep", kept)
+    run.until(lambda: (signals / "at-work").exists(), "a client is at work")
+    in_the_way = kept / "models" / federations.NAMESPACE
+    in_the_way.parent.mkdir(exist_ok=True)
+    in_the_way.touch()
+    gate.unlink()
+
+    def tries() -> int:
+        logs = kept.rglob("aggregator-*.log")
+        return "".join(log.read_text() for log in logs).count('"model not stored yet"')
+
+    run.until(lambda: tries() >= 2, "it is tried again")
+    in_the_way.unlink()
+    counting.ended_as(run, reference)

@@ -111,7 +111,9 @@ def test_drill_that_the_quorum_outlives(tmp_path: Path) -> None:
 
 
 def test_drill_that_breaks_the_quorum(tmp_path: Path) -> None:
-    """Three of three are needed: Failed, QuorumLost, and the sentence names the edge; no hang, no model."""
+    """Three of three are needed: Failed, QuorumLost, and the sentence names the edge; no hang, and what was
+    trained before is kept.
+    """
     scenario = federations.Federation(
         dict.fromkeys(federations.honest(3), PAUSING), _spec(rounds=4, minimum=3)
     ).write(tmp_path / "scenario")
@@ -122,7 +124,10 @@ def test_drill_that_breaks_the_quorum(tmp_path: Path) -> None:
     assert run.report["state"] == "Failed"
     assert run.report["reason"] == "QuorumLost", run.report
     assert "edge-2" in run.report["message"]
-    assert run.report["model"] is None
+    kept = run.report["model"]["round"]
+    assert kept >= 1
+    assert f"The model of round {kept} is kept." in run.report["message"]
+    assert np.all(safetensors.load_file(run.report["model"]["path"])["bias"] == kept)
     run.assert_nothing_left()
 
 
