@@ -77,7 +77,7 @@ class Storing:
             try:
                 self._attempt(finished, arrays, number)
             except NotNow as later:
-                log.warning("model not stored yet", why=later.sentence)
+                log.warning("model not stored yet", error=later.sentence)
                 self._progress.held_up(
                     later.reason, f"{later.sentence} The training waits until it is stored."
                 )
