@@ -130,11 +130,12 @@ class Aggregator:
                 finished.message += f" The model of round {finished.model_round} is kept."
         failpoints.reach("aggregator.model-stored")
         log.info("training finished", reason=finished.reason, detail=finished.message)
-        known = self._leave_word(finished)
-        known = self._service.leave(finished) or known
+        self._leave_word(finished)
+        told = self._service.leave(finished)
         failpoints.reach("aggregator.hub-told")
-        # A hub that does not know starts another, which must come to the same end without any client.
-        if known and finished.reason != reasons.TrainingReason.SUSPEND_REQUESTED:
+        # A hub that does not know starts another, which must come to the same end without any client; and the
+        # word that is left may go with the pod before any hub has read it.
+        if told and finished.reason != reasons.TrainingReason.SUSPEND_REQUESTED:
             self._book.drop_arrays()
         failpoints.reach("aggregator.arrays-dropped")
         self._book.close()
@@ -172,13 +173,10 @@ class Aggregator:
             holding.empty(directory)
             return journal.Book(directory, facts)
 
-    def _leave_word(self, finished: pb.TrainingFinished) -> bool:
-        """Write the end down where the next coordinator finds it, should none be there to be told.
-
-        Returns whether it stands there.
-        """
+    def _leave_word(self, finished: pb.TrainingFinished) -> None:
+        """Write the end down where the next coordinator finds it, should none be there to be told."""
         if self._config.termination_log is None:
-            return False
+            return
         words = snapshot.Finished(
             finished.succeeded,
             finished.reason,
@@ -192,8 +190,6 @@ class Aggregator:
             self._config.termination_log.write_text(last_words.write(words))
         except (OSError, ValueError) as error:
             log.warning("last words not written", error=str(error))
-            return False
-        return True
 
     def _play(self) -> Ending:
         """Load the app, wait for clients, run it."""
@@ -202,7 +198,7 @@ class Aggregator:
         except (host.AppNotLoadable, app_errors.AppError) as error:
             return Ending(reasons.TrainingReason.APP_NOT_LOADABLE, str(error), _tail())
         except server_apps.StrategyInvalid as error:
-            return Ending(reasons.TrainingReason.STRATEGY_PARAMETERS_INVALID, str(error))
+            return _of_the_strategy(error)
         try:
             if self._history.resumes:
                 log.info("server app runs again, the journal answers")
@@ -225,7 +221,7 @@ class Aggregator:
         except driver_module.TrainingOver as over:
             return Ending(over.reason, over.message)
         except server_apps.StrategyInvalid as error:
-            return Ending(reasons.TrainingReason.STRATEGY_PARAMETERS_INVALID, str(error))
+            return _of_the_strategy(error)
         except SystemExit as exit_call:
             message = f"The ServerApp called exit({exit_call.code}) before it returned."
             return Ending(reasons.TrainingReason.SERVER_APP_EXITED, message, _tail())
@@ -316,6 +312,12 @@ class Aggregator:
         """
         asks = terms.asks_for_quorum(self._spec)
         return not host.is_legacy(app) and (asks or self._watcher.strategy_runs)
+
+
+def _of_the_strategy(error: server_apps.StrategyInvalid) -> Ending:
+    if isinstance(error, server_apps.StrategyUnknown):
+        return Ending(reasons.TrainingReason.STRATEGY_UNKNOWN, str(error))
+    return Ending(reasons.TrainingReason.STRATEGY_PARAMETERS_INVALID, str(error))
 
 
 def _all_done(rounds: int) -> str:

@@ -34,6 +34,10 @@ class StrategyInvalid(Exception):
     """The manifest's strategy cannot be built; the message is one sentence for its author."""
 
 
+class StrategyUnknown(StrategyInvalid):
+    """There is no strategy of this name."""
+
+
 @dataclass(frozen=True)
 class StrategySpec:
     """`spec.strategy` of a FederatedTraining."""
@@ -87,7 +91,7 @@ def build(name: str, arguments: Mapping[str, Any]) -> strategies.Strategy:
     known = {cls: getattr(strategies, cls) for cls in strategies.__all__ if cls not in ("Strategy", "Result")}
     known |= {cls: getattr(own_strategies, cls) for cls in own_strategies.__all__}
     if name not in known:
-        raise StrategyInvalid(
+        raise StrategyUnknown(
             f"spec.strategy.name: {name} is none of the strategies that there are: {', '.join(sorted(known))}"
         )
     accepted = inspect.signature(known[name]).parameters

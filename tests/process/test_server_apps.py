@@ -51,19 +51,26 @@ def test_server_app_that_ends_badly(line: str, tmp_path: Path) -> None:
     run.assert_nothing_left()
 
 
-def test_strategy_that_cannot_be_made(tmp_path: Path) -> None:
-    """A parameter that the strategy does not take: Failed, with the parameter's name."""
+@pytest.mark.parametrize(
+    ("name", "reason", "word"),
+    [
+        ("FedAvg", "StrategyParametersInvalid", "fraction-trane"),
+        ("FedBest", "StrategyUnknown", "FedBest is none of the strategies that there are"),
+    ],
+)
+def test_strategy_that_cannot_be_made(name: str, reason: str, word: str, tmp_path: Path) -> None:
+    """A parameter that the strategy does not take, or no such strategy: Failed, with its name."""
     client_only = federations.PYPROJECT.replace('serverapp = "tiny.server_app:app"\n', "")
-    strategy = {"name": "FedAvg", "rounds": 1, "parameters": {"fraction-trane": 1.0}}
+    strategy = {"name": name, "rounds": 1, "parameters": {"fraction-trane": 1.0}}
     federations.Federation(federations.honest(2), {"strategy": strategy}, pyproject=client_only).write(
         tmp_path / "scenario"
     )
 
     run = running.simulate(tmp_path, tmp_path / "scenario")
 
-    assert run.process.returncode in (1, 2), run.told()
-    told = run.stderr if run.process.returncode == 2 else run.report["message"]
-    assert "fraction-trane" in told
+    assert run.process.returncode == 1, run.told()
+    assert run.report["reason"] == reason
+    assert word in run.report["message"]
     run.assert_nothing_left()
 
 
