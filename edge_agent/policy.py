@@ -13,7 +13,7 @@ import decimal
 from collections.abc import Callable, Mapping, Sequence
 
 from edge_agent import rules, schedules
-from federation.api import meta, reasons
+from federation.api import globs, meta, reasons
 from federation.api import policy as api
 
 _Reason = reasons.ClusterReason
@@ -182,9 +182,9 @@ def _usable(request: Request, rule: rules.Rule, now: dt.datetime) -> _Finding | 
 
 def _training(request: Request, rule: rules.Rule, now: dt.datetime) -> _Finding | None:
     if rule.trainings is None or any(
-        rules.matches(match.hub, request.hub)
-        and rules.matches(match.namespace, request.namespace)
-        and rules.matches(match.name, request.training)
+        globs.matches(match.hub, request.hub)
+        and globs.matches(match.namespace, request.namespace)
+        and globs.matches(match.name, request.training)
         for match in rule.trainings
     ):
         return None
@@ -207,7 +207,7 @@ def _dataset(request: Request, rule: rules.Rule, now: dt.datetime) -> _Finding |
 
 
 def _image(request: Request, rule: rules.Rule, now: dt.datetime) -> _Finding | None:
-    if rule.images is None or any(rules.matches(pattern, request.image) for pattern in rule.images):
+    if rule.images is None or any(globs.matches(pattern, request.image) for pattern in rule.images):
         return None
     return _Finding(
         _Reason.IMAGE_NOT_ALLOWED,
@@ -232,7 +232,7 @@ def _app(request: Request, rule: rules.Rule, now: dt.datetime) -> _Finding | Non
 
 def _strategy(request: Request, rule: rules.Rule, now: dt.datetime) -> _Finding | None:
     if rule.strategies is None or any(
-        rules.matches(pattern, request.strategy) for pattern in rule.strategies
+        globs.matches(pattern, request.strategy) for pattern in rule.strategies
     ):
         return None
     asked = request.strategy or "a ServerApp of the app's own"

@@ -65,27 +65,6 @@ def read(policy: api.EdgePolicy) -> tuple[Rule, ...]:
     )
 
 
-def matches(pattern: str, text: str) -> bool:
-    """Say whether `text` matches the glob: `*` is any run of characters, `/` included, `?` is any one.
-
-    Takes at most len(pattern) * len(text) steps: only the last `*` ever has to give more.
-    """
-    at, here, star, resume = 0, 0, -1, 0
-    while here < len(text):
-        if at < len(pattern) and pattern[at] == "*":
-            star, resume = at, here
-            at += 1
-        elif at < len(pattern) and pattern[at] in ("?", text[here]):
-            at += 1
-            here += 1
-        elif star >= 0:
-            resume += 1
-            at, here = star + 1, resume
-        else:
-            return False
-    return all(character == "*" for character in pattern[at:])
-
-
 def promised_epsilon(privacy: Mapping[str, object]) -> decimal.Decimal | None:
     """Return the epsilon of a training's spec.privacy, None when it promises none that can be read."""
     promise = privacy.get("differentialPrivacy")

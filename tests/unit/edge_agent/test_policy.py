@@ -279,30 +279,6 @@ def test_a_deny_rule_binds_in_its_windows_only() -> None:
     assert isinstance(decide({}, night, now=NOW.replace(hour=23)), policy.Refused)
 
 
-GLOBS = [
-    ("*", "", True),
-    ("*", "anything/at:all", True),
-    ("a*c", "abbc", True),
-    ("a*c", "abbcd", False),
-    ("?", "a", True),
-    ("?", "", False),
-    ("registry.example/*", "registry.example.evil/x", False),
-    ("*a*b", "xaxbxab", True),
-    ("[a]", "a", False),
-]
-
-
-@pytest.mark.parametrize("pattern, text, want", GLOBS)
-def test_globs(pattern: str, text: str, want: bool) -> None:
-    """Star and question mark, nothing else."""
-    assert rules.matches(pattern, text) is want
-
-
-def test_a_hostile_pattern_costs_little() -> None:
-    """Matching takes steps in the product of the lengths, however many stars there are."""
-    assert not rules.matches("*a" * 100 + "b", "a" * 5000)
-
-
 names = st.sampled_from(["heart-disease", "stroke"])
 some_rules = st.builds(
     rules.Rule,
