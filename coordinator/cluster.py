@@ -25,7 +25,7 @@ from coordinator.clients import authority, bundles, cluster_objects, secret_shel
 from coordinator.door import envoy, files
 from coordinator.gateway import translate
 from coordinator.operator import feed
-from coordinator.planning import snapshot
+from coordinator.planning import server_images, snapshot
 from federation.kube import client, errors, leases
 from federation.runtime import jobs, processes, tasks
 from federation.store import kubernetes as kubernetes_store
@@ -181,14 +181,15 @@ class Replica:
         store = kubernetes_store.KubernetesStore(api, component=FIELD_MANAGER, now=now, instance=own.pod_name)
         shelf = bundles.BundleShelf(settings.state_directory.absolute() / "bundles")
         tokens = secret_shelf.SecretShelf(api, own.namespace)
+        images = server_images.ServerImages(own.aggregator_image, own.aggregator_images)
         given = parts.Parts(
             authority=issuer,
             store=store,
             runtime=jobs.Jobs(api, None, owner="coordinator"),
             shelf=shelf,
-            apps=bundles.Apps(shelf, lambda *place: _config_map(objects, *place)),
+            apps=bundles.Apps(shelf, lambda *place: _config_map(objects, *place), images.refusal),
             tokens=tokens,
-            launch=lambda control_address: self._launcher(objects, issuer, shelf, control_address),
+            launch=lambda control_address: self._launcher(objects, issuer, shelf, images, control_address),
             terms=translate.Terms(self._door is not None, own.client_image),
             feed=lambda controller: feed.Feed(store, controller, kubeconfig=own.kubeconfig).run(),
             on_routes=self._door.lead if self._door is not None else lambda routes, whole: None,
@@ -200,6 +201,7 @@ class Replica:
         objects: cluster_objects.ClusterObjects,
         issuer: authority.Authority,
         shelf: bundles.BundleShelf,
+        images: server_images.ServerImages,
         control_address: parts.HubAddress,
     ) -> workloads.Launcher:
         settings, own = self._settings, self._own
@@ -215,7 +217,7 @@ class Replica:
             objects=objects,
             hub_address=hub_address,
             hub_namespace=own.namespace,
-            image=own.aggregator_image,
+            images=images,
             model_store=settings.model_store,
             models_claim=own.models_claim,
             models_size=own.models_size,

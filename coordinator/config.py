@@ -16,6 +16,7 @@ from coordinator.issuing import tokens
 from federation.api import model_urls
 from federation.trust import identity
 
+Pattern = Annotated[str, pydantic.Field(min_length=1, max_length=1024)]
 Seconds = Annotated[float, pydantic.Field(gt=0, le=10 * 365 * 86_400)]
 
 
@@ -77,7 +78,10 @@ class KubernetesConfig(_Model):
     """Empty in a pod: the service account's."""
 
     aggregator_image: str = ""
-    """What aggregators run; empty: HANSE_AGGREGATOR_IMAGE."""
+    """What aggregators of trainings run that name no image; empty: HANSE_AGGREGATOR_IMAGE."""
+    aggregator_images: Annotated[tuple[Pattern, ...], pydantic.Field(max_length=64)] = ()
+    """Patterns of the images that trainings may name for their aggregators besides; `*` stands for any text,
+    as in registry.example/apps/*@sha256:*. Empty: HANSE_AGGREGATOR_IMAGES, with commas between; else none."""
     client_image: str = ""
     """What clients of trainings run that name no image; empty: HANSE_CLIENT_IMAGE."""
     control_service: str = "hanse-coordinator"
@@ -134,6 +138,12 @@ class KubernetesConfig(_Model):
             "pod_name": self.pod_name or environment.get("POD_NAME") or host_name,
             "pod_ip": self.pod_ip or environment.get("POD_IP") or "127.0.0.1",
             "aggregator_image": self.aggregator_image or environment.get("HANSE_AGGREGATOR_IMAGE", ""),
+            "aggregator_images": self.aggregator_images
+            or tuple(
+                pattern.strip()
+                for pattern in environment.get("HANSE_AGGREGATOR_IMAGES", "").split(",")
+                if pattern.strip()
+            ),
             "client_image": self.client_image or environment.get("HANSE_CLIENT_IMAGE", ""),
         }
         return self.model_copy(update=wanted)

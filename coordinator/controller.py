@@ -253,6 +253,7 @@ class Controller:
         wanted: dict[str, list[desired.Assignment]] = {name: [] for name in self._asked}
         running: dict[str, list[dict[str, str]]] = {key.name: [] for key in self._clusters}
         rechecks: list[float] = []
+        barred: set[str] = set()
         hold, planned = False, True
         for key in sorted(self._trainings):
             if key not in self._trainings:
@@ -275,6 +276,8 @@ class Controller:
                     continue
                 outcome = _Outcome(*known)
             training, plan = outcome.training, outcome.plan
+            if not desired.may_run(training):
+                barred.add(training.uid)
             for cluster, assignment in sorted(plan.assignments.items()):
                 wanted.setdefault(cluster, []).append(assignment)
             for cluster in self._placed.get(training.uid, frozenset()) & running.keys():
@@ -291,7 +294,7 @@ class Controller:
             self._agents.assign(cluster, assignments)
         self._asked = {cluster for cluster, assignments in wanted.items() if assignments}
         self._agents.release()
-        self._workloads.sweep({resource["metadata"]["uid"] for resource in self._trainings.values()})
+        self._workloads.sweep({resource["metadata"]["uid"] for resource in self._trainings.values()} - barred)
         for namespace, name in history.surplus(list(self._trainings.values()), self._finished_kept):
             try:
                 await self._delete(stores.Key(TRAINING, namespace, name))

@@ -16,7 +16,7 @@ from typing import Literal
 from coordinator import launcher, workloads
 from coordinator.aggregator import config
 from coordinator.clients import authority, bundles, cluster_objects
-from coordinator.planning import model_stores, snapshot
+from coordinator.planning import model_stores, server_images, snapshot
 from federation.kube import errors
 from federation.runtime import port as runtimes
 from federation.store import port as stores
@@ -56,7 +56,7 @@ class PodLauncher:
     objects: cluster_objects.ClusterObjects
     hub_address: Callable[[], Awaitable[str]]
     hub_namespace: str
-    image: str
+    images: server_images.ServerImages
     model_store: str
     models_claim: str
     models_size: str
@@ -91,7 +91,7 @@ class PodLauncher:
             raise stores.UnavailableError(str(error)) from error
         except errors.KubernetesError as error:
             raise runtimes.WorkloadNotStarted(name, str(error)) from error
-        if not self.image:
+        if not self.images.choose(training.spec):
             raise runtimes.WorkloadNotStarted(
                 name, "the hub does not know the aggregators' image; set HANSE_AGGREGATOR_IMAGE"
             )
@@ -123,7 +123,7 @@ class PodLauncher:
             environment={"PYTHONUNBUFFERED": "1", "HANSE_PROCESS": "aggregator", "HOME": str(WORK)},
             files={"aggregator.json": settings.model_dump_json(indent=1).encode()},
             resources=launcher.resources_of(training),
-            image=self.image,
+            image=self.images.choose(training.spec),
             pod=runtimes.Pod(
                 namespace=training.namespace,
                 labels=_labels(training, "aggregator"),
@@ -149,7 +149,7 @@ class PodLauncher:
             directory=CONFIGURATION,
             environment={"PYTHONUNBUFFERED": "1", "HOME": str(SCRATCH)},
             files={"training": f"{training.namespace}/{training.name}".encode()},
-            image=self.image,
+            image=self.images.own,  # which can read the journals of all that ran here
             pod=runtimes.Pod(
                 namespace=training.namespace,
                 labels=_labels(training, "tidy"),

@@ -240,9 +240,9 @@ class Workloads:
         await self._tidying.tidy(workload)
 
     def sweep(self, wanted: Collection[str]) -> None:
-        """End what runs for a training that is gone or over; `wanted` has the uids of all others."""
+        """End what runs for a training that is gone, or may not run; `wanted` has the uids of all others."""
         for process in [process for uid, process in self._processes.items() if uid not in wanted]:
-            self.forget(process.uid)  # its training was deleted while it was being started
+            self.forget(process.uid)  # its training was deleted while it was being started, or may not run
         if not self._runtime.durable:
             return
         for name in self._exits.keys() - {workload_name(uid) for uid in wanted}:
@@ -250,7 +250,7 @@ class Workloads:
         cared_for = {workload_name(uid) for uid in (*wanted, *self._processes)}
         for name in sorted(self._running - cared_for - self._sweeping):
             if name.startswith(NAME_PREFIX):
-                _log.info("aggregator of a training that is gone is ended", workload=name)
+                _log.info("aggregator that is not wanted is ended", workload=name)
                 self._sweeping.add(name)
                 self._in_background(self._stop(name))
 

@@ -24,7 +24,7 @@ def main() -> None:
 
     from coordinator.aggregator import app, config
 
-    settings = config.AggregatorConfig.model_validate_json(arguments.config.read_bytes())
+    settings = config.AggregatorConfig.read(arguments.config.read_bytes())
     logs.configure("aggregator", level=settings.log_level)
     logs.bind(training=f"{settings.namespace}/{settings.name}")
     code = app.Aggregator(settings).run()

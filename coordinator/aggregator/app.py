@@ -74,7 +74,7 @@ class Aggregator:
     def __init__(self, config: aggregator_config.AggregatorConfig) -> None:
         """Read the configuration; nothing is opened yet."""
         self._config = config
-        self._spec = training.FederatedTrainingSpec.model_validate(config.spec)
+        self._spec = training.FederatedTrainingSpec.model_validate(config.spec, extra="ignore")  # as `read`
         self._name = f"{config.namespace}/{config.name}"
         self._progress = progress_module.Progress()
         self._spool = config.work_directory / "spool"
@@ -196,7 +196,7 @@ class Aggregator:
         try:
             app, run_config = self._load()
         except (host.AppNotLoadable, app_errors.AppError) as error:
-            return Ending(reasons.TrainingReason.APP_NOT_LOADABLE, str(error), _tail())
+            return Ending(reasons.TrainingReason.APP_NOT_LOADABLE, unloadable(error), _tail())
         except server_apps.StrategyInvalid as error:
             return _of_the_strategy(error)
         try:
@@ -318,6 +318,13 @@ def _of_the_strategy(error: server_apps.StrategyInvalid) -> Ending:
     if isinstance(error, server_apps.StrategyUnknown):
         return Ending(reasons.TrainingReason.STRATEGY_UNKNOWN, str(error))
     return Ending(reasons.TrainingReason.STRATEGY_PARAMETERS_INVALID, str(error))
+
+
+def unloadable(error: Exception) -> str:
+    """Say what is wrong with an app and, where a module is not there, what brings it."""
+    if not isinstance(error.__cause__, ModuleNotFoundError):
+        return str(error)
+    return f"{error}; mend the import, or name an image that has the module in spec.server.image"
 
 
 def _all_done(rounds: int) -> str:

@@ -74,3 +74,11 @@ class AggregatorConfig(pydantic.BaseModel):
     start_grace_seconds: Annotated[float, pydantic.Field(ge=0)] = 10.0
     """How long the start waits for the other clusters once the quorum is connected."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @classmethod
+    def read(cls, text: bytes) -> AggregatorConfig:
+        """Read what a hub wrote, perhaps one of a later version than a training's own image.
+
+        What it says besides is passed over; what of that an aggregator must know is for that hub to care for.
+        """
+        return cls.model_validate_json(text, extra="ignore")

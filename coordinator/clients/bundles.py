@@ -47,14 +47,26 @@ class BundleShelf:
 ReadConfigMap = Callable[[str, str, str], Awaitable[bytes | None]]
 """Returns what a ConfigMap (namespace, name, key) holds, or None if there is none."""
 
+Refusal = Callable[[Mapping[str, Any]], snapshot.Problem | None]
+"""Says why a FederatedTraining's spec is not accepted, or None."""
+
 
 class Apps:
     """What became of each training's app; packed once for a training and generation."""
 
-    def __init__(self, shelf: BundleShelf, read_config_map: ReadConfigMap | None = None) -> None:
-        """Keep bundles on a shelf; with `read_config_map` apps come from there, without it from paths."""
+    def __init__(
+        self,
+        shelf: BundleShelf,
+        read_config_map: ReadConfigMap | None = None,
+        refusal: Refusal = lambda spec: None,
+    ) -> None:
+        """Keep bundles on a shelf; with `read_config_map` apps come from there, without it from paths.
+
+        refusal: why no app of a spec is looked at, whatever it is.
+        """
         self._shelf = shelf
         self._read_config_map = read_config_map
+        self._refusal = refusal
         self._known: dict[tuple[str, int], snapshot.App] = {}
 
     async def resolve(self, resource: Mapping[str, Any]) -> snapshot.App | snapshot.Problem:
@@ -75,6 +87,8 @@ class Apps:
             del self._known[key]
 
     async def _find(self, namespace: str, spec: Mapping[str, Any]) -> snapshot.App | snapshot.Problem:
+        if (refused := self._refusal(spec)) is not None:
+            return refused
         source = spec["app"]["source"]
         if image := source.get("image"):
             if not image.get("serverApp") and not spec.get("strategy"):

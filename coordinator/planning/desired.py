@@ -190,6 +190,12 @@ def ended(training: snapshot.Training) -> bool:
     )
 
 
+def may_run(training: snapshot.Training) -> bool:
+    """Whether an aggregator that is found running may go on; not if its image is allowed no more."""
+    app = training.app
+    return not isinstance(app, snapshot.Problem) or app.reason != Reason.IMAGE_NOT_ALLOWED
+
+
 def start_grace_ends(snap: snapshot.Snapshot, members: tuple[selection.Membership, ...]) -> float | None:
     """Return until when accepted members that have not connected yet, or not answered yet, are waited for."""
     if snap.limits.start_grace_seconds <= 0:

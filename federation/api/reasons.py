@@ -47,7 +47,7 @@ class TrainingPhase(Documented):
 class TrainingCondition(Documented):
     """Types of `FederatedTraining.status.conditions`."""
 
-    ACCEPTED = "Accepted", "The spec is valid and the app could be read."
+    ACCEPTED = "Accepted", "The spec is valid, the hub allows the server's image, and the app could be read."
     QUORUM_REACHED = "QuorumReached", "Enough clusters take part, counted against spec.clusters.minimum."
     RUNNING = "Running", "The aggregator is up and rounds are being played."
     COMPLETED = "Completed", "All rounds are done and the model is stored; final."
@@ -79,6 +79,10 @@ class TrainingReason(Documented):
         "The strategy does not take one of spec.strategy.parameters.",
     )
     SERVER_APP_MISSING = "ServerAppMissing", "The app has no ServerApp and the spec names no strategy."
+    IMAGE_NOT_ALLOWED = (
+        "ImageNotAllowed",
+        "spec.server.image is none of those that the hub's operator allows for aggregators.",
+    )
     # QuorumReached
     ENOUGH_CLUSTERS = "EnoughClusters", "At least spec.clusters.minimum clusters take part."
     WAITING_FOR_CLUSTERS = "WaitingForClusters", "Selected clusters may still suffice; not all are ready."

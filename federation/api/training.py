@@ -71,7 +71,7 @@ class ConfigMapSource(Model):
 
 
 class ImageSource(Model):
-    """An app that is installed in the client's and the server's image."""
+    """An app that is installed in the client's and the server's image (client.image, server.image)."""
 
     client_app: Annotated[
         str,
@@ -263,6 +263,14 @@ class Client(Model):
 class Server(Model):
     """The training's aggregator."""
 
+    image: Annotated[
+        Annotated[str, Field(min_length=1, max_length=1024)] | None,
+        Doc(
+            "is the container image, best by its digest as NAME@sha256:..., which must be one that the hub's "
+            "operator allows; without it the hub's own is used.",
+            Change.NEVER,
+        ),
+    ] = None
     resources: Annotated[Resources, Doc("are the aggregator's, on the hub.", Change.NEXT_START)] = Resources()
     maximum_restarts: Annotated[
         int,

@@ -279,6 +279,36 @@ async def _empty(scene: Scene, but_for: str = "") -> bool:
     return True
 
 
+async def test_an_aggregator_runs_the_image_that_its_training_names_if_that_is_allowed(scene: Scene) -> None:
+    """Refused with who can change it; once that is done the Job has it, and nothing else changes."""
+    image = "registry.example/apps/cardiology@sha256:" + "5f" * 32
+    await scene.member()
+    await scene.app()
+    scene.start("a")
+    await scene.leader("a")
+    await scene.training(server={"image": image})
+    accepted = await scene.condition("Accepted", "False")
+    assert accepted["reason"] == "ImageNotAllowed"
+    assert "the hub's own image (hanse/coordinator) only" in accepted["message"]
+    assert "ask the hub's operator to add it to kubernetes.aggregator_images" in accepted["message"]
+    assert not await scene.jobs()
+    await scene.end("a")
+    scene.start("b", aggregator_images=("registry.example/apps/*@sha256:*",))
+    leader = await scene.leader("b")
+    async with scene.agent(leader) as agent:
+        assert (await agent.assignment()).image == "hanse/client"
+        (job,) = await until(scene.jobs)
+        pod = job["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        assert (container["image"], container["imagePullPolicy"]) == (image, "IfNotPresent")
+        assert container["command"][:4] == ["python3", "-P", "-m", "coordinator.aggregator"]
+        assert pod["serviceAccountName"] == "hanse-aggregator"
+        (policy,) = (await scene.api.list("NetworkPolicy", scene.namespace)).items
+        assert len(policy["spec"]["egress"]) == 1
+    with pytest.raises(errors.KubernetesError, match="image cannot change after creation"):
+        await scene.training(server={"image": "registry.example/apps/other:1"})
+
+
 async def test_a_path_is_refused_with_the_way_out(scene: Scene) -> None:
     """What only simulations can do is said at once."""
     scene.start("a")

@@ -59,3 +59,28 @@ def test_a_hub_whose_store_can_be_none_does_not_start(tmp_path: Path) -> None:
         with pytest.raises(pydantic.ValidationError, match="model_store"):
             config.CoordinatorConfig(trust_domain="t.test", state_directory=tmp_path, model_store=url)
     config.CoordinatorConfig(trust_domain="t.test", state_directory=tmp_path, model_store="gs://models")
+
+
+@pytest.mark.parametrize(
+    ("said", "environment", "want"),
+    [
+        pytest.param((), {}, (), id="none but the hub's own"),
+        pytest.param((), {"HANSE_AGGREGATOR_IMAGES": " a/*, b:1 ,"}, ("a/*", "b:1"), id="by the environment"),
+        pytest.param(
+            ("c/*",), {"HANSE_AGGREGATOR_IMAGES": "a/*"}, ("c/*",), id="by the file, which counts first"
+        ),
+    ],
+)
+def test_which_images_aggregators_may_run(
+    said: tuple[str, ...], environment: dict[str, str], want: tuple[str, ...]
+) -> None:
+    """Nothing is allowed that the hub's operator did not say."""
+    settings = config.KubernetesConfig(aggregator_images=said)
+    assert settings.completed(environment, "host").aggregator_images == want
+
+
+@pytest.mark.parametrize("wrong", ["*", [""], [1], ["a"] * 65])
+def test_patterns_of_images_are_a_list_of_texts(wrong: object) -> None:
+    """A text alone would be read letter by letter."""
+    with pytest.raises(pydantic.ValidationError, match="aggregator_images"):
+        config.KubernetesConfig.model_validate({"aggregator_images": wrong})

@@ -615,3 +615,33 @@ async def test_what_an_earlier_hub_knew_is_not_forgotten_when_its_aggregator_had
     assert set(phases) == {"Completed"}
     assert (await made.status())["round"] == round_
     assert made.runtime.starts == 0
+
+
+async def test_an_aggregator_whose_image_is_allowed_no_more_is_ended_until_it_is() -> None:
+    """An earlier coordinator had started it; the training keeps what it reached, and has not failed."""
+    made = Scene()
+    await made.cluster("budapest")
+    await made.cluster("zurich")
+    await made.training()
+    round_ = {"current": 7, "total": 20}
+    known = await made.store.patch_status(KEY, {"phase": "Running", "round": round_}, None)
+    name = workloads.workload_name(known["metadata"]["uid"])
+    made.runtime.durable = True
+    made.runtime.running[name] = runtimes.Workload(name, ("aggregator",), pathlib.PurePath("/nowhere"))
+    made.runtime.happened.put_nowait(runtimes.Started(name, "1"))
+    allowed = made.apps.app
+    made.apps.app = snapshot.Problem("ImageNotAllowed", "The hub's operator allows it no more.")
+    work = asyncio.create_task(made.controller.run())
+    await made.settle()
+    assert not made.runtime.running
+    told = await made.status()
+    assert (told["phase"], told["summary"]["reason"]) == ("Pending", "ImageNotAllowed")
+    assert told["round"] == round_
+    made.apps.app = allowed
+    await asyncio.sleep(controller.APP_SECONDS + 1)
+    await made.settle()
+    assert list(made.runtime.running) == [name]
+    assert (await made.status())["phase"] != "Failed"
+    work.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await work

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from coordinator import pod_launcher
-from coordinator.planning import snapshot
+from coordinator.planning import server_images, snapshot
 from federation.runtime import port
 
 UNUSED: Any = cast(Any, None)
@@ -21,7 +21,7 @@ def launcher() -> pod_launcher.PodLauncher:
         objects=UNUSED,
         hub_address=UNUSED,
         hub_namespace="federation-hub",
-        image="hanse/coordinator",
+        images=server_images.ServerImages("hanse/coordinator", ("*",)),
         model_store="",
         models_claim="hanse-models",
         models_size="1Gi",
@@ -38,3 +38,10 @@ async def test_no_app_runs_beside_the_federations_keys(namespace: str) -> None:
     training = snapshot.Training(namespace, "thief", "uid", 1, spec, {}, snapshot.App("sha256:" + "0" * 64))
     with pytest.raises(port.WorkloadNotStarted, match=f"namespace {namespace} is not for trainings"):
         await launcher().launch(training, 1)
+
+
+def test_what_removes_a_journal_is_the_hubs_own_image() -> None:
+    """Whichever image the training's aggregator had: it may be gone by then."""
+    spec = {"server": {"image": "registry.example/apps/cardiology:1"}}
+    training = snapshot.Training("cardiology", "hospitals", "u1", 1, spec, {}, snapshot.App("sha256:0"))
+    assert launcher().tidy(training).image == "hanse/coordinator"

@@ -116,3 +116,14 @@ def test_the_shelf_takes_digests_only(tmp_path: pathlib.Path) -> None:
     shelf = bundles.BundleShelf(tmp_path)
     assert shelf.path("sha256:../../etc/passwd") is None
     assert shelf.path("") is None
+
+
+async def test_a_spec_that_is_refused_is_refused_before_its_app_is_read(tmp_path: pathlib.Path) -> None:
+    """Until it is refused no more; nothing of it is kept."""
+    refusals = [snapshot.Problem("ImageNotAllowed", "no"), None]
+    shelf = bundles.BundleShelf(tmp_path / "shelf")
+    apps = bundles.Apps(shelf, refusal=lambda spec: refusals.pop(0))
+    training = resource({"path": str(write(tmp_path))})
+    assert await apps.resolve(training) == snapshot.Problem("ImageNotAllowed", "no")
+    assert not (tmp_path / "shelf").exists()
+    assert isinstance(await apps.resolve(training), snapshot.App)

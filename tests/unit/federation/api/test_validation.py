@@ -87,6 +87,7 @@ def test_defaults_of_a_training() -> None:
     )
     assert spec.client.maximum_restarts == 3
     assert spec.client.image is None
+    assert spec.server.image is None
     assert spec.model.keep_rounds == 3
     assert spec.update_checks.maximum_update_bytes == 2 * 2**30
     assert spec.update_checks.maximum_examples == 2**40
@@ -337,6 +338,7 @@ UNCHANGEABLE = {
     "run config type": ({"app__runConfig": {"rounds": "1"}}, "spec.app: app"),
     "privacy": ({"privacy": {"differentialPrivacy": {"epsilon": "1"}}}, "spec.privacy: privacy"),
     "image added": ({"client__image": "r/c:1"}, "spec.client.image: image"),
+    "server's image added": ({"server__image": "r/s:1"}, "spec.server.image: image"),
     "store added": ({"model__store": "pvc://m"}, "spec.model.store: store"),
 }
 
