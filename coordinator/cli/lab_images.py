@@ -24,7 +24,8 @@ def build(
         list[str] | None,
         typer.Argument(
             metavar="TARGET…",
-            help="coordinator, edge-agent, client, client-torch; by default all but the last.",
+            help="coordinator, edge-agent, client, client-torch, aggregator-torch; by default those without "
+            "torch.",
         ),
     ] = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="Fetch the Debian packages again.")] = False,

@@ -34,6 +34,9 @@ TRAINING = "FederatedTraining"
 TARGETS = ("coordinator", "edge-agent", "client")
 """The images; they share their layers, so one archive of all is no larger than the largest."""
 
+Images = dict[str, str]
+"""Their names, by target."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -64,19 +67,19 @@ class Simulation:
         """
         with _alone(), _in_sentences():
             lab = choose.lab(LAB, wanted=self._options.provider)
-            archive = await self._bring_up(lab)
+            archive, names = await self._bring_up(lab)
             try:
                 self._view.start("loading images into the clusters")
                 await _to_its_end(lab.load, [archive], (lab_port.HUB, *self._edges))
                 made = await asyncio.to_thread(programs.ensure, self._options.kubernetes, self._view.start)
                 here = federation.Federation(lab, made.path("kubectl"), self._view.start)
                 await self._install(lab, here)
-                return await self._train(lab, here)
+                return await self._train(lab, here, names)
             finally:
                 await self._take_down(lab)
 
-    async def _bring_up(self, lab: lab_port.Lab) -> Path:
-        """Bring the clusters up and build the images meanwhile; return the images' archive."""
+    async def _bring_up(self, lab: lab_port.Lab) -> tuple[Path, Images]:
+        """Bring the clusters up and build the images meanwhile; return their archive and their names."""
         building = asyncio.create_task(asyncio.to_thread(self._images))
         try:
             wanted = lab_port.Plan(LAB, self._edges, self._options.kubernetes)
@@ -94,8 +97,10 @@ class Simulation:
         if not self._options.keep_lab:
             await asyncio.to_thread(lab.down, self._progress)
 
-    def _images(self) -> Path:
-        return images.together(images.build(TARGETS, self._view.start))
+    def _images(self) -> tuple[Path, Images]:
+        more = images.WITH_TORCH if objects.needs_torch(self._plan) else ()
+        built = images.build((*TARGETS, *more), self._view.start)
+        return images.together(built), {each.target: each.name for each in built}
 
     async def _install(self, lab: lab_port.Lab, here: federation.Federation) -> None:
         await here.install_hub()
@@ -105,8 +110,8 @@ class Simulation:
         self._view.start("each owner applies data set and policy on the own cluster")
         await asyncio.gather(*(here.apply(edge.name, objects.edge(edge)) for edge in self._plan.edges))
 
-    async def _train(self, lab: lab_port.Lab, here: federation.Federation) -> results.Outcome:
-        before, manifest = objects.hub(self._plan)
+    async def _train(self, lab: lab_port.Lab, here: federation.Federation, names: Images) -> results.Outcome:
+        before, manifest = objects.hub(self._plan, names)
         namespace, name = manifest["metadata"]["namespace"], manifest["metadata"]["name"]
         await here.kubectl(
             lab_port.HUB, "delete", "federatedtraining", name, "-n", namespace, "--ignore-not-found"

@@ -21,9 +21,18 @@ from simulations.lab import cache, programs
 from simulations.lab.images import archive, layers, sbom
 from simulations.lab.images.archive import Image
 from simulations.lab.images.layers import ImagesMissing
-from simulations.lab.images.targets import DEFAULT, ENVIRONMENT, TARGETS, USER, Layer, Target, reference
+from simulations.lab.images.targets import (
+    DEFAULT,
+    ENVIRONMENT,
+    TARGETS,
+    USER,
+    WITH_TORCH,
+    Layer,
+    Target,
+    reference,
+)
 
-__all__ = ["DEFAULT", "TARGETS", "Built", "ImagesMissing", "build", "document", "together"]
+__all__ = ["DEFAULT", "TARGETS", "WITH_TORCH", "Built", "ImagesMissing", "build", "document", "together"]
 
 LOCK = "images"
 

@@ -15,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Build what is asked for, and say where it is."""
     parser = argparse.ArgumentParser(prog="python -m simulations.lab.images", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    build = commands.add_parser("build", help="build images; without a name, all but the one with torch")
+    build = commands.add_parser("build", help="build images; without a name, all but those with torch")
     build.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(images.TARGETS))
     build.add_argument("-o", "--output", choices=("text", "json"), default="text")
     build.add_argument("--refresh", action="store_true", help="fetch the Debian packages again")

@@ -77,11 +77,20 @@ TARGETS: Mapping[str, Target] = {
             ("python3", "-P", "-m", "edge_agent.client"),
             "Runs one client of a federated training, with PyTorch",
         ),
+        Target(
+            "aggregator-torch",
+            (*_COMMON, Layer.STORES, Layer.TORCH, Layer.SOURCE),
+            ("python3", "-P", "-m", "coordinator.aggregator"),
+            "Runs the aggregator of one federated training, with PyTorch",
+        ),
     )
 }
 
 DEFAULT = ("coordinator", "edge-agent", "client")
 """What `build` makes when nobody says more: torch is large, and only some trainings need it."""
+
+WITH_TORCH = ("client-torch", "aggregator-torch")
+"""What a training's client and aggregator run whose app needs torch."""
 
 
 def reference(target: Target, version: str) -> str:

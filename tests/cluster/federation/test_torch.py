@@ -1,6 +1,7 @@
 """A torch app in pods with a limit of processors: it learns, with as many threads as the limit feeds.
 
-The image with torch is large: one edge gets it. The hub's image has none, and the ServerApp needs none.
+Both of its parts import torch, which the release's own images lack: client and aggregator run others. Those
+are large: the hub gets them, and one edge.
 """
 
 from __future__ import annotations
@@ -9,14 +10,33 @@ import pytest
 
 from simulations.lab import images
 from tests.cluster import conftest as cluster
+from tests.cluster.federation import trainings
 from tests.cluster.federation.trainings import Clusters, condition, eventually
-from tests.process import federations
 
 pytestmark = [pytest.mark.cluster, pytest.mark.torch]
 
-SERVER_APP = federations.SERVER_APP.replace(
-    '{"weights": np.zeros((4, 3), np.float32)', '{"weight": np.zeros((3, 4), np.float32)', 1
-)
+SERVER_APP = '''
+"""Federated averaging of a model that torch makes."""
+
+import torch
+from flwr.app import ArrayRecord
+from flwr.serverapp import ServerApp
+from flwr.serverapp.strategy import FedAvg
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid, context):
+    model = torch.nn.Linear(4, 3)
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    FedAvg(fraction_evaluate=0.0, min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1).start(
+        grid=grid,
+        initial_arrays=ArrayRecord(torch_state_dict=model.state_dict()),
+        num_rounds=int(context.run_config["rounds"]),
+    )
+'''
 CLIENT_APP = '''
 """Fits a line to the owner's numbers, and says with how many processors."""
 
@@ -66,24 +86,27 @@ def train(message, context):
 
 
 @pytest.fixture(scope="module")
-def torch_image(clusters: Clusters) -> str:
-    """The image with torch, on one edge."""
-    (built,) = images.build(["client-torch"], lambda text: cluster.say("images", text))
-    clusters.lab.load([built.archive], clusters.edges[:1])
-    return built.name
+def torch_images(clusters: Clusters) -> tuple[str, str]:
+    """The images with torch, the client's and the aggregator's, on the hub and on one edge."""
+    built = images.build(images.WITH_TORCH, lambda text: cluster.say("images", text))
+    clusters.lab.load([images.together(built)], (trainings.HUB, *clusters.edges[:1]))
+    of_client, of_aggregator = built
+    return of_client.name, of_aggregator.name
 
 
-def last_metrics(clusters: Clusters, image: str, name: str, limits: dict[str, str]) -> dict[str, float]:
+def last_metrics(
+    clusters: Clusters, torch_images: tuple[str, str], name: str, limits: dict[str, str]
+) -> dict[str, float]:
     """Train on one edge under these limits; return what its app said in the last round."""
-    edge = clusters.edges[0]
+    edge, (image, server_image) = clusters.edges[0], torch_images
     clusters.offer(edge, name)
     clusters.train(
         name,
         client_app=CLIENT_APP,
         server_app=SERVER_APP,
-        run_config={"fraction-evaluate": 0.0},
         clusters={"minimum": 1},
         client={"image": image, "resources": {"limits": limits}},
+        server={"image": server_image},
     )
     selected = ("-l", f"hanse.dev/training={name}")
     (pod,) = eventually(lambda: clusters.get(edge, "pods", "hanse", *selected), "the client's pod")
@@ -101,14 +124,18 @@ def last_metrics(clusters: Clusters, image: str, name: str, limits: dict[str, st
     return last
 
 
-def test_threads_of_torch_follow_the_limit_of_processors(clusters: Clusters, torch_image: str) -> None:
+def test_threads_of_torch_follow_the_limit_of_processors(
+    clusters: Clusters, torch_images: tuple[str, str]
+) -> None:
     """The pod has the limit, the kernel holds it, torch knows it; and the model that comes out has learnt."""
-    said = last_metrics(clusters, torch_image, "torch-half", {"cpu": "500m"})
+    said = last_metrics(clusters, torch_images, "torch-half", {"cpu": "500m"})
     assert (said["processors"], said["threads"]) == (0.5, 1)
 
 
-def test_without_a_limit_torch_takes_what_the_node_has(clusters: Clusters, torch_image: str) -> None:
+def test_without_a_limit_torch_takes_what_the_node_has(
+    clusters: Clusters, torch_images: tuple[str, str]
+) -> None:
     """So the threads above were few for the limit, not for the machine."""
-    said = last_metrics(clusters, torch_image, "torch-free", {})
+    said = last_metrics(clusters, torch_images, "torch-free", {})
     assert said["processors"] == said["processors-of-the-node"]
     assert said["threads"] >= min(2, said["processors-of-the-node"])

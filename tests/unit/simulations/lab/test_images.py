@@ -140,7 +140,7 @@ def test_the_dockerfile_agrees_on_user_entrypoint_and_environment(name: str) -> 
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_the_dockerfile_agrees_on_what_is_inside(name: str) -> None:
-    """Envoy and object stores are in the coordinator alone, torch in one client, and Hanse comes last."""
+    """Envoy is in the coordinator alone, torch in one client and one aggregator, and Hanse comes last."""
     copied = re.findall(r"^COPY --from=(\S+)", inherited(name), re.MULTILINE)
     assert ("envoy" in copied) == (Layer.ENVOY in TARGETS[name].layers)
     assert ("packages-stores" in copied) == (Layer.STORES in TARGETS[name].layers)
@@ -205,7 +205,16 @@ def test_what_opens_object_stores_is_obstore_alone() -> None:
     assert [name for name, target in TARGETS.items() if Layer.STORES in target.layers] == [
         "coordinator",
         "edge-agent",
+        "aggregator-torch",
     ]
+
+
+def test_an_aggregator_with_torch_has_what_the_hubs_own_has() -> None:
+    """But for the door; and it shares its large layer with the client's."""
+    assert set(TARGETS["coordinator"].layers) - {Layer.ENVOY} < set(TARGETS["aggregator-torch"].layers)
+    for name in images.WITH_TORCH:
+        assert Layer.TORCH in TARGETS[name].layers
+        assert name not in images.DEFAULT
 
 
 def test_a_lock_with_one_version_for_each_python_stays_whole() -> None:
