@@ -10,7 +10,6 @@ import asyncio
 import collections
 import dataclasses
 import datetime as dt
-import itertools
 import json
 import random
 from collections.abc import Callable, Coroutine
@@ -40,7 +39,7 @@ _log = logs.get_logger(__name__)
 AGAIN_SECONDS = 2.0
 """A client is started after so long when what would run it did not answer."""
 
-TOLD_AFTER_ATTEMPTS = 15
+TOLD_AFTER_SECONDS = 30.0
 """Then the hub is told why the client does not come: an API server that starts again is back before."""
 
 LOOK_SECONDS = 1.0
@@ -259,15 +258,17 @@ class Agent:
         self._happened(outcome)
 
     async def _start(self, order: facts.StartClient) -> None:
-        for attempt in itertools.count(1):
+        begun, told = asyncio.get_running_loop().time(), ""
+        while True:
             try:
                 return await self._start_now(order)
             except (port.RuntimeAway, sites.SiteAway) as error:
                 # No trouble of the client's: it counts as no restart of it.
                 _log.warning("client waits to be started", uid=order.uid, error=str(error))
-                if attempt == TOLD_AFTER_ATTEMPTS:
-                    why = f"The edge's Kubernetes does not start the client, which is tried again: {error}"
-                    self._happened(facts.ClientWaiting(order.uid, reasons.ClusterReason.NOT_ADMITTED, why))
+                reason, who = _what_is_away(error)
+                if reason != told and asyncio.get_running_loop().time() - begun >= TOLD_AFTER_SECONDS:
+                    told, why = reason, f"{who} does not let the client start, which is tried again: {error}"
+                    self._happened(facts.ClientWaiting(order.uid, reason, why))
                 await asyncio.sleep(AGAIN_SECONDS)
                 if order.uid in self._unwanted:  # there is nothing to stop
                     detail = f"the client was not started: {error}"
@@ -349,6 +350,12 @@ class Agent:
         self._happened(
             facts.ClientExited(uid, event.exit_code, detail, event.log_tail, _reason(event.reason))
         )
+
+
+def _what_is_away(error: Exception) -> tuple[reasons.ClusterReason, str]:
+    if isinstance(error, sites.NameWithoutAnswer):
+        return reasons.ClusterReason.NETWORK_NOT_READY, "The edge's network"
+    return reasons.ClusterReason.NOT_ADMITTED, "The edge's Kubernetes"
 
 
 def _reason(text: str) -> reasons.ClusterReason:

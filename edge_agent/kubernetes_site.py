@@ -58,6 +58,7 @@ class KubernetesSite:
         self._claims = claims
         self._stop_grace_seconds = stop_grace_seconds
         self._shelf = bundles.Archives(places.bundles)
+        self._resolving = asyncio.Lock()
 
     @property
     def runtime(self) -> port.Runtime:
@@ -127,7 +128,9 @@ class KubernetesSite:
             )
         if refusal := pods.why_not_dialled(assignment.aggregator_address, self._settings):
             raise sites.SiteFailure(refusal)
-        doors = await _addresses(assignment.aggregator_address)
+        # One at a time: while no name server answers each holds one of the process's few threads for long.
+        async with self._resolving:
+            doors = await _addresses(assignment.aggregator_address)
         if refusal := pods.why_closed(doors, self._settings):
             raise sites.SiteFailure(refusal)
         material = await self._material(assignment)
@@ -180,13 +183,15 @@ class KubernetesSite:
 async def _addresses(address: str) -> tuple[port.Destination, ...]:
     """Return what a client must be able to reach: it has no name server.
 
-    Raises: SiteFailure.
+    Raises: sites.NameWithoutAnswer; SiteFailure for what is no address.
     """
     try:
         host, number = addresses.split(address)
         ips = await resolving.ips(host, number)
-    except (OSError, ValueError) as error:
-        raise sites.SiteFailure(
+    except OSError as error:
+        raise sites.NameWithoutAnswer(
             f"the aggregator's address {address} cannot be found: {error}; check the edge's name server"
         ) from error
+    except ValueError as error:
+        raise sites.SiteFailure(f"{address} is no address of an aggregator: {error}") from error
     return tuple(port.Destination(ip, number) for ip in ips)

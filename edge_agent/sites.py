@@ -63,7 +63,8 @@ class Site(Protocol):
     ) -> port.Workload:
         """Return the client's workload, with data, app and credentials placed for it.
 
-        Raises: offers.DatasetUnavailable; SiteFailure; pydantic.ValidationError; OSError.
+        Raises: offers.DatasetUnavailable; SiteFailure, of which SiteAway is to be tried again;
+        pydantic.ValidationError; OSError.
         """
         ...
 
@@ -94,3 +95,7 @@ class SiteFailure(Exception):
 
 class SiteAway(SiteFailure):
     """What the site asks for that did not answer; it will."""
+
+
+class NameWithoutAnswer(SiteAway):
+    """A name that leads nowhere now. One that is wrong for good looks the same, so it is waited for, too."""

@@ -207,7 +207,10 @@ class ClusterReason(Documented):
     VOLUME_NOT_MOUNTED = "VolumeNotMounted", "A volume that the client needs cannot be mounted."
     NOT_ADMITTED = "NotAdmitted", "The edge's Kubernetes does not let the client's pod be made."
     CONTAINER_NOT_CREATED = "ContainerNotCreated", "The edge's node cannot make the client's container."
-    NETWORK_NOT_READY = "NetworkNotReady", "The edge's node cannot give the client's pod a network yet."
+    NETWORK_NOT_READY = (
+        "NetworkNotReady",
+        "The edge's node cannot give the client's pod a network yet, or the hub's name is not found there.",
+    )
     OUT_OF_MEMORY = "OutOfMemory", "The client used more memory than its limit and was ended."
     EVICTED = (
         "Evicted",

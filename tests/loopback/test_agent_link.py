@@ -7,12 +7,13 @@ import json
 import pathlib
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
 
 import grpc.aio
 import pytest
 
 from edge_agent import agent as agents
-from edge_agent import app, credentials, link, process_site, resources, workloads
+from edge_agent import app, credentials, link, process_site, resources, sites, workloads
 from federation.api import reasons
 from federation.apps import bundle
 from federation.runtime import port, processes
@@ -433,6 +434,7 @@ async def test_a_start_that_nobody_answers_is_told_and_given_up_when_nobody_want
 ) -> None:
     """After a while the hub hears why the client does not come; what is not wanted any more ends."""
     monkeypatch.setattr(agents, "AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(agents, "TOLD_AFTER_SECONDS", 0.1)
     the_hub, address = hub
     edge = Edge(tmp_path, the_hub, address)
 
@@ -446,6 +448,32 @@ async def test_a_start_that_nobody_answers_is_told_and_given_up_when_nobody_want
         assert told.reason == reasons.ClusterReason.NOT_ADMITTED
         the_hub.want()
         await the_hub.hear_state("STOPPED")
+
+
+async def test_a_client_whose_aggregator_has_no_address_for_now_is_started_later(
+    hub: tuple[Hub, str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name server that is away uses up no restart; the hub hears the sentence, and then that it runs."""
+    monkeypatch.setattr(agents, "AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(agents, "TOLD_AFTER_SECONDS", 0.1)
+    the_hub, address = hub
+    edge = Edge(tmp_path, the_hub, address)
+    prepare, answers = process_site.ProcessSite.workload, asyncio.Event()
+
+    async def once_the_name_is_found(site: process_site.ProcessSite, *asked: Any) -> port.Workload:
+        if not answers.is_set():
+            raise sites.NameWithoutAnswer("the aggregator's address hub.example:443 cannot be found")
+        return await prepare(site, *asked)
+
+    monkeypatch.setattr(process_site.ProcessSite, "workload", once_the_name_is_found)
+    async with working(edge):
+        the_hub.want(the_hub.assignment(maximum_restarts=0))
+        told = await the_hub.hear_state("WAITING", "hub.example:443 cannot be found")
+        assert told.reason == reasons.ClusterReason.NETWORK_NOT_READY
+        assert told.reason in reasons.CLIENT_HELD
+        answers.set()
+        assert [one.reason for one in await the_hub.hear_until_running()] == [""]
+        assert edge.runtime.started.qsize() == 1
 
 
 async def test_the_end_of_a_client_before_is_not_that_of_the_one_which_starts(
