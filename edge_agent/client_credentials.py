@@ -65,12 +65,12 @@ class ClientCredentials:
             message = f"the client's certificate cannot be stored: {error}; make room at {path}"
             full = reasons.ClusterReason.STORAGE_FULL
             return facts.CertificateNotIssued(uid, full, message, may_retry=True)
-        self._begin(assignment, self._keep_fresh(assignment, identity))
+        self._begin(assignment, self._renew(assignment, is_new=True))
         return facts.CertificateIssued(uid)
 
     def take_over(self, assignment: assignments.Assignment) -> None:
         """Keep a client's certificate fresh whose key an earlier agent made: by a new one, soon."""
-        self._begin(assignment, self._renew_found(assignment))
+        self._begin(assignment, self._renew(assignment, is_new=False))
 
     def end(self, uid: str) -> None:
         """Renew no longer."""
@@ -87,44 +87,50 @@ class ClientCredentials:
         self.end(assignment.uid)
         self._renewals[assignment.uid] = asyncio.create_task(renewing)
 
-    async def _renew_found(self, assignment: assignments.Assignment) -> None:
+    async def _renew(self, assignment: assignments.Assignment, *, is_new: bool) -> None:
+        # As long as it is wanted: a client whose certificate has ended trains on when it gets another one.
+        try:
+            while True:
+                if not is_new:
+                    await self._have_another(assignment)
+                try:
+                    await self._keep_fresh(assignment)
+                except (trust_directory.CredentialsUnusable, sites.SiteFailure) as error:
+                    _log.warning("certificate not renewed yet", uid=assignment.uid, error=str(error))
+                    await asyncio.sleep(backoff.LONGEST_SECONDS)
+                    is_new = False
+        except (identities.InvalidIdentity, credentials.NotEnrolled) as error:
+            _log.warning("client certificate not renewed", uid=assignment.uid, error=str(error))
+
+    async def _have_another(self, assignment: assignments.Assignment) -> None:
         failures = 0
         while True:
             try:
-                identity = self._identity(assignment)
                 await credentials.obtain(
-                    self._site.credentials(assignment), identity, self._issuer(assignment)
+                    self._site.credentials(assignment), self._identity(assignment), self._issuer(assignment)
                 )
                 await self._site.hand_over_credentials(assignment)
-                break
+                return
             except (grpc.aio.AioRpcError, OSError, sites.SiteFailure) as error:
                 failures += 1
                 _log.warning(
                     "certificate not renewed yet", uid=assignment.uid, error=credentials.describe(error)
                 )
                 await asyncio.sleep(backoff.seconds(failures, self._rng))
-            except (identities.InvalidIdentity, credentials.NotEnrolled) as error:
-                _log.warning("client certificate not renewed", uid=assignment.uid, error=str(error))
-                return
-        await self._keep_fresh(assignment, identity)
 
-    async def _keep_fresh(
-        self, assignment: assignments.Assignment, identity: identities.ClientIdentity
-    ) -> None:
+    async def _keep_fresh(self, assignment: assignments.Assignment) -> None:
         async def hand_over() -> None:
             await self._site.hand_over_credentials(assignment)
 
-        try:
-            await credentials.keep_fresh(
-                self._site.credentials(assignment),
-                identity,
-                self._issuer(assignment),
-                rng=self._rng,
-                now=self._now,
-                keep=hand_over,
-            )
-        except (credentials.NotEnrolled, trust_directory.CredentialsUnusable, sites.SiteFailure) as error:
-            _log.warning("client certificate not renewed", uid=assignment.uid, error=str(error))
+        await credentials.keep_fresh(
+            self._site.credentials(assignment),
+            self._identity(assignment),
+            self._issuer(assignment),
+            rng=self._rng,
+            now=self._now,
+            keep=hand_over,
+            asked_by_itself=False,
+        )
 
     def _identity(self, assignment: assignments.Assignment) -> identities.ClientIdentity:
         return identities.ClientIdentity(

@@ -182,11 +182,14 @@ async def keep_fresh(
     rng: random.Random,
     now: Callable[[], dt.datetime],
     keep: Keep = kept_by_the_disk,
+    asked_by_itself: bool = True,
 ) -> None:
     """Renew the certificate at `path` at two thirds of its life, for ever; a renewal is a new key too.
 
-    `keep` is awaited after each renewal.
-    Raises: NotEnrolled when the certificate ended before a renewal succeeded, or the hub refuses for good.
+    `keep` is awaited after each renewal. asked_by_itself: the hub is asked with this very certificate, which
+    is of no use once it has ended; with another, a renewal is as good later.
+    Raises: NotEnrolled when a certificate that is asked by itself ended before a renewal succeeded, or the
+    hub refuses for good.
     """
     store = credentials.CredentialDirectory(path)
     while True:
@@ -206,12 +209,12 @@ async def keep_fresh(
                 failures += 1
                 again = rotation.retry_at(now(), summary.not_after, failures=failures, jitter=rng.random())
                 _log.warning("renewal failed", identity=identity.uri, error=describe(error), attempt=failures)
-                if again is None:
+                if again is None and asked_by_itself:
                     raise NotEnrolled(
                         f"the certificate of {identity.uri} ended at {summary.not_after:%Y-%m-%d %H:%M} UTC "
                         "before it was renewed; join again with a new token"
                     ) from error
-                due = again
+                due = again or now() + dt.timedelta(seconds=backoff.seconds(failures, rng))
             else:
                 _log.info("certificate renewed", identity=identity.uri)
                 break

@@ -45,8 +45,16 @@ METHOD = "/hanse.v1.Exchange/Session"
 FIRST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 10.0
 
+LOOK_SECONDS = 5.0
+"""So often one who is not let in looks whether there is another certificate by now: gRPC goes on dialling
+with the one that there was when it began, however long ago that is."""
+
 WHY_SECONDS = 1.0
 """How long a failed write waits for the reader to learn why the session ended."""
+
+
+_MENDED_HERE = frozenset({denials.Reason.CERTIFICATE_EXPIRED})
+"""Denials that no aggregator takes back, and that the edge's agent ends by itself."""
 
 
 @dataclass(frozen=True)
@@ -171,15 +179,16 @@ class ExchangeLink:
     async def _converse(self) -> End:
         while True:
             try:
+                stamp = self._credentials.stamp()
                 async with self._credentials.channel(
                     self._address, self._server_name, CHANNEL_OPTIONS
                 ) as channel:
-                    end = await self._session(channel)
+                    end = await self._session(channel, stamp)
                 if end is not None:
                     return end
             except grpc.aio.AioRpcError as error:
                 denied = denials.from_rpc_error(error)
-                if denied is not None and not denied.may_retry:
+                if denied is not None and not denied.may_retry and denied.reason not in _MENDED_HERE:
                     return End(denied.reason, denied.message, failed=True)
                 log.warning(
                     "link lost",
@@ -196,19 +205,33 @@ class ExchangeLink:
             await asyncio.sleep(self._retry_seconds * self._rng.uniform(0.5, 1.0))
             self._retry_seconds = min(self._retry_seconds * 2, LONGEST_RETRY_SECONDS)
 
-    async def _session(self, channel: grpc.aio.Channel) -> End | None:
+    async def _session(self, channel: grpc.aio.Channel, stamp: tuple[object, ...]) -> End | None:
         """One session; returns why it is over for good, or None if it is to be dialled again."""
         session = channel.stream_stream(
             METHOD, request_serializer=frames.serialise, response_deserializer=frames.aggregator_frames
         )
         call = session(wait_for_ready=True)
         try:
-            await calls.admitted(call)
+            if not await self._admitted(call, stamp):
+                return None
             if self._failure is not None:
                 return await self._give_up(call, self._failure)
             return await self._exchange(call)
         finally:
             call.cancel()
+
+    async def _admitted(self, call: grpc.aio.StreamStreamCall, stamp: tuple[object, ...]) -> bool:
+        """Wait until the aggregator lets this call in; False: there are other credentials to come with."""
+        admitted = asyncio.ensure_future(calls.admitted(call))
+        try:
+            while not (await asyncio.wait({admitted}, timeout=LOOK_SECONDS))[0]:
+                if self._credentials.stamp() != stamp:
+                    log.info("dialling with another certificate")
+                    return False
+            admitted.result()
+            return True
+        finally:
+            admitted.cancel()
 
     async def _give_up(self, call: grpc.aio.StreamStreamCall, failure: pb.ClientFailure) -> End:
         await call.write([pb.ClientFrame(failure=failure)])

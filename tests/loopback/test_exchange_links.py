@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import datetime as dt
 import threading
+import time
 
 import numpy as np
+import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
+from edge_agent.client import link
 from federation.trust import pinning
 from simulations.chaos import proxy as proxies
 from tests.fakes import exchange as fakes
@@ -164,3 +168,40 @@ def test_renewed_certificates_leave_open_streams_alone(
     }
     chain = asyncio.run(asyncio.to_thread(pinning.presented_chain, federation.address, 10.0))
     assert chain[0].serial_number == server.serial
+
+
+def test_a_client_whose_certificate_has_ended_comes_back_with_the_next(
+    federation: fakes.Federation, proxy: proxies.Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on dialling, is refused, and takes the new certificate when it is there."""
+    monkeypatch.setattr(link, "LOOK_SECONDS", 0.05)
+    federation.expect("zurich")
+    ended = federation.authority.expired(fakes.identity("zurich")).directory(federation.directory / "zurich")
+    client = fakes.Client(proxy.address, ended, "zurich", echo)
+    federation.clients.append(client)
+    client.start()
+    while not federation.on_loop(lambda: proxy.carried["upward"]):
+        time.sleep(0.01)
+    own = federation.authority.issue(fakes.identity("zurich"))
+    client.credentials.write(own.key_pem, own.chain_pem, own.bundle_pem)
+    federation.started()
+    ask(federation, record(10))
+
+
+def test_a_certificate_that_ends_as_the_aggregator_is_dialled_ends_no_client(
+    federation: fakes.Federation,
+) -> None:
+    """TLS took it, and the guard did not any more: it is a matter of moments, and of the agent's."""
+    federation.expect("zurich")
+    now, asked = federation.guard._now, threading.Event()
+
+    def later() -> dt.datetime:
+        asked.set()
+        return now() + dt.timedelta(hours=2)
+
+    federation.guard._now = later
+    federation.client("zurich", echo)
+    assert asked.wait(fakes.LIMIT_SECONDS)
+    federation.guard._now = now
+    federation.started()
+    ask(federation, record(10))

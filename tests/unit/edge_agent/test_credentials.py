@@ -116,6 +116,38 @@ async def test_a_certificate_that_ends_first_is_told(tmp_path: pathlib.Path) -> 
         await credentials.keep_fresh(tmp_path, ZURICH, issue, rng=random.Random(1), now=clock)
 
 
+async def test_what_another_identity_asks_for_is_renewed_after_its_end_too(tmp_path: pathlib.Path) -> None:
+    """A hub that was away for longer than the certificate was good certifies it when it is back."""
+    authority = fakes.Authority()
+    store = authority.client(ZURICH).directory(tmp_path)
+    before, end = store.read(), store.expires_at()
+    clock = Clock(authority.now + dt.timedelta(minutes=41), dt.timedelta(minutes=5))
+    tries: list[dt.datetime] = []
+    done = asyncio.Event()
+
+    async def issue(csr_pem: bytes) -> hanse_pb2.CertificateReply:
+        tries.append(clock.time)
+        if clock.time < end + dt.timedelta(hours=3):
+            raise failure()
+        return sign(authority, csr_pem, ZURICH, clock.time)
+
+    async def keep() -> None:
+        done.set()
+
+    renewal = asyncio.create_task(
+        credentials.keep_fresh(
+            tmp_path, ZURICH, issue, rng=random.Random(1), now=clock, keep=keep, asked_by_itself=False
+        )
+    )
+    async with asyncio.timeout(60):
+        await asyncio.wait({renewal, asyncio.ensure_future(done.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    assert not renewal.done()
+    renewal.cancel()
+    await asyncio.gather(renewal, return_exceptions=True)
+    assert sum(when > end for when in tries) > 3
+    assert store.read() != before
+
+
 async def test_a_final_denial_ends_the_renewal(tmp_path: pathlib.Path) -> None:
     """An expelled cluster does not ask again."""
     authority = fakes.Authority()
