@@ -48,7 +48,7 @@ class RoundRules:
     over_provision_fraction: 0 to 1, by how much more clusters are asked than a batch takes; 0: it takes all.
     link_grace_seconds: how long a cluster whose link was cut may stay away before it counts as lost.
     start_deadline_seconds: how long the start waits for a quorum, since an app may take minutes to import;
-        None: as long as a round.
+        None: as long as a round. After a restart those who took part have as long at least, too.
     start_grace_seconds: how long the app's start waits for the other clusters once quorum is connected.
     """
 
@@ -203,7 +203,7 @@ class Late:
 class Resumed:
     """An aggregator was started anew in the middle of the training; told before the app's first live call.
 
-    members: the nodes that the app was last told of; each counts as one whose link was cut a moment ago.
+    members: the nodes that the app was last told of; each is away, and has as long as at the first start.
     round: the number of the last round that was begun.
     late: what earlier rounds did not wait for, in the order pushed.
     """

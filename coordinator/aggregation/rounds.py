@@ -37,7 +37,7 @@ from federation.api import reasons
 
 RESUMED_GRACE_SECONDS = 15.0
 """So long at least those who took part are waited for after a restart: a client that has found nobody for a
-while dials again after 10 s at most."""
+while dials again after 10 s at most. One that has to begin, too, has as long as at the first start."""
 
 # A strategy asks twice before it samples, so only a third question can be one of an app that waits.
 _ASKS_OF_A_WAITING_APP = 3
@@ -178,11 +178,10 @@ class RoundMachine(batches.Batches):
         if node.state is not transitions.Node.AWAY:
             return
         grace = self._rules.link_grace_seconds
-        node.away_seconds, node.away_until = grace, self._now + grace
         node.why = "its link is lost"
         for message in node.open.values():
             self._move(message, MessageFact.LINK_LOST)
-        self._set_timer(node.away_until, batches.GRACE, node.node)
+        self._give_grace(node, grace)
         self._tell_cluster(
             node,
             reasons.ClusterState.LOST,
@@ -200,11 +199,20 @@ class RoundMachine(batches.Batches):
             before = node.state
             self._step_node(node, NodeFact.REMEMBERED)
             if node.state is transitions.Node.AWAY and before is not transitions.Node.AWAY:
-                node.away_seconds = max(self._rules.link_grace_seconds, RESUMED_GRACE_SECONDS)
-                node.away_until = self._now + node.away_seconds
                 node.why = "it has not come back since the aggregator was restarted"
-                self._set_timer(node.away_until, batches.GRACE, node.node)
+                self._give_grace(node, self._beginners_grace)
         self._visible = tuple(sorted(m.node for m in members if self._node(m.node).reachable))
+
+    def _give_grace(self, node: records.NodeRecord, length: float) -> None:
+        node.away_seconds, node.away_until = length, self._now + length
+        self._set_timer(node.away_until, batches.GRACE, node.node)
+
+    @property
+    def _beginners_grace(self) -> float:
+        """How long a client may take that has to be started, on a node that has to be found, from an image
+        that has to be pulled: as long as before the first round.
+        """
+        return max(self._rules.link_grace_seconds, RESUMED_GRACE_SECONDS, self._start_deadline or 0.0)
 
     def _grace_over(self, node: records.NodeRecord) -> None:
         self._step_node(node, NodeFact.GRACE_OVER)

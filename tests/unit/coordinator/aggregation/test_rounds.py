@@ -313,7 +313,7 @@ def resumed_with(*late, rules=RULES):
 
 def test_after_a_restart_those_who_took_part_are_waited_for_longer():
     """Their clients may have found nobody for a while, and dial again only some seconds later."""
-    machine = rounds.RoundMachine("demo/hospitals", RULES, 0)
+    machine = rounds.RoundMachine("demo/hospitals", dataclasses.replace(RULES, start_deadline_seconds=1), 0)
     members = tuple(events.Member(node, f"edge-{node:02}") for node in (1, 2))
     machine.handle(events.RosterChanged(members, 0), events.Resumed(members, 2, 0))
     machine.handle(push("b", ("a", 1), ("c", 2)))
@@ -324,6 +324,29 @@ def test_after_a_restart_those_who_took_part_are_waited_for_longer():
     assert [each.message_id for each in only(said, instructions.SendMessage)] == ["a"]
     (failed,) = only(said, instructions.FailTraining)
     assert "did not come back within 15 s" in failed.message
+
+
+@pytest.mark.parametrize(
+    ("link_grace", "start_deadline", "deadline", "want_grace"),
+    [(300, 600, 3600, 600), (900, 600, 3600, 900), (10, None, 120, 120), (30, None, None, 30)],
+)
+def test_after_a_restart_clients_have_as_long_as_at_the_first_start(
+    link_grace, start_deadline, deadline, want_grace
+):
+    """Where the training was suspended, or its node drained, they are started only when the aggregator is."""
+    rules = dataclasses.replace(
+        RULES,
+        link_grace_seconds=link_grace,
+        start_deadline_seconds=start_deadline,
+        deadline_seconds=deadline,
+    )
+    machine = rounds.RoundMachine("demo/hospitals", rules, 0)
+    members = tuple(events.Member(node, f"edge-{node:02}") for node in (1, 2))
+    machine.handle(events.RosterChanged(members, 0), events.Resumed(members, 2, 0))
+    machine.handle(push("b", ("a", 1), ("c", 2)), events.NodeConnected(1, 5))
+    assert not machine.handle(events.TimePassed(want_grace - 1))
+    (failed,) = only(machine.handle(events.TimePassed(want_grace)), instructions.FailTraining)
+    assert f"did not come back within {want_grace} s" in failed.message
 
 
 CAME = events.Late("m1", 3, 1, came=True, examples=7)
