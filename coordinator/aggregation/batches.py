@@ -138,7 +138,9 @@ class Batches(ledger.Ledger):
             self._judge(batch)
             return
         for message in late:
-            message.why = why
+            node = self._node(message.node)
+            absent = node.state is transitions.Node.AWAY and node.coming
+            message.why = f"{why}, {node.coming}" if absent else why
         if len(batch.reported) < batch.needed:
             self._lose_quorum(batch)
             return

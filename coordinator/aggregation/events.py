@@ -128,7 +128,8 @@ Verdict = Accepted | Refused | Errored
 class Member:
     """One line of the roster. Not expected: refused, failed, left or expelled, with the reason.
 
-    Of one that is expected the reason says why its client does not run yet.
+    Of one that is expected the message says why its client does not run yet: it is held up, or being started.
+    While it says so the node's grace ends with the deadline of a batch only.
     """
 
     node: int

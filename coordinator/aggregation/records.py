@@ -21,6 +21,7 @@ class NodeRecord:
     cluster: str = ""
     state: transitions.Node = transitions.Node.UNKNOWN
     why: str = ""  # why it is not connected, as part of a sentence
+    coming: str = ""  # why its client does not run yet, as long as its edge says so
     away_until: float = 0.0
     away_seconds: float = 0.0  # how long it is waited for
     open: dict[str, MessageRecord] = dataclasses.field(default_factory=dict)

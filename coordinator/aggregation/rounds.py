@@ -11,6 +11,10 @@ A message, from push to outcome::
                    +- link lost -+-> held -> link back -> SendMessage again (the client knows what it has)
                                        +---> grace over -> SettleMessage(Error 5)
 
+A grace does not end while the node's edge says that its client is held up or being started; a client that
+then runs has as long as at the first start to dial. When its time is over all the same, the next deadline of
+a batch that waits for such a node ends it: one that never comes costs no more rounds their time.
+
 Laws (property-tested): each message has exactly one outcome, a SettleMessage or a place in
 CloseBatch.missing; a reply to a message that is unknown, settled or another node's changes nothing but is
 confirmed; the order in which the replies of different nodes arrive changes neither outcomes nor the order in
@@ -152,13 +156,19 @@ class RoundMachine(batches.Batches):
                 continue
             before = node.state
             self._step_node(node, NodeFact.EXPECTED)
+            self._hear_of_client(node, sentences.because(member.reason, member.message))
             if before is transitions.Node.EARLY:
                 self._tell_cluster(node, reasons.ClusterState.READY)
             elif node.state is transitions.Node.EXPECTED:
-                node.why = sentences.because(member.reason, member.message)
+                node.why = node.coming
         for node in self._all_nodes():
             if node.node not in listed and node.wanted:
                 self._remove(node, NodeFact.REMOVED, reasons.ClusterReason.NOT_SELECTED, "no longer selected")
+
+    def _hear_of_client(self, node: records.NodeRecord, coming: str) -> None:
+        began, node.coming = bool(node.coming) and not coming, coming
+        if began and node.state is transitions.Node.AWAY:
+            self._give_grace(node, self._beginners_grace)
 
     def _node_connected(self, node: records.NodeRecord) -> None:
         self._step_node(node, NodeFact.CONNECTED)
@@ -167,7 +177,7 @@ class RoundMachine(batches.Batches):
             return
         if node.state is not transitions.Node.CONNECTED:
             return
-        node.why = ""
+        node.why = node.coming = ""
         self._tell_cluster(node, reasons.ClusterState.TRAINING if node.open else reasons.ClusterState.READY)
         for message in node.open.values():
             self._move(message, MessageFact.LINK_BACK)
@@ -214,10 +224,20 @@ class RoundMachine(batches.Batches):
         """
         return max(self._rules.link_grace_seconds, RESUMED_GRACE_SECONDS, self._start_deadline or 0.0)
 
+    def _deadline_reached(self, batch: records.BatchRecord) -> None:
+        """Give up those, too, that only the word of their edges has kept beyond their grace."""
+        waited = {message.node for message in batch.messages if message.is_open}
+        super()._deadline_reached(batch)
+        for node in map(self._node, sorted(waited)):
+            if self._live and node.state is transitions.Node.AWAY and node.away_until <= self._now:
+                self._grace_over(node)
+
     def _grace_over(self, node: records.NodeRecord) -> None:
         self._step_node(node, NodeFact.GRACE_OVER)
         grace = sentences.seconds(node.away_seconds)
         node.why = f"its link was lost and did not come back within {grace}"
+        if node.coming:
+            node.why = f"its client did not come before the round's deadline: {node.coming}"
         self._tell_cluster(
             node, reasons.ClusterState.LOST, reasons.ClusterReason.LINK_LOST, f"{node.name}: {node.why}"
         )
@@ -236,7 +256,7 @@ class RoundMachine(batches.Batches):
         self._step_node(node, fact)
         if was_removed:
             return
-        node.why = sentences.because(reason, message)
+        node.why, node.coming = sentences.because(reason, message), ""
         self._do(instructions.CutLink(node.node, reason, message))
         gone_by_will = reason in (reasons.ClusterReason.CLUSTER_LEFT, reasons.ClusterReason.EXPELLED)
         if fact is NodeFact.BARRED:  # of the roster's removals the coordinator knows already
@@ -362,7 +382,8 @@ class RoundMachine(batches.Batches):
             if what == batches.EXPIRY:
                 self._expired(self._messages[str(key)])
             elif what == batches.GRACE:
-                self._grace_over(self._node(int(key)))
+                if not self._node(int(key)).coming:
+                    self._grace_over(self._node(int(key)))
             elif what == batches.ROUND_GRACE:
                 self._round_grace_over(self._batches[str(key)])
             else:

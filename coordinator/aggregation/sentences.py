@@ -30,7 +30,7 @@ def brief(text: str) -> str:
 
 def because(reason: str, message: str) -> str:
     """Return why a cluster is not there, as one clause."""
-    return f"{reason}: {brief(message)}" if message else reason
+    return ": ".join(part for part in (reason, brief(message)) if part)
 
 
 def names(these: Sequence[str]) -> str:

@@ -92,7 +92,7 @@ class Node(enum.StrEnum):
     EARLY = "Early"  # connected before the roster named it: it does not count yet
     EXPECTED = "Expected"
     CONNECTED = "Connected"
-    AWAY = "Away"  # link lost, within the grace
+    AWAY = "Away"  # link lost, and waited for: within the grace, or while its edge says that a client comes
     LOST = "Lost"  # link lost, grace over
     DIED = "Died"
     REMOVED = "Removed"  # by the roster, which may take it back

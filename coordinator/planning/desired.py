@@ -68,7 +68,7 @@ class Assignment:
 
 @dataclasses.dataclass(frozen=True)
 class RosterMember:
-    """Whether the aggregator should wait for a cluster; of one that is not there, why."""
+    """Whether the aggregator should wait for a cluster; of one whose client does not run, why."""
 
     cluster: str
     expected: bool
@@ -141,7 +141,11 @@ def plan(snap: snapshot.Snapshot) -> Plan:
         assignments={
             member.cluster: _assignment(snap, stage) for member in members if asked and member.assigned
         },
-        roster=tuple(_roster_member(member) for member in members if member.assigned or member.state in _OUT),
+        roster=tuple(
+            _roster_member(member, snap.reports.get(member.cluster))
+            for member in members
+            if member.assigned or member.state in _OUT
+        ),
         rules=_rules(snap.training),
         quorum=quorum(snap, members),
         failure=failure,
@@ -357,10 +361,16 @@ def rounds_total(training: snapshot.Training) -> int:
     return rounds if isinstance(rounds, int) and rounds > 0 else 0
 
 
-def _roster_member(member: selection.Membership) -> RosterMember:
-    if member.expected and member.state is not selection.State.WAITING:
-        return RosterMember(member.cluster, True)
-    return RosterMember(member.cluster, member.expected, member.reason, member.message)
+def _roster_member(member: selection.Membership, report: snapshot.Report | None) -> RosterMember:
+    if not member.expected or member.state is selection.State.WAITING:
+        return RosterMember(member.cluster, member.expected, member.reason, member.message)
+    # The edge's own word, also where the aggregator has seen that a client before it is lost.
+    if report is not None and report.state == "PREPARING":
+        return RosterMember(member.cluster, True, report.reason, report.message or _COMES)
+    return RosterMember(member.cluster, True)
+
+
+_COMES = "Its client is being started."
 
 
 def _rules(training: snapshot.Training) -> RoundRules:

@@ -164,6 +164,31 @@ def link_gone() -> Story:
     return story
 
 
+def held_up() -> Story:
+    story = Story(
+        "A client that its edge cannot start is waited for until the round's deadline, once", 4, RULES
+    )
+    story.begin()
+    story.push("train-1", (1, 2, 3, 4), 0)
+    story.tell(events.LinkLost(2, 6))
+    held = {"reason": "Unschedulable", "message": "No node has room for the client."}
+    story.tell(
+        events.RosterChanged((story.member(1), story.member(2, **held), *map(story.member, (3, 4))), 8)
+    )
+    for node in (1, 3, 4):
+        story.reply("train-1", node, 8 + node)
+    story.say("The grace of 30 s is over, and its edge says still that it comes.")
+    story.tell(events.TimePassed(36), events.TimePassed(600))
+    story.tell(events.NodesAsked(601))
+    story.push("train-2", (1, 3, 4), 602)
+    story.say("It comes, and is seen in the next phase.")
+    story.tell(events.NodeConnected(2, 610))
+    for node in (1, 3, 4):
+        story.reply("train-2", node, 610 + node)
+    story.tell(events.NodesAsked(615))
+    return story
+
+
 def edge_leaves() -> Story:
     story = Story("An edge leaves in the middle of a round, and another is expelled", 5, RULES)
     story.begin()
@@ -305,6 +330,7 @@ SCENARIOS: tuple[Callable[[], Story], ...] = (
     quorum_lost,
     link_back,
     link_gone,
+    held_up,
     edge_leaves,
     edge_comes,
     duplicates,

@@ -99,7 +99,12 @@ class Story:
                 out = "".join(
                     f", without {m.cluster} ({m.reason}: {m.message})" for m in members if not m.expected
                 )
-                return f"the roster is {wanted}{out}"
+                held = "".join(
+                    f", {m.cluster} held up ({m.reason}: {m.message})"
+                    for m in members
+                    if m.expected and m.message
+                )
+                return f"the roster is {wanted}{out}{held}"
             case events.NodeConnected(node):
                 return f"{self._name(node)} connects"
             case events.LinkLost(node):

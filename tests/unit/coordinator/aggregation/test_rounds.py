@@ -349,6 +349,77 @@ def test_after_a_restart_clients_have_as_long_as_at_the_first_start(
     assert f"did not come back within {want_grace} s" in failed.message
 
 
+# -- A client that comes ------------------------------------------------------------------------
+
+
+def roster(*nodes, now, coming=None):
+    """Return a roster of these nodes; the client of one of them is held up."""
+    why = {coming: ("Unschedulable", "No node has room.")}
+    return events.RosterChanged(
+        tuple(events.Member(node, f"edge-{node:02}", True, *why.get(node, ())) for node in nodes), now
+    )
+
+
+def with_one_away(**rules):
+    """Return a machine with a round of three in which the third's link is lost at 2 s."""
+    machine = machine_of(3, dataclasses.replace(RULES, **rules))
+    machine.handle(push("b", ("a", 1), ("b", 2), ("c", 3)), events.LinkLost(3, 2))
+    return machine
+
+
+def test_a_node_whose_client_is_held_up_is_waited_for_while_its_edge_says_so():
+    """Its grace ends neither by its time nor with a roster that says the same."""
+    machine = with_one_away()
+    machine.handle(roster(1, 2, 3, now=3, coming=3), events.TimePassed(50))
+    machine.handle(roster(1, 2, 3, now=51, coming=3), events.TimePassed(99))
+    said = machine.handle(events.NodeConnected(3, 100), reply("c", 3, now=100), reply("a", 1, now=100))
+    assert instructions.SendMessage("c", 3) in said
+    assert instructions.SettleMessage("c", instructions.Reply("c", 10)) in said
+
+
+def test_a_client_that_was_held_up_has_as_long_as_at_the_first_start_once_it_runs():
+    """It imports its app then, as everybody's does at the beginning."""
+    machine = with_one_away(start_deadline_seconds=30)
+    machine.handle(roster(1, 2, 3, now=3, coming=3), roster(1, 2, 3, now=50))
+    assert not only(machine.handle(events.TimePassed(79)), instructions.SettleMessage)
+    (settled,) = only(machine.handle(events.TimePassed(80)), instructions.SettleMessage)
+    assert settled.outcome.reason.endswith("did not come back within 30 s")
+
+
+def test_a_client_that_is_held_up_costs_one_round_its_deadline_and_no_other():
+    """Afterwards the app does not see it before it comes."""
+    machine = with_one_away()
+    machine.handle(roster(1, 2, 3, now=3, coming=3), reply("a", 1), reply("b", 2))
+    said = machine.handle(events.TimePassed(101))
+    assert instructions.CloseBatch("b", ("a", "b"), ("c",)) in said
+    assert "Unschedulable: No node has room" in only(said, instructions.ReportCluster)[-1].message
+    machine.handle(events.NodesAsked(102))
+    assert machine.nodes() == (1, 2)
+    machine.handle(push("b2", ("d", 1), now=103), reply("d", 1, now=103))
+    machine.handle(events.NodeConnected(3, 104), events.NodesAsked(104))
+    assert machine.nodes() == (1, 2, 3)
+
+
+def test_a_quorum_that_a_held_up_client_costs_names_what_holds_it_up():
+    machine = with_one_away(quorum=3)
+    machine.handle(roster(1, 2, 3, now=3, coming=3), reply("a", 1), reply("b", 2))
+    (failed,) = only(machine.handle(events.TimePassed(101)), instructions.FailTraining)
+    assert "missing edge-03 (no reply within 100 s, Unschedulable: No node has room)" in failed.message
+
+
+def test_after_a_restart_a_client_that_is_being_started_is_waited_for():
+    """Its node is on its way, say; the roster may be there before the machine goes on, or after."""
+    for first in (True, False):
+        rules = dataclasses.replace(RULES, start_deadline_seconds=20)
+        machine = rounds.RoundMachine("demo/hospitals", rules, 0)
+        told = [events.Resumed((events.Member(1, "edge-01"), events.Member(2, "edge-02")), 2, 0)]
+        told.insert(0 if first else 1, roster(1, 2, now=0, coming=2))
+        machine.handle(*told, push("b", ("a", 1), ("c", 2), now=0), events.NodeConnected(1, 1))
+        assert instructions.SendMessage("c", 2) in machine.handle(events.NodeConnected(2, 99))
+
+
+# -- Late replies after a restart ---------------------------------------------------------------
+
 CAME = events.Late("m1", 3, 1, came=True, examples=7)
 NEXT_ROUND = dataclasses.replace(RULES, late_replies=events.LateReplies.NEXT_ROUND)
 
@@ -529,6 +600,7 @@ FACTS = st.one_of(
     st.tuples(st.just("push"), st.integers(1, 4), st.sampled_from(list(events.Kind))),
     st.tuples(st.just("wait"), st.integers(1, 60), st.none()),
     st.tuples(st.just("ask"), st.just(0), st.none()),
+    st.tuples(st.just("comes"), st.integers(1, 4), st.booleans()),
     st.tuples(st.just("old"), st.integers(0, 30), VERDICTS),
 )
 
@@ -583,6 +655,8 @@ def test_every_message_has_one_outcome_and_every_reply_is_confirmed(
         elif what == "removed":
             links[number] = False
             fact = events.NodeRemoved(number, "ClusterLeft", "left", now)
+        elif what == "comes":
+            fact = roster(*range(1, 5), now=now, coming=number if detail else None)
         elif what == "wait":
             now += number
             fact = events.TimePassed(now)

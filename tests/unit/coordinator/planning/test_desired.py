@@ -118,6 +118,18 @@ def test_a_client_that_its_cluster_holds_up_is_waited_for() -> None:
     )
 
 
+def test_of_a_client_that_is_being_started_the_roster_says_so() -> None:
+    """Also where the aggregator has seen that the one before it is lost. Of one that runs it says nothing."""
+    started = snapshot.Report("PREPARING", "ClientExited", "The client ended; restart 1 of 3 in 1 s")
+    lost = snapshot.Progress(clusters={"b": snapshot.ClusterProgress("Lost", "LinkLost", "its link is lost")})
+    for aggregator in (UP, dataclasses.replace(UP, progress=lost)):
+        plan = desired.plan(scene.snap(*THREE[:2], aggregator=aggregator, reports={"b": started}))
+        assert plan.roster[1] == desired.RosterMember("b", True, started.reason, started.message)
+        running = snapshot.Report("RUNNING")
+        plan = desired.plan(scene.snap(*THREE[:2], aggregator=aggregator, reports={"b": running}))
+        assert plan.roster[1] == desired.RosterMember("b", True)
+
+
 def test_the_rules_come_from_the_spec() -> None:
     """Round rules carry the spec's numbers."""
     assert desired.plan(scene.snap()).rules == desired.RoundRules(2, "0.75", 60.0, "Discard")
