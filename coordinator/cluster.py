@@ -187,7 +187,12 @@ class Replica:
             store=store,
             runtime=jobs.Jobs(api, None, owner="coordinator"),
             shelf=shelf,
-            apps=bundles.Apps(shelf, lambda *place: _config_map(objects, *place), images.refusal),
+            apps=bundles.Apps(
+                shelf,
+                lambda *place: _config_map(objects, *place),
+                images.refusal,
+                lambda namespace, uid: pod_launcher.app_of_aggregator(objects, namespace, uid),
+            ),
             tokens=tokens,
             launch=lambda control_address: self._launcher(objects, issuer, shelf, images, control_address),
             terms=translate.Terms(self._door is not None, own.client_image),

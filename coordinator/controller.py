@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from coordinator import caches, workloads
 from coordinator.clients import members
 from coordinator.planning import (
+    apps,
     conditions,
     desired,
     history,
@@ -56,9 +57,6 @@ STORING_SECONDS = 60.0
 CONFLICT_SECONDS = 0.25
 """A newer state than the one that was planned on is on its way here; if not, it is asked for again after so
 long."""
-
-APP_SECONDS = 15.0
-"""An app that could not be read is looked for again after so long: nobody tells when it is put right."""
 
 
 class Agents(Protocol):
@@ -114,8 +112,8 @@ class Aggregators(workloads.Sessions, Protocol):
 class Apps(Protocol):
     """What became of the trainings' apps."""
 
-    async def resolve(self, resource: Mapping[str, Any]) -> snapshot.App | snapshot.Problem:
-        """Return a training's app, or why there is none."""
+    async def resolve(self, resource: Mapping[str, Any], *, started: bool) -> snapshot.App | snapshot.Problem:
+        """Return a training's app, or why there is none; started: whether it has an aggregator."""
         ...
 
     def forget(self, uid: str) -> None:
@@ -340,8 +338,9 @@ class Controller:
             # The last status needs what the edges said; that is not to be dropped before it is written.
             ended = plan.stage is desired.Stage.ENDED
             return _Outcome(training, plan, hold=ended, recheck_at=now + CONFLICT_SECONDS)
-        if isinstance(training.app, snapshot.Problem) and plan.stage is desired.Stage.NOT_ACCEPTED:
-            return _Outcome(training, plan, recheck_at=now + APP_SECONDS)
+        seconds = apps.look_again_seconds(training.app)
+        if seconds is not None and plan.stage is not desired.Stage.ENDED:
+            return _Outcome(training, plan, recheck_at=now + seconds)
         expires_at = status.expires_at(training)
         if expires_at is not None and expires_at <= now:
             await self._delete(key)
@@ -354,7 +353,8 @@ class Controller:
             await self._store.delete(key)
 
     async def _gather(self, resource: stores.Resource) -> snapshot.Snapshot:
-        training = snapshot.training_of(resource, await self._apps.resolve(resource))
+        started = self._workloads.find(resource["metadata"]["uid"]) is not None
+        training = snapshot.training_of(resource, await self._apps.resolve(resource, started=started))
         clusters = tuple(
             snapshot.cluster_of(
                 self._clusters[key],
@@ -385,6 +385,7 @@ class Controller:
             # That it ended because of a suspension is no failure, even if the suspension is over by now.
             exit=None if process is None or process.suspended else process.exit,
             waiting=None if process is None else process.waiting,
+            recovering=apps.needed(training.app) if process is None else None,
         )
         if process is not None:
             aggregator = self._recovering(training, process, aggregator)
@@ -407,6 +408,8 @@ class Controller:
         at = restarts.restart_at(training, aggregator.exit, process.ended_at, done)
         if at is None:
             return aggregator
+        if (needed := apps.needed(training.app)) is not None:
+            return dataclasses.replace(aggregator, exit=None, recovering=needed)
         lost = restarts.lost(aggregator.exit, number)
         return dataclasses.replace(aggregator, exit=None, recovering=lost, restart_at=at)
 
@@ -420,9 +423,10 @@ class Controller:
             if process is not None and process.suspended and process.gone:
                 self._workloads.drop(process)
                 process = None
+                self.notify()  # this picture still has it
             if process is None:
                 await self._workloads.start(training, clusters)
-                return True
+                return self._workloads.find(training.uid) is not None
             if restart_at is not None and restart_at <= self._now():
                 number = self._aggregators.observed(training.uid).progress.round
                 await self._workloads.restart(process, training, clusters, number)

@@ -18,6 +18,7 @@ from coordinator.aggregator import config
 from coordinator.clients import authority, bundles, cluster_objects
 from coordinator.planning import model_stores, server_images, snapshot
 from federation.kube import errors
+from federation.runtime import pods
 from federation.runtime import port as runtimes
 from federation.store import port as stores
 from federation.trust import identity as identities
@@ -193,6 +194,24 @@ class PodLauncher:
             termination_log=pathlib.Path(runtimes.TERMINATION_LOG),
             log_level=self.log_level,
         )
+
+
+async def app_of_aggregator(
+    objects: cluster_objects.ClusterObjects, namespace: str, uid: str
+) -> bytes | None:
+    """Return the app that the aggregator of a training was given, as long as its Job is there.
+
+    Raises: StoreError.
+    """
+    name, parts = workloads.workload_name(uid), list[bytes]()
+    try:
+        while part := await objects.config_map(
+            namespace, pods.blob_name(name, APP, len(parts)), pods.blob_key(len(parts))
+        ):
+            parts.append(part)
+    except errors.KubernetesError as error:
+        raise stores.UnavailableError(str(error)) from error
+    return b"".join(parts) or None
 
 
 def _labels(training: snapshot.Training, component: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from coordinator import tidying
 from coordinator.clients import last_words
-from coordinator.planning import restarts, snapshot
+from coordinator.planning import apps, restarts, snapshot
 from federation.api import reasons
 from federation.runtime import failpoints
 from federation.runtime import port as runtimes
@@ -142,7 +142,7 @@ class Workloads:
         return self._processes.get(uid)
 
     async def start(self, training: snapshot.Training, clusters: int) -> None:
-        """Start a training's aggregator, or take over the one that runs."""
+        """Start a training's aggregator, or take over the one that runs; without its app, only that."""
         process = self._processes[training.uid] = Process(training.uid)
         title = f"{training.namespace}/{training.name}"
         name = workload_name(training.uid)
@@ -157,6 +157,9 @@ class Workloads:
                 _log.info("aggregator had ended", training=title, reason=ended.description)
             elif await self._runs(name):
                 self._adopt(process, training)
+            elif apps.needed(training.app) is not None:
+                del self._processes[training.uid]  # the training waits for its app, and status says so
+                return
             else:
                 self._sessions.expect(training.uid, training.namespace, training.name)
                 failpoints.reach("coordinator.aggregator-starts")

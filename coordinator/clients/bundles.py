@@ -1,21 +1,26 @@
 """The hub's shelf of app bundles: files named by their digest, and how a training's app gets onto it.
 
-An app given by path is packed once for each training; what the shelf holds never changes under its name. This
-module refuses to know which edge may fetch what.
+An app given by path is packed once for each training; what the shelf holds never changes under its name. A
+training that has begun keeps the app that it began with (``planning.apps`` says why). This module refuses to
+know which edge may fetch what.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import pathlib
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from coordinator.planning import apps as planning
 from coordinator.planning import snapshot
 from federation.api import reasons
 from federation.apps import bundle, config, errors
+from federation.store import port as stores
 
 Reason = reasons.TrainingReason
 
@@ -38,6 +43,8 @@ class BundleShelf:
         """Keep a bundle. Raises: OSError."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         target = self._directory / f"{packed.digest.removeprefix('sha256:')}.fab"
+        if target.is_file() and target.read_bytes() == packed.data:
+            return target  # also on a disk that takes nothing more
         partial = target.with_name(f".{target.name}.{os.getpid()}")
         partial.write_bytes(packed.data)
         partial.replace(target)
@@ -50,45 +57,113 @@ ReadConfigMap = Callable[[str, str, str], Awaitable[bytes | None]]
 Refusal = Callable[[Mapping[str, Any]], snapshot.Problem | None]
 """Says why a FederatedTraining's spec is not accepted, or None."""
 
+ReadCopy = Callable[[str, str], Awaitable[bytes | None]]
+"""Returns the bundle that the aggregator of a training (namespace, uid) was started with, or None."""
+
+REST = 0.8
+"""The part of the time until a source is to be looked at again for which nobody looks at it."""
+
+_FOR_GOOD = float("inf")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Known:
+    """What a training's app was found to be, for one generation and, if not for good, until a moment."""
+
+    generation: int
+    app: snapshot.App
+    until: float
+
 
 class Apps:
-    """What became of each training's app; packed once for a training and generation."""
+    """What became of each training's app; looked for once for a training and generation."""
 
     def __init__(
         self,
         shelf: BundleShelf,
         read_config_map: ReadConfigMap | None = None,
         refusal: Refusal = lambda spec: None,
+        read_copy: ReadCopy | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Keep bundles on a shelf; with `read_config_map` apps come from there, without it from paths.
 
         refusal: why no app of a spec is looked at, whatever it is.
+        read_copy: where an app is looked for that shelf and source have no more.
         """
         self._shelf = shelf
         self._read_config_map = read_config_map
         self._refusal = refusal
-        self._known: dict[tuple[str, int], snapshot.App] = {}
+        self._read_copy = read_copy
+        self._clock = clock
+        self._known: dict[str, _Known] = {}
 
-    async def resolve(self, resource: Mapping[str, Any]) -> snapshot.App | snapshot.Problem:
-        """Return a FederatedTraining's app, or why there is none; never raises for a bad app."""
-        metadata = resource["metadata"]
-        key = (metadata["uid"], int(metadata.get("generation", 1)))
-        if key not in self._known:
-            self.forget(metadata["uid"])
-            found = await self._find(metadata.get("namespace") or "default", resource["spec"])
-            if isinstance(found, snapshot.Problem):
-                return found  # not remembered, so that the next look sees the app put right
-            self._known[key] = found
-        return self._known[key]
+    async def resolve(
+        self, resource: Mapping[str, Any], *, started: bool = False
+    ) -> snapshot.App | snapshot.Problem:
+        """Return a FederatedTraining's app, or why there is none; never raises for a bad app.
+
+        started: whether it has an aggregator. Once it has begun, it has an app for good.
+        Raises: StoreError, but only of a training that has not begun.
+        """
+        metadata, status = resource["metadata"], resource.get("status") or {}
+        uid, generation = metadata["uid"], int(metadata.get("generation", 1))
+        known = self._known.get(uid)
+        doubted = planning.doubted(status)
+        found: snapshot.App | snapshot.Problem | None
+        good = known is not None and known.generation == generation and self._clock() < known.until
+        if known is not None and good and not (doubted and known.until == _FOR_GOOD):
+            return known.app
+        digest = known.app.digest if known is not None else (status.get("app") or {}).get("digest", "")
+        found = self._refusal(resource["spec"])
+        if found is None and digest and (started or planning.began(status)):
+            found = await self._held(resource, digest, doubted=doubted)
+        elif found is None:
+            self.forget(uid)
+            found = await self._find(_namespace(resource), resource["spec"])
+        if isinstance(found, snapshot.Problem):
+            return found  # not remembered, so that the next look sees the app put right
+        seconds = planning.NEEDED_SECONDS if doubted else planning.look_again_seconds(found)
+        until = _FOR_GOOD if seconds is None else self._clock() + REST * seconds
+        self._known[uid] = _Known(generation, found, until)
+        return found
 
     def forget(self, uid: str) -> None:
         """Drop what is known of a training's app."""
-        for key in [key for key in self._known if key[0] == uid]:
-            del self._known[key]
+        self._known.pop(uid, None)
+
+    async def _held(self, resource: Mapping[str, Any], digest: str, *, doubted: bool) -> snapshot.App:
+        """Return the app with this digest, wherever it still is, and what its source has come to.
+
+        doubted: the training may have begun with another one than this; what the source has counts.
+        """
+        spec, place = resource["spec"], _place(resource)
+        try:
+            found = await self._find(_namespace(resource), spec)
+        except (stores.StoreError, OSError) as error:
+            found = snapshot.Problem(Reason.APP_NOT_FOUND, f"{place} cannot be read now: {error}.")
+        if isinstance(found, snapshot.App) and (doubted or found.digest == digest):
+            return found
+        try:
+            own = await self._own(resource, digest)
+        except (stores.StoreError, OSError):
+            own = None
+        return planning.held(digest, found, own, place)
+
+    async def _own(self, resource: Mapping[str, Any], digest: str) -> snapshot.App | None:
+        """Return an app that the hub has by itself: on its shelf, or as what an aggregator was given."""
+        path = self._shelf.path(digest)
+        data = None if path is None else await asyncio.to_thread(path.read_bytes)
+        if (data is None or bundle.digest(data) != digest) and self._read_copy is not None:
+            data = await self._read_copy(_namespace(resource), resource["metadata"]["uid"])
+        if data is None or bundle.digest(data) != digest:
+            return None
+        judged = await asyncio.to_thread(self._from_bundle, data, "the hub's copy", resource["spec"])
+        if isinstance(judged, snapshot.App):
+            return judged
+        return snapshot.App(digest) if self._shelf.path(digest) is not None else None
 
     async def _find(self, namespace: str, spec: Mapping[str, Any]) -> snapshot.App | snapshot.Problem:
-        if (refused := self._refusal(spec)) is not None:
-            return refused
         source = spec["app"]["source"]
         if image := source.get("image"):
             if not image.get("serverApp") and not spec.get("strategy"):
@@ -177,6 +252,18 @@ class Apps:
                 Reason.STORAGE_FULL, f"The hub cannot keep the app: {error}. Make room on its disk."
             )
         return snapshot.App(digest=packed.digest, server_app=app.server_app or "")
+
+
+def _namespace(resource: Mapping[str, Any]) -> str:
+    return resource["metadata"].get("namespace") or "default"
+
+
+def _place(resource: Mapping[str, Any]) -> str:
+    """How a training's source of its app is called."""
+    source = resource["spec"]["app"]["source"]
+    if (config_map := source.get("configMap")) is not None:
+        return f"ConfigMap {config_map['name']} of namespace {_namespace(resource)}"
+    return f"spec.app.source.{next(iter(source), 'none')}"
 
 
 _NO_PATH = (

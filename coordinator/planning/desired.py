@@ -337,7 +337,8 @@ def _assignment(snap: snapshot.Snapshot, stage: Stage) -> Assignment:
         namespace=training.namespace,
         name=training.name,
         dataset=training.dataset,
-        app=training.app,
+        # What has become of its source is nothing for the edges.
+        app=dataclasses.replace(training.app, trouble=None, startable=True),
         aggregator_address=snap.aggregator.address if ready else "",
         aggregator_server_name=snap.aggregator.server_name if ready else "",
         run_config=(spec.get("app") or {}).get("runConfig") or {},

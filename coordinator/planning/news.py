@@ -55,6 +55,8 @@ def between(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[News, ..
         for name in sorted(gone)
         if State(known[name]["state"]) in _IN
     ]
+    if told := _of_app(before, now):
+        found.append(told)
     diverged = conditions.find(now, reasons.TrainingCondition.DIVERGED)
     if diverged is not None and conditions.find(before, reasons.TrainingCondition.DIVERGED) is None:
         found.append(News(diverged["reason"], diverged["message"], True))
@@ -64,6 +66,17 @@ def between(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[News, ..
     elif now["phase"] == Phase.RUNNING and (quorum := _quorum_turned(before, now)):
         found.append(quorum)
     return tuple(found)
+
+
+def _of_app(before: Mapping[str, Any], now: Mapping[str, Any]) -> News | None:
+    """Something happened to the source of an app that is in use."""
+    type_ = reasons.TrainingCondition.ACCEPTED
+    was, found = conditions.find(before, type_), conditions.find(now, type_)
+    if was is None or found is None or was.get("reason") == found["reason"] or found["status"] != "True":
+        return None
+    if found["reason"] == reasons.TrainingReason.VALID:
+        return None
+    return News(found["reason"], found["message"], True)
 
 
 def _of_cluster(before: Mapping[str, Any], now: Mapping[str, Any], phase: str) -> News | None:

@@ -32,12 +32,16 @@ TAKING_PART = frozenset(
 class App:
     """The training's app as the hub could read it: a bundle with a digest, or references into the image.
 
-    server_app: the app's own ServerApp; empty where spec.strategy makes one.
+    server_app: the app's own ServerApp; empty where spec.strategy makes one. trouble: what has become of its
+    source since the training began. startable: whether an aggregator can be started of it; if not, `trouble`
+    says why, and `server_app` may be unknown.
     """
 
     digest: str = ""
     client_app: str = ""
     server_app: str = ""
+    trouble: Problem | None = None
+    startable: bool = True
 
     @property
     def bundled(self) -> bool:

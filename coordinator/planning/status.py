@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from coordinator.planning import conditions, desired, progress, selection, snapshot
+from coordinator.planning import apps, conditions, desired, progress, selection, snapshot
 from federation.api import reasons
 
 Condition = reasons.TrainingCondition
@@ -58,8 +58,11 @@ def render(snap: snapshot.Snapshot, plan: desired.Plan) -> dict[str, Any]:
     }
     if isinstance(training.app, snapshot.App) and training.app.digest:
         status["app"] = {"digest": training.app.digest}
+    elif apps.began(training.status) and "app" in training.status:
+        status["app"] = training.status["app"]  # it goes on with that one, if it does
     quiet = not current.round and not current.metrics
-    if quiet and plan.stage not in desired.ACTIVE:
+    resumes = not snap.aggregator.started and "startedAt" in training.status
+    if quiet and (plan.stage not in desired.ACTIVE or resumes):
         # Nothing runs, or its end is known and nothing else: what was written before stays visible.
         status |= {key: training.status[key] for key in _KEPT if key in training.status}
     else:
@@ -79,14 +82,14 @@ def render(snap: snapshot.Snapshot, plan: desired.Plan) -> dict[str, Any]:
 
 def _figures(training: snapshot.Training, current: snapshot.Progress) -> dict[str, Any]:
     """What is counted and measured, as far as it is known."""
-    figures: dict[str, Any] = {}
+    figures = {key: training.status[key] for key in ("startedAt",) if key in training.status}
     total = current.rounds_total or desired.rounds_total(training)
     if total or current.round:
         figures["round"] = {"current": current.round} | ({"total": total} if total else {})
     if current.round and current.round_started_at:
         began = snapshot.timestamp(current.round_started_at)
         figures["round"]["startedAt"] = began
-        figures["startedAt"] = training.status.get("startedAt", began)
+        figures.setdefault("startedAt", began)
     median = progress.median_round_seconds(current)
     if current.round and median is not None:
         figures["round"]["medianSeconds"] = quantity(round(median, 3))
@@ -178,6 +181,8 @@ def _conditions(snap: snapshot.Snapshot, plan: desired.Plan) -> list[dict[str, A
     finished = snap.aggregator.progress.finished
     if isinstance(app, snapshot.Problem):
         accepted = conditions.condition(Condition.ACCEPTED, False, app.reason, app.message)
+    elif app.trouble is not None:
+        accepted = conditions.condition(Condition.ACCEPTED, True, app.trouble.reason, app.trouble.message)
     else:
         valid = "The manifest is valid and the app is readable."
         accepted = conditions.condition(Condition.ACCEPTED, True, Reason.VALID, valid)

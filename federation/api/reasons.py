@@ -73,6 +73,11 @@ class TrainingReason(Documented):
     APP_NOT_FOUND = "AppNotFound", "The source of the app does not exist or cannot be read."
     APP_NOT_LOADABLE = "AppNotLoadable", "The app's modules or attributes cannot be imported."
     DIGEST_MISMATCH = "DigestMismatch", "The app's SHA-256 is not the one pinned in spec.app.digest."
+    APP_CHANGED = (
+        "AppChanged",
+        "The source has another app than the training began with, which goes on with its own; or the journal "
+        "is of another app, and the training waits.",
+    )
     STRATEGY_UNKNOWN = "StrategyUnknown", "spec.strategy.name is no strategy that Hanse or Flower has."
     STRATEGY_PARAMETERS_INVALID = (
         "StrategyParametersInvalid",

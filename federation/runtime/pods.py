@@ -165,8 +165,14 @@ def _secret(workload: port.Workload, name: str, files: Mapping[str, bytes]) -> O
     }
 
 
-def _blob_name(workload: str, directory: pathlib.PurePath, part: int) -> str:
+def blob_name(workload: str, directory: pathlib.PurePath, part: int) -> str:
+    """Return the name of the ConfigMap with a part, counted from 0, of what is mounted at a directory."""
     return f"{secret_name(workload, directory)}-{part:03}"
+
+
+def blob_key(part: int) -> str:
+    """Return under which key a part stands in its ConfigMap."""
+    return f"part-{part:03}"
 
 
 def _blob_parts(content: bytes) -> list[bytes]:
@@ -185,9 +191,9 @@ def _blob(workload: port.Workload, directory: pathlib.PurePath, content: bytes) 
         yield {
             "apiVersion": "v1",
             "kind": "ConfigMap",
-            "metadata": _metadata(workload, _blob_name(workload.name, directory, number)),
+            "metadata": _metadata(workload, blob_name(workload.name, directory, number)),
             "immutable": True,
-            "binaryData": {f"part-{number:03}": base64.b64encode(part).decode()},
+            "binaryData": {blob_key(number): base64.b64encode(part).decode()},
         }
 
 
@@ -337,7 +343,7 @@ def _volumes(workload: port.Workload) -> tuple[list[Object], list[Object]]:
         add(f"secret-{number}", directory, _secret_source(secret_name(workload.name, directory)), True)
     for number, (directory, content) in enumerate(pod.blobs.items()):
         parts = range(len(_blob_parts(content)))
-        sources = [{"configMap": {"name": _blob_name(workload.name, directory, part)}} for part in parts]
+        sources = [{"configMap": {"name": blob_name(workload.name, directory, part)}} for part in parts]
         add(f"blob-{number}", directory, {"projected": {"sources": sources}}, True)
     for number, mount in enumerate(pod.mounts):
         add(f"mount-{number}", mount.path, _source(mount), mount.read_only, mount.sub_path)

@@ -345,6 +345,43 @@ async def test_one_leads_and_the_other_takes_over(scene: Scene) -> None:
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
 
 
+async def test_an_app_that_is_pruned_is_found_with_its_aggregator(scene: Scene) -> None:
+    """A hub that has neither file nor ConfigMap hands out what the aggregator was given, and ends nobody."""
+    await scene.member()
+    await scene.app()
+    scene.start("a")
+    async with scene.agent(await scene.leader("a")) as agent:
+        await scene.training()
+        await agent.assignment()
+        (before,) = await until(scene.jobs)
+        await until(lambda: _runs_soon(scene))
+    await scene.end("a")
+    await scene.api.delete("ConfigMap", "tiny-app", scene.namespace)
+    scene.start("b")
+    async with scene.agent(await scene.leader("b")) as agent:
+        wanted = await agent.assignment()
+        assert wanted.app_digest == scene.packed.digest
+        asked = pb.FetchBundleRequest(digest=wanted.app_digest)
+        fetched = b"".join([chunk.data async for chunk in agent.stub.FetchBundle(asked)])
+        assert fetched == scene.packed.data
+        (after,) = await scene.jobs()
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+
+    async def told() -> bool:
+        accepted = await scene.condition("Accepted", "True")
+        return accepted["reason"] == "AppNotFound" and "which the hub still has" in accepted["message"]
+
+    await until(told)
+
+
+async def _runs_soon(scene: Scene) -> bool:
+    """Whether the status says that an aggregator starts, and the Job's pod would have its app."""
+    (job,) = await scene.jobs()
+    conditions = ((await scene.stored()).get("status") or {}).get("conditions") or ()
+    starting = any(c["type"] == "Running" and c["reason"] == "Starting" for c in conditions)
+    return starting and not job["spec"].get("suspend")
+
+
 async def test_who_loses_the_lease_ends(scene: Scene) -> None:
     """Another holder in the Lease is enough."""
     scene.start("a")

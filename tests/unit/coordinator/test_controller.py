@@ -13,6 +13,7 @@ import pytest
 
 from coordinator import controller, workloads
 from coordinator.clients import last_words, members
+from coordinator.planning import apps as planning
 from coordinator.planning import desired, restarts, snapshot
 from federation.runtime import port as runtimes
 from federation.store import memory
@@ -131,7 +132,7 @@ class Apps:
     def __init__(self) -> None:
         self.app: snapshot.App | snapshot.Problem = snapshot.App(digest="sha256:" + "9f" * 32)
 
-    async def resolve(self, resource: Mapping[str, Any]) -> snapshot.App | snapshot.Problem:
+    async def resolve(self, resource: Mapping[str, Any], *, started: bool) -> snapshot.App | snapshot.Problem:
         return self.app
 
     def forget(self, uid: str) -> None:
@@ -141,7 +142,7 @@ class Apps:
 class Scene:
     """A controller among fakes, with the store in memory."""
 
-    def __init__(self, finished_kept: int | None = None) -> None:
+    def __init__(self, finished_kept: int | None = None, apps: controller.Apps | None = None) -> None:
         uids = (f"uid-{n}" for n in itertools.count(1))
         self.now = START
         self.lines: list[dict[str, Any]] = []
@@ -157,7 +158,7 @@ class Scene:
             runtime=self.runtime,
             agents=self.edges,
             aggregators=self.edges,
-            apps=self.apps,
+            apps=apps or self.apps,
             launch=self._launch,
             tidy=self._tidy,
             revoke=self._revoke,
@@ -638,7 +639,7 @@ async def test_an_aggregator_whose_image_is_allowed_no_more_is_ended_until_it_is
     assert (told["phase"], told["summary"]["reason"]) == ("Pending", "ImageNotAllowed")
     assert told["round"] == round_
     made.apps.app = allowed
-    await asyncio.sleep(controller.APP_SECONDS + 1)
+    await asyncio.sleep(planning.NEEDED_SECONDS + 1)
     await made.settle()
     assert list(made.runtime.running) == [name]
     assert (await made.status())["phase"] != "Failed"

@@ -89,6 +89,19 @@ async def test_what_runs_is_taken_over_with_its_credentials(scene: Scene) -> Non
     assert found.exit == snapshot.Exit("exit status 1", ("no",))
 
 
+async def test_without_its_app_an_aggregator_is_taken_over_but_not_started(scene: Scene) -> None:
+    """Who runs has the app; another start waits until the hub has it."""
+    trouble = snapshot.Problem("AppNotFound", "ConfigMap tiny-app is gone.")
+    lacking = dataclasses.replace(TRAINING, app=snapshot.App("sha256:1", trouble=trouble, startable=False))
+    await scene.workloads.start(lacking, 1)
+    assert (scene.workloads.find("u1"), scene.launched) == (None, 0)
+    await scene.runtime.start(await scene.launch(TRAINING, 1))
+    await scene.workloads.start(lacking, 1)
+    found = scene.workloads.find("u1")
+    assert found is not None
+    assert (found.adopted_at, scene.launched) == (5000.0, 1)
+
+
 async def test_what_nobody_wants_is_ended(scene: Scene) -> None:
     """A training that was deleted while no coordinator ran leaves nothing."""
     await scene.runtime.start(await scene.launch(TRAINING, 1))

@@ -56,6 +56,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
         BUSY, status("Running", ("zurich", "Training"), more=("Diverged",)),
         ["Warning Diverged: Diverged it is."]),
     "has done so before": (status("Running", more=("Diverged",)), status("Running", more=("Diverged",)), []),
+    "another app in the source": (
+        BUSY, {**BUSY, "conditions": [{"type": "Accepted", "status": "True", "reason": "AppChanged",
+                                       "message": "It goes on."}, *BUSY["conditions"][1:]]},
+        ["Warning AppChanged: It goes on."]),
     "failed": (BUSY, status("Failed", ("zurich", "Completed")), ["Warning Failed: Failed it is."]),
     "stopped": (BUSY, status("Stopped", ("zurich", "Completed")), ["Normal Stopped: Stopped it is."]),
 }  # fmt: skip
