@@ -103,6 +103,8 @@ class Aggregator:
                 return restarts.NO_ROOM
             if isinstance(error, journal.JournalDamaged):
                 return restarts.DAMAGED
+            if isinstance(error, journal.JournalOfAnotherApp):
+                return restarts.OTHER_APP
             return restarts.HELD if isinstance(error, holding.Held) else 1
         failpoints.reach("aggregator.journal-opened")
         self._progress.resumed(self._history.round)

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from coordinator.planning import apps as planning
-from coordinator.planning import snapshot
+from coordinator.planning import desired, snapshot
 from federation.api import reasons
 from federation.apps import bundle, config, errors
 from federation.store import port as stores
@@ -115,6 +115,8 @@ class Apps:
         if known is not None and good and not (doubted and known.until == _FOR_GOOD):
             return known.app
         digest = known.app.digest if known is not None else (status.get("app") or {}).get("digest", "")
+        if digest and desired.over(status):
+            return snapshot.App(digest)  # nobody needs it any more
         found = self._refusal(resource["spec"])
         if found is None and digest and (started or planning.began(status)):
             found = await self._held(resource, digest, doubted=doubted)

@@ -82,6 +82,10 @@ class JournalDamaged(JournalUnusable):
     """Files that a resume needs are not there; what is left stays, should somebody put them back."""
 
 
+class JournalOfAnotherApp(JournalUnusable):
+    """What is there is this training's memory, and needs the app that wrote it; it stays."""
+
+
 class Book:
     """One training's journal, open. Any thread may call."""
 
@@ -90,6 +94,7 @@ class Book:
 
         facts: what it is a journal of, such as the training's uid; one of anything else is of no use.
         Raises: JournalObsolete if it is of something else, or no training can be gone on with from it;
+            JournalOfAnotherApp if all that it is not of is the app, and there is something to go on with;
             JournalDamaged if it lacks files; holding.Held if another process writes it; NoRoom;
             JournalUnusable if it is of a newer format, or the disk does not give or take it; OSError.
         """
@@ -365,9 +370,23 @@ class Book:
             if name == "format" and written[name] in map(str, FORMATS):
                 continue
             if written[name] != value:
-                kind = JournalUnusable if name == "format" else JournalObsolete
+                kind: type[JournalUnusable] = JournalObsolete
+                if name == "format":
+                    kind = JournalUnusable
+                elif name == "app" and DROPPED not in written and self._has_entries(connection):
+                    kind = JournalOfAnotherApp
+                connection.close()
                 raise kind(f"the journal's {name} is {written[name]}, and this aggregator's is {value}")
         return connection
+
+    def _has_entries(self, connection: sqlite3.Connection) -> bool:
+        """Whether there is anything to go on with. Raises: JournalUnusable."""
+        try:
+            return connection.execute("select 1 from entries limit 1").fetchone() is not None
+        except sqlite3.OperationalError as error:
+            raise self._unusable(error) from error
+        except sqlite3.DatabaseError:
+            return True  # damaged, and perhaps not all of it
 
     def _read(self) -> list[tuple[int, entries.Any, bytes]]:
         """Read up to the first entry that is not what was written, and remove it and all after it."""

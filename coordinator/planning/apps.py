@@ -34,7 +34,7 @@ def began(status: Mapping[str, Any]) -> bool:
 def doubted(status: Mapping[str, Any]) -> bool:
     """Whether the journal was found to be of another app than the one that the status names."""
     running = conditions.find(status, reasons.TrainingCondition.RUNNING)
-    return running is not None and running.get("reason") == Reason.APP_CHANGED
+    return running is not None and running.get("reason") == Reason.JOURNAL_OF_ANOTHER_APP
 
 
 def held(

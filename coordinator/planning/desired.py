@@ -188,9 +188,14 @@ FINAL = frozenset(
 
 def ended(training: snapshot.Training) -> bool:
     """Whether the status says that the training is over; it does not begin again."""
+    return over(training.status)
+
+
+def over(status: Mapping[str, Any]) -> bool:
+    """Whether this is the last status of a training."""
     return any(
         condition["type"] in FINAL and condition["status"] == "True"
-        for condition in training.status.get("conditions") or ()
+        for condition in status.get("conditions") or ()
     )
 
 

@@ -21,7 +21,7 @@ DEFAULT_MAXIMUM_RESTARTS = 3
 NOT_NOW_SECONDS = 20.0
 """Between two attempts of an aggregator that could not begin."""
 
-NO_ROOM, HELD, DAMAGED = 75, 76, 77
+NO_ROOM, HELD, DAMAGED, OTHER_APP = 75, 76, 77, 78
 """Exit statuses of an aggregator that could not open its journal for now, and did nothing else."""
 
 _NOT_NOW = {
@@ -39,6 +39,12 @@ _NOT_NOW = {
         reasons.TrainingReason.JOURNAL_DAMAGED,
         "Files of the training's journal are gone, and without them it would begin at its first round again. "
         "Somebody removed them, or a version of Hanse did that kept 8 GiB of replies at most. Put them back "
+        "and it goes on, or delete the training and create it again; it is tried again every 20 seconds.",
+    ),
+    OTHER_APP: snapshot.Problem(
+        reasons.TrainingReason.JOURNAL_OF_ANOTHER_APP,
+        "The training's journal is of another app than its aggregator was given, and without it the training "
+        "would begin at its first round again. Put the app that the training began with back into its source "
         "and it goes on, or delete the training and create it again; it is tried again every 20 seconds.",
     ),
 }

@@ -75,8 +75,7 @@ class TrainingReason(Documented):
     DIGEST_MISMATCH = "DigestMismatch", "The app's SHA-256 is not the one pinned in spec.app.digest."
     APP_CHANGED = (
         "AppChanged",
-        "The source has another app than the training began with, which goes on with its own; or the journal "
-        "is of another app, and the training waits.",
+        "The source has another app than the training began with, which goes on with its own.",
     )
     STRATEGY_UNKNOWN = "StrategyUnknown", "spec.strategy.name is no strategy that Hanse or Flower has."
     STRATEGY_PARAMETERS_INVALID = (
@@ -124,6 +123,10 @@ class TrainingReason(Documented):
         "Run again, the ServerApp did something else than before; the message names the first such call.",
     )
     JOURNAL_DAMAGED = "JournalDamaged", "The journal lacks what it should have; the message says what."
+    JOURNAL_OF_ANOTHER_APP = (
+        "JournalOfAnotherApp",
+        "The journal is of another app than the aggregator was given; the training waits for that app.",
+    )
     STORAGE_FULL = "StorageFull", "The disk for journal or model has no room; the training waits for some."
     STORAGE_UNAVAILABLE = (
         "StorageUnavailable",

@@ -13,7 +13,7 @@ import pytest
 
 from coordinator.clients import bundles
 from coordinator.planning import apps as planning
-from coordinator.planning import snapshot
+from coordinator.planning import restarts, snapshot
 from federation.apps import bundle
 from federation.store import port as stores
 from tests.unit.coordinator import test_controller
@@ -195,6 +195,8 @@ async def test_what_a_suspended_training_keeps_outlives_its_source(hub: Hub, how
     assert (await hub.condition("Accepted"))["reason"] == BROKEN[how]
 
     await hub.change()
+    for _ in range(3):
+        await hub.pass_by(planning.NEEDED_SECONDS + 1)
     status = await hub.scene.status()
     assert (status["phase"], status["round"]["current"]) == ("Preparing", 2)
     assert status["startedAt"]
@@ -246,6 +248,36 @@ async def test_an_aggregator_that_died_waits_for_its_app(hub: Hub) -> None:
     await hub.scene.settle()
     assert hub.scene.runtime.starts == 2
     assert (await hub.scene.status())["phase"] == "Running"
+
+
+async def test_a_journal_of_another_app_gets_that_app_when_it_is_back(hub: Hub) -> None:
+    """However status came to name another one: the journal knows, and nothing was emptied."""
+    await hub.begin()
+    hub.scene.edges.silent = True
+    hub.scene.runtime.end(AGGREGATOR, restarts.OTHER_APP)
+    await hub.scene.settle()
+    hub.source = None  # nor does this end anything
+    await hub.pass_by(restarts.NOT_NOW_SECONDS + 1)
+    running = await hub.condition("Running")
+    assert (running["status"], running["reason"]) == ("True", "JournalOfAnotherApp")
+    assert hub.clients() == {hub.packed.digest}
+    break_source(hub, "another app")
+    await hub.pass_by(restarts.NOT_NOW_SECONDS + 1)
+    (digest,) = hub.clients()
+    assert digest != hub.packed.digest
+    hub.scene.runtime.end(AGGREGATOR, restarts.OTHER_APP)
+    for _ in range(2):
+        await hub.pass_by(restarts.NOT_NOW_SECONDS + 1)
+    assert AGGREGATOR in hub.scene.runtime.running
+    hub.scene.edges.silent = False
+    await hub.look()
+    assert (await hub.condition("Running"))["reason"] == "RoundInProgress"
+    assert (await hub.scene.status())["app"]["digest"] == digest
+
+    hub.source = hub.packed.data
+    await hub.change(round={"deadlineSeconds": 30})
+    assert hub.clients() == {digest}
+    assert (await hub.condition("Accepted"))["reason"] == "AppChanged"
 
 
 async def test_a_training_that_has_not_begun_takes_what_its_source_has(hub: Hub) -> None:

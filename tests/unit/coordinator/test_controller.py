@@ -375,6 +375,7 @@ async def test_an_aggregator_that_dies_again_and_again_fails_the_training(
         (restarts.NO_ROOM, "StorageFull", "make the volume larger"),
         (restarts.HELD, "AggregatorLost", "Another aggregator"),
         (restarts.DAMAGED, "JournalDamaged", "Put them back"),
+        (restarts.OTHER_APP, "JournalOfAnotherApp", "Put the app that the training began with back"),
     ],
 )
 async def test_an_aggregator_that_could_not_begin_is_started_until_it_can(

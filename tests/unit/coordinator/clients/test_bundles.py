@@ -127,3 +127,22 @@ async def test_a_spec_that_is_refused_is_refused_before_its_app_is_read(tmp_path
     assert await apps.resolve(training) == snapshot.Problem("ImageNotAllowed", "no")
     assert not (tmp_path / "shelf").exists()
     assert isinstance(await apps.resolve(training), snapshot.App)
+
+
+async def test_the_app_of_a_training_that_is_over_is_not_looked_for(tmp_path: pathlib.Path) -> None:
+    """However many there are whose ConfigMaps are gone, and whoever leads."""
+    asked: list[str] = []
+
+    async def read(namespace: str, name: str, key: str) -> bytes | None:
+        asked.append(name)
+        return None
+
+    apps = bundles.Apps(bundles.BundleShelf(tmp_path / "shelf"), read)
+    training = resource({"configMap": {"name": "tiny-app"}})
+    status = {
+        "startedAt": "2026-01-01T00:00:00Z",
+        "app": {"digest": "sha256:" + "1" * 64},
+        "conditions": [{"type": "Completed", "status": "True"}],
+    }
+    assert await apps.resolve(training | {"status": status}) == snapshot.App("sha256:" + "1" * 64)
+    assert asked == []

@@ -89,6 +89,36 @@ def test_a_journal_of_something_else_is_refused(tmp_path: Path) -> None:
         book.Book(tmp_path, FACTS | {"uid": "uid-4"})
 
 
+@pytest.mark.parametrize(
+    ("written", "over", "facts", "want"),
+    [
+        (True, False, {"app": "sha256:2"}, book.JournalOfAnotherApp),
+        (False, False, {"app": "sha256:2"}, book.JournalObsolete),
+        (True, True, {"app": "sha256:2"}, book.JournalObsolete),
+        (True, False, {"app": "sha256:2", "uid": "uid-4"}, book.JournalObsolete),
+    ],
+    ids=["trained", "nothing yet", "over", "of another training"],
+)
+def test_a_journal_of_another_app_is_given_up_only_if_nothing_is_lost(
+    written: bool, over: bool, facts: dict[str, str], want: type[Exception], tmp_path: Path
+) -> None:
+    """What a training in progress remembers stays for the app that wrote it."""
+    of_an_app = FACTS | {"app": "sha256:1"}
+    opened = book.Book(tmp_path, of_an_app)
+    if written:
+        opened.append(nodes())
+        opened.commit()
+    if over:
+        opened.drop_arrays()
+    opened.close()
+    with pytest.raises(book.JournalUnusable, match=r"journal's (app|uid) is") as raised:
+        book.Book(tmp_path, of_an_app | facts)
+    assert type(raised.value) is want
+    later = book.Book(tmp_path, of_an_app)
+    assert [entry for entry, _ in later.found] == [nodes()] * written
+    later.close()
+
+
 def test_what_the_disk_does_not_give_now_is_not_given_up(tmp_path: Path) -> None:
     """No right, no room, a newer format: it stays for another attempt. Another's journal, or none, may go."""
     (tmp_path / "a" / book.INDEX).mkdir(parents=True)
