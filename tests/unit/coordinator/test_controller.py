@@ -19,6 +19,8 @@ from federation.runtime import port as runtimes
 from federation.store import memory
 from federation.store import port as stores
 from federation.trust import authorisation
+from federation.trust import identity as identities
+from federation.wire import denials
 
 START = 1_780_000_000.0
 KEY = stores.Key("FederatedTraining", "cardiology", "hospitals")
@@ -479,6 +481,36 @@ async def test_deleting_a_training_stops_everything(scene: Scene) -> None:
     await scene.settle()
     assert scene.edges.wanted == {"budapest": (), "zurich": ()}
     assert list(scene.runtime.running) == ["tidy-uid-3"]
+
+
+async def test_deleting_a_training_revokes_its_certificates(scene: Scene) -> None:
+    """Until the last of them has ended, or there is a training of this name again."""
+    await scene.training()
+    await scene.settle()
+    assert scene.revoked == authorisation.NONE_REVOKED
+    await scene.store.delete(KEY)
+    await scene.settle()
+    assert scene.revoked == authorisation.Revocations(trainings=frozenset({("cardiology", "hospitals")}))
+    aggregator = identities.AggregatorIdentity("hanse.local", "cardiology", "hospitals")
+    client = identities.ClientIdentity("hanse.local", "zurich", "cardiology", "hospitals", "heart")
+    for identity in (aggregator, client):
+        denied = scene.revoked.find(identity)
+        assert denied is not None and denied.reason is denials.Reason.REVOKED
+    scene.now += 86_401
+    await scene.cluster("geneva")
+    await scene.settle()
+    assert scene.revoked == authorisation.NONE_REVOKED
+
+
+async def test_a_training_of_the_name_of_a_deleted_one_is_let_in(scene: Scene) -> None:
+    """What was revoked was the earlier one's."""
+    await scene.training()
+    await scene.settle()
+    await scene.store.delete(KEY)
+    await scene.settle()
+    await scene.training()
+    await scene.settle()
+    assert scene.revoked == authorisation.NONE_REVOKED
 
 
 async def test_expelling_revokes_at_once_and_leaves_the_roster(scene: Scene) -> None:
