@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from coordinator.cli import edge_manifests
+from coordinator.clients import cluster_objects
 from federation.kube import client, errors
 from tests.fakes import controlplane, kubectl, permissions
 from tests.fakes import foreign_kinds as foreign
@@ -141,9 +142,15 @@ async def test_the_coordinator_may_do_what_the_page_says(api: client.Client, ren
 
 @pytest.mark.slow
 async def test_a_pod_without_a_token_may_do_nothing(api: client.Client, rendered: object) -> None:
-    """The account of clients and aggregators has no permission at all."""
+    """The account of clients has no permission at all, nor has that of aggregators where one trains."""
     for namespace in ("hanse", "hanse-system", "default"):
         assert await _may(api, f"system:serviceaccount:{namespace}:default", namespace) == frozenset()
+    await cluster_objects.ClusterObjects(api).ensure_account("default")
+    account = await api.get("ServiceAccount", cluster_objects.AGGREGATOR_ACCOUNT, "default")
+    assert account["automountServiceAccountToken"] is False
+    aggregator = f"system:serviceaccount:default:{cluster_objects.AGGREGATOR_ACCOUNT}"
+    for namespace in ("default", "hanse-system", ""):
+        assert await _may(api, aggregator, namespace) == frozenset()
 
 
 @pytest.mark.parametrize("kind", ["federatedtrainings", "edgedatasets", "edgepolicies"])
