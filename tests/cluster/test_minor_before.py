@@ -18,11 +18,12 @@ import pytest
 from simulations.clusters import engine
 from simulations.lab import choose, port, programs, releases
 from simulations.lab.bare import provider
-from tests.cluster import labs
+from tests.cluster import labs, searching
 from tests.cluster.conftest import say
 
 NEWEST, BEFORE = releases.KUBERNETES
 ROOT = Path(__file__).resolve().parents[2]
+HOSPITALS = ROOT / "simulations" / "hospitals"
 INSTALLATIONS = {port.HUB: ("hub/base", "hub/lab", "hub/loadbalancer"), "edge": ("edge/base", "edge/lab")}
 """Those without kinds that others bring: Gateway API, cert-manager."""
 
@@ -46,10 +47,16 @@ def alone(
     here.down(say)
 
 
+def rows(hospital: str) -> str:
+    """A few rows of a hospital that are no other's."""
+    lines = (HOSPITALS / "edges" / hospital / "data" / f"{hospital}.csv").read_text().splitlines()
+    return "\n".join(lines[40:44])
+
+
 def simulate(*arguments: str) -> dict[str, object]:
     """Run the hospitals' scenario with two hospitals, the fewest that its app takes; return its report."""
     argv = (
-        *(sys.executable, "-m", "coordinator.cli.main", "simulate", str(ROOT / "simulations" / "hospitals")),
+        *(sys.executable, "-m", "coordinator.cli.main", "simulate", str(HOSPITALS)),
         *("--edges", "2", "--set", "spec.clusters.minimum=2", "-o", "json", *arguments),
     )
     done = subprocess.run(argv, capture_output=True, text=True, env=os.environ, check=False)
@@ -58,11 +65,16 @@ def simulate(*arguments: str) -> dict[str, object]:
 
 
 def test_a_training_runs_on_the_minor_before(alone: provider.Bare, kubectl: Path, tmp_path: Path) -> None:
-    """All clusters have that version, pods are ready, every installation is taken, a model came out."""
+    """All clusters have that version, pods are ready, every installation is taken; the model is that of the
+    process run, to the bit, and each hospital's rows are on its own cluster and nowhere else.
+    """
     there = simulate("--on", "bare", "--kubernetes", BEFORE, "--keep-lab", "--keep", str(tmp_path / "run"))
     assert there["state"] == "Completed"
     assert isinstance(there["model"], dict)
     assert Path(there["model"]["path"]).is_file()
+    here = simulate("--keep", str(tmp_path / "processes"))
+    assert isinstance(here["model"], dict)
+    assert there["model"]["sha256"] == here["model"]["sha256"]
     found = alone.status()
     assert found is not None
     assert found.ready, found
@@ -77,3 +89,12 @@ def test_a_training_runs_on_the_minor_before(alone: provider.Bare, kubectl: Path
         for installation in INSTALLATIONS[role]:
             overlay = str(ROOT / "manifests" / installation)
             cluster.kubectl("apply", "--server-side", "--force-conflicts", "--dry-run=server", "-k", overlay)
+    hospitals = [each.name for each in found.clusters if each.name != port.HUB]
+    assert len(hospitals) == 2
+    needles = {hospital: rows(hospital).encode() for hospital in hospitals}
+    for each in found.clusters:
+        cluster = labs.Cluster(each.name, each.kubeconfig, kubectl)
+        held = json.dumps(cluster.get("configmaps", "-A")).replace("\\n", "\n")
+        want = {each.name} if each.name in hospitals else set()
+        assert {hospital for hospital in hospitals if rows(hospital) in held} == want
+        assert searching.found_in(alone.node(each.name).cluster.directory, needles).keys() == want

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import base64
 import struct
-import subprocess
 import time
 import uuid
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from simulations.lab.bare import network, provider
+from tests.cluster import searching
 from tests.cluster.federation import traffic, trainings, wire
 from tests.cluster.federation.trainings import HUB, Clusters
 from tests.process import federations
@@ -94,27 +93,6 @@ def test_base64_is_found_wherever_the_text_stands(before: bytes) -> None:
     assert [phase for phase in range(3) if in_base64(text, phase) in held] == [len(before) % 3]
 
 
-def files(root: Path) -> Iterator[Path]:
-    """The regular files below a directory, without images and their programs."""
-    argv = ["find", str(root), "-xdev", "-type", "f", "-not", "-path", "*/io.containerd.*", "-print0"]
-    listed = subprocess.run(argv, capture_output=True, check=False).stdout
-    yield from (Path(name.decode()) for name in listed.split(b"\0") if name)
-
-
-def found_in(root: Path, needles: Mapping[str, bytes]) -> dict[str, list[str]]:
-    """Which files below a directory hold which of these."""
-    found: dict[str, list[str]] = {}
-    for path in files(root):
-        try:
-            content = path.read_bytes()
-        except OSError:
-            continue  # gone meanwhile
-        for what, needle in needles.items():
-            if needle in content:
-                found.setdefault(what, []).append(str(path.relative_to(root)))
-    return found
-
-
 def test_no_data_leaves_an_edge(clusters: Clusters, bare: provider.Bare, tmp_path: Path) -> None:
     """Canaries in the data are found on the edge, and in no file of the hub and in no packet to it."""
     canary, marker = f"canary-{uuid.uuid4().hex}", f"marker-{uuid.uuid4().hex}"
@@ -129,18 +107,20 @@ def test_no_data_leaves_an_edge(clusters: Clusters, bare: provider.Bare, tmp_pat
         before, began = [traffic.passed(edge, "up") for edge in edges], time.monotonic()
         clusters.train(NAME, rounds=3, client_app=CLIENT_APP, server_app=server_app(marker))
         clusters.in_round(NAME, 2)
-        during = found_in(hub.directory, on_hub)
+        during = searching.found_in(hub.directory, on_hub)
         status = clusters.ended(NAME)
         sent = [traffic.passed(edge, "up") - earlier for edge, earlier in zip(edges, before, strict=True)]
         seconds = time.monotonic() - began
     assert status["phase"] == "Completed", status
 
     # The search finds what is there: the canary on the edge, the training's name on the hub.
-    there = found_in(edges[0].directory, {"text": needles["text"], "number": needles["number as text"]})
+    there = searching.found_in(
+        edges[0].directory, {"text": needles["text"], "number": needles["number as text"]}
+    )
     assert there.keys() == {"text", "number"}, "in the edge's own etcd"
-    assert found_in(hub.directory, {"name": f"{NAME}-app".encode()}), "in the hub's etcd"
+    assert searching.found_in(hub.directory, {"name": f"{NAME}-app".encode()}), "in the hub's etcd"
     assert during == {}, "in mid-round"
-    assert found_in(hub.directory, on_hub) == {}
+    assert searching.found_in(hub.directory, on_hub) == {}
     logs = "".join(
         clusters.kubectl(HUB, "logs", "-n", namespace, "-l", "app.kubernetes.io/name=hanse", "--tail=-1",
                          "--all-containers", check=False)
