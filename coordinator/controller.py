@@ -363,6 +363,7 @@ class Controller:
                     key.name in placed for uid, placed in self._placed.items() if uid != training.uid
                 ),
                 disconnected_at=self._agents.disconnected_at(key.name),
+                left=membership.has_left(self._clusters[key].get("status") or {}),
             )
             for key in sorted(self._clusters)
         )

@@ -59,6 +59,7 @@ class Surroundings:
     now: Callable[[], dt.datetime]
     hub_address: str = ""
     on_connection: Callable[[bool], None] = lambda _: None
+    leaving: asyncio.Event | None = None
 
 
 class Agent:
@@ -95,6 +96,7 @@ class Agent:
             reports=self._table.reports,
             hub_address=surroundings.hub_address,
             on_connection=surroundings.on_connection,
+            leaving=surroundings.leaving,
         )
 
     async def run(self) -> None:

@@ -25,6 +25,8 @@ class KubernetesConfig(pydantic.BaseModel):
     """The one namespace of owner's objects and clients; empty: POD_NAMESPACE, else hanse."""
     client_image: str = ""
     """The image of clients whose training names none; empty: HANSE_CLIENT_IMAGE."""
+    pod: str = ""
+    """This agent's own pod, on which `hanse leave` puts its mark; empty: POD_NAME."""
     agent_image: str = ""
     """This agent's own image, which also fetches data sets out of buckets; empty: HANSE_AGENT_IMAGE."""
     node_selector: dict[str, str] = pydantic.Field(default_factory=dict)
@@ -93,6 +95,7 @@ def in_pod(config: KubernetesConfig, environment: Mapping[str, str]) -> Kubernet
     return config.model_copy(
         update={
             "namespace": config.namespace or environment.get("POD_NAMESPACE") or DEFAULT_NAMESPACE,
+            "pod": config.pod or environment.get("POD_NAME", ""),
             "agent_image": config.agent_image or environment.get("HANSE_AGENT_IMAGE", ""),
             "client_image": config.client_image or environment.get("HANSE_CLIENT_IMAGE", ""),
         }

@@ -30,6 +30,9 @@ WELCOME_TIMEOUT_SECONDS = 10.0
 MAXIMUM_WAITING_LINES = 2000
 """Log lines kept for a hub that is away or slow; the oldest go first. The files at the edge have them all."""
 
+LEAVING_PAUSE_SECONDS = 1.0
+"""Between two tries to tell a hub that this edge leaves: it is away, or of a version that does not know."""
+
 LINES_PER_MESSAGE = 200
 LINE_CHARACTERS = 2000
 
@@ -79,11 +82,13 @@ class Link:
         reports: Callable[[], Iterable[facts.Report]],
         hub_address: str = "",
         on_connection: Callable[[bool], None] = lambda _: None,
+        leaving: asyncio.Event | None = None,
     ) -> None:
         """Keep the wiring; `reports` gives the last report of each assignment, for a new session.
 
         `hub_address` is where aggregators are too, if the hub has one address for all. `on_connection` is
-        told whenever a session opens and when it is over.
+        told whenever a session opens and when it is over. Once `leaving` is set the hub is told that this
+        edge leaves, and sends the agent away.
         """
         self._channel = channel
         self._agent_version = agent_version
@@ -92,11 +97,13 @@ class Link:
         self._current_reports = reports
         self._hub_address = hub_address
         self._on_connection = on_connection
+        self._leaving = asyncio.Event() if leaving is None else leaving
         self._offers: tuple[offers.Offer, ...] = ()
         self._offers_changed = False
         self._reports: dict[str, facts.Report] = {}
         self._lines: collections.deque[tuple[str, str]] = collections.deque(maxlen=MAXIMUM_WAITING_LINES)
         self._something_to_say = asyncio.Event()
+        self._turn = asyncio.Lock()
         self.connected = False
 
     def offer(self, offered: Sequence[offers.Offer]) -> None:
@@ -142,9 +149,17 @@ class Link:
                 delay = backoff.seconds(failures, self._rng)
                 reason = denial.message if denial else credentials.describe(error)
                 _log.warning("hub is away", error=reason, attempt=failures, delay_seconds=round(delay, 3))
-                await asyncio.sleep(delay)
+                await self._pause(delay)
             finally:
                 self._connected(False)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before the next try; who leaves has little time for it, and no reason to hurry a hub."""
+        if self._leaving.is_set():
+            await asyncio.sleep(LEAVING_PAUSE_SECONDS)
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._leaving.wait(), seconds)
 
     def _connected(self, connected: bool) -> None:
         if connected != self.connected:
@@ -181,7 +196,8 @@ class Link:
         tasks = {
             asyncio.create_task(self._listen(call, welcome.hub)),
             asyncio.create_task(self._speak(call)),
-            asyncio.create_task(_beat(call, welcome.heartbeat_interval_seconds)),
+            asyncio.create_task(self._tell_of_leaving(call)),
+            asyncio.create_task(self._beat(call, welcome.heartbeat_interval_seconds)),
         }
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
@@ -214,12 +230,28 @@ class Link:
             self._something_to_say.clear()
             if self._offers_changed:
                 self._offers_changed = False
-                await _write(call, hanse_pb2.AgentMessage(datasets=_offered(self._offers)))
+                await self._say(call, hanse_pb2.AgentMessage(datasets=_offered(self._offers)))
             while self._reports:
                 uid = next(iter(self._reports))
-                await _write(call, hanse_pb2.AgentMessage(assignment=_status(self._reports.pop(uid))))
+                await self._say(call, hanse_pb2.AgentMessage(assignment=_status(self._reports.pop(uid))))
             while self._lines:
-                await _write(call, hanse_pb2.AgentMessage(log=self._next_lines()))
+                await self._say(call, hanse_pb2.AgentMessage(log=self._next_lines()))
+
+    async def _tell_of_leaving(self, call: grpc.aio.StreamStreamCall) -> None:
+        await self._leaving.wait()
+        await self._say(call, hanse_pb2.AgentMessage(leaving=hanse_pb2.Leaving()))
+        await asyncio.Event().wait()  # until the hub has written it down, and ends the session
+
+    async def _beat(self, call: grpc.aio.StreamStreamCall, interval_seconds: float) -> None:
+        sequence = 0
+        while True:
+            await asyncio.sleep(max(interval_seconds, 0.1))
+            sequence += 1
+            await self._say(call, hanse_pb2.AgentMessage(heartbeat=hanse_pb2.Heartbeat(sequence=sequence)))
+
+    async def _say(self, call: grpc.aio.StreamStreamCall, message: hanse_pb2.AgentMessage) -> None:
+        async with self._turn:  # of two messages that are written at once gRPC ends the session
+            await _write(call, message)
 
     def _next_lines(self) -> hanse_pb2.LogLines:
         uid, first = self._lines.popleft()
@@ -227,14 +259,6 @@ class Link:
         while self._lines and self._lines[0][0] == uid and len(lines) < LINES_PER_MESSAGE:
             lines.append(self._lines.popleft()[1])
         return hanse_pb2.LogLines(uid=uid, lines=lines)
-
-
-async def _beat(call: grpc.aio.StreamStreamCall, interval_seconds: float) -> None:
-    sequence = 0
-    while True:
-        await asyncio.sleep(max(interval_seconds, 0.1))
-        sequence += 1
-        await _write(call, hanse_pb2.AgentMessage(heartbeat=hanse_pb2.Heartbeat(sequence=sequence)))
 
 
 async def _write(call: grpc.aio.StreamStreamCall, message: hanse_pb2.AgentMessage) -> None:

@@ -6,6 +6,7 @@ know which world it is in.
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import pathlib
 import random
@@ -32,8 +33,11 @@ async def take_part(
     *,
     keep: credentials.Keep = credentials.kept_by_the_disk,
     on_connection: Callable[[bool], None] = lambda _: None,
+    leaving: asyncio.Event | None = None,
 ) -> None:
     """Join, and work as a member until cancelled; `on_connection` is told of each session's begin and end.
+
+    Once `leaving` is set the hub is told that this cluster leaves, and ends its membership.
 
     Raises: credentials.NotEnrolled; link.SentAway.
     """
@@ -74,6 +78,7 @@ async def take_part(
             now=_now,
             hub_address=address,
             on_connection=on_connection,
+            leaving=leaving,
         ),
         agent_version=version,
     )

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from edge_agent import (
     bucket_claims,
     credentials,
+    departure,
     kubernetes_site,
     membership,
     pods,
@@ -32,6 +33,7 @@ from edge_agent import link as links
 from federation.kube import client, connection, errors
 from federation.runtime import jobs, port, processes, tasks
 from federation.telemetry import logs
+from federation.trust import credentials as trust
 from federation.wire import denials
 
 _log = logs.get_logger(__name__)
@@ -47,19 +49,50 @@ agent are of versions too far apart, and the clients outlive that until one of t
 
 
 async def run(config: configs.AgentConfig, kubernetes: configs.KubernetesConfig, stop: asyncio.Event) -> None:
-    """Run until `stop`; clients go on, unless the hub has sent this cluster away.
+    """Run until `stop`; clients go on, unless the hub has sent this cluster away or its owner leaves.
 
     Raises: credentials.NotEnrolled; link.SentAway; sites.SiteFailure.
     """
     places = workloads.Places(config.state_directory.absolute())
     await asyncio.to_thread(processes.make_private_directory, places.state_directory)
+    leaving = asyncio.Event()
     try:
         # Clients and their aggregators go on without the API server: where there is nothing better to do than
         # wait, `patient` does. Who can say what is wrong, or see to something else meanwhile, has `api`.
         async with await _connect(kubernetes, math.inf) as patient, await _connect(kubernetes) as api:
-            await tasks.together(_run(config, kubernetes, places, patient, api), stop.wait())
+            await tasks.together(
+                _run(config, kubernetes, places, patient, api, leaving),
+                _until_stopped(kubernetes, places, api, stop, leaving),
+            )
+    except links.SentAway as error:
+        if not _is_farewell(error, leaving):
+            raise
+        _log.info("left the federation", cluster=config.cluster)
     except errors.KubernetesError as error:
         raise sites.SiteFailure(str(error)) from error
+
+
+async def _until_stopped(
+    kubernetes: configs.KubernetesConfig,
+    places: workloads.Places,
+    api: client.Client,
+    stop: asyncio.Event,
+    leaving: asyncio.Event,
+) -> None:
+    """Wait until the agent is to end; if its owner leaves the federation, also for the hub to hear of it."""
+    await stop.wait()
+    if not await departure.is_asked(api, kubernetes.namespace, kubernetes.pod):
+        return
+    if not await asyncio.to_thread(trust.CredentialDirectory(places.identity).exists):
+        return  # it never joined
+    leaving.set()
+    await asyncio.sleep(departure.TELLING_SECONDS)
+    _log.warning("hub not told that this edge leaves")
+
+
+def _is_farewell(error: Exception, leaving: asyncio.Event) -> bool:
+    """Whether the hub sent the agent away because this edge leaves."""
+    return leaving.is_set() and isinstance(error, links.SentAway) and error.reason in departure.IS_KNOWN
 
 
 async def _connect(
@@ -79,6 +112,7 @@ async def _run(
     places: workloads.Places,
     patient: client.Client,
     api: client.Client,
+    leaving: asyncio.Event,
 ) -> None:
     closed = (*pods.closed_addresses(os.environ, _resolv_conf()), *kubernetes.closed_addresses)
     runtime = jobs.Jobs(patient, [kubernetes.namespace], owner=OWNER)
@@ -128,10 +162,17 @@ async def _run(
         await tasks.together(
             owner.run(),
             membership.take_part(
-                config, site, places.identity, keep=identity.keep, on_connection=_shower(places.session_open)
+                config,
+                site,
+                places.identity,
+                keep=identity.keep,
+                on_connection=_shower(places.session_open),
+                leaving=leaving,
             ),
         )
     except (credentials.NotEnrolled, links.SentAway) as error:
+        if _is_farewell(error, leaving):
+            await departure.leave_receipt(api, kubernetes.namespace)
         if not (isinstance(error, links.SentAway) and error.reason in STILL_A_MEMBER):
             await leave_nothing()
         raise

@@ -16,7 +16,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from coordinator.aggregation import events, rounds
 from coordinator.aggregator import config as aggregator_config
@@ -259,8 +259,7 @@ class Service:
             case "roster":
                 members = directive.roster.members
                 self._exchange.expect(member.cluster for member in members if member.expected)
-                expelled = frozenset(m.cluster for m in members if m.reason == reasons.ClusterReason.EXPELLED)
-                self._guard.replace_revocations(authorisation.Revocations(clusters=expelled))
+                self._guard.replace_revocations(_revoked(members))
                 self.driver.handle(
                     events.RosterChanged(
                         tuple(
@@ -300,3 +299,14 @@ class Service:
 
     def _node_of(self, cluster: str) -> int:
         return node_ids.node_id(self._config.namespace, self._config.name, cluster)
+
+
+def _revoked(members: Iterable[pb.RosterMember]) -> authorisation.Revocations:
+    """Whose certificates count no longer: of clusters that were expelled, and of those that left."""
+    by_reason: dict[str, set[str]] = {}
+    for member in members:
+        by_reason.setdefault(member.reason, set()).add(member.cluster)
+    return authorisation.Revocations(
+        clusters=frozenset(by_reason.get(reasons.ClusterReason.EXPELLED, ())),
+        left=frozenset(by_reason.get(reasons.ClusterReason.CLUSTER_LEFT, ())),
+    )

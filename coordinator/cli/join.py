@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from coordinator.cli import edge_manifests, joining, output, pods, reach
+from coordinator.cli import edge_manifests, joining, leaving, output, pods, reach
 from federation.api import meta
 from federation.kube import client, errors
 
@@ -144,12 +144,13 @@ def leave(
     kubeconfig: reach.Kubeconfig = None,
     context: reach.Context = None,
 ) -> None:
-    """Leave the federation: end the agent and its clients, and delete their credentials.
+    """Leave the federation: tell the hub, end the agent and its clients, and delete their credentials.
 
     Data sets and policies stay unless --purge is given: they are the owner's.
 
     Example: `hanse leave`
     """
+    farewell = leaving.Farewell()
 
     async def work(api: client.Client) -> list[str]:
         found = await reach.absent_is_none(api.get("Namespace", namespace))
@@ -157,11 +158,13 @@ def leave(
             return []
         try:
             async with asyncio.timeout(timeout):
-                return await _leave(api, namespace, purge=purge)
+                await farewell.begin(api, namespace)
+                return await _leave(api, namespace, farewell, purge=purge)
         except TimeoutError as error:
+            also = f"; {farewell.sentence()}" if farewell.is_member else ""
             raise reach.Refused(
                 f"pods of namespace {namespace} still run after {timeout:g} s; see "
-                f"`kubectl -n {namespace} get pods`, and run this again",
+                f"`kubectl -n {namespace} get pods`, and run this again{also}",
                 output.FAILED,
             ) from error
 
@@ -170,6 +173,8 @@ def leave(
         typer.echo(f"there is nothing of Hanse in namespace {namespace}")
         return
     typer.echo(f"left the federation; deleted {', '.join(gone)}")
+    if farewell.is_member:
+        typer.echo(farewell.sentence())
     if not purge:
         typer.echo(
             "EdgeDatasets, EdgePolicies, their CRDs and ClusterRoles, claims with data sets that were "
@@ -177,16 +182,18 @@ def leave(
             "deletes them, too"
         )
     typer.echo(
-        "the hub still lists this cluster; its operator removes it with `kubectl delete edgecluster NAME`"
+        "the hub still lists this cluster; its operator removes it with `kubectl delete edgecluster "
+        f"{farewell.cluster}`"
     )
 
 
-async def _leave(api: client.Client, namespace: str, *, purge: bool) -> list[str]:
+async def _leave(api: client.Client, namespace: str, farewell: leaving.Farewell, *, purge: bool) -> list[str]:
     """Delete in the order in which nothing is made again: first who makes, then what was made."""
     deleted = []
     if await reach.gone(api.delete("Deployment", edge_manifests.AGENT, namespace)):
         deleted.append("the agent")
     await pods.wait_until_gone(api, namespace, joining.AGENT_PODS)
+    await farewell.hear(api, namespace)
     clients = len((await api.list("Job", namespace, labels=_CLIENTS)).items)
     for kind in _MADE_KINDS:
         await api.delete_all(kind, namespace, labels=_MADE)

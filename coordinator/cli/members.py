@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from coordinator.cli import output, reach, spans, tables
+from coordinator.planning import membership
 from federation.api import cluster as api_cluster
 from federation.kube import client, errors
 
@@ -88,7 +89,7 @@ def listing(found: Sequence[client.Object], now: datetime) -> str:
             (
                 entry["name"],
                 entry["acceptance"],
-                entry["connected"],
+                "Left" if entry["left"] else entry["connected"],
                 ",".join(dataset["name"] for dataset in entry["datasets"]),
                 (member.get("status") or {}).get("summary", {}).get("trainings") or "",
                 entry["version"],
@@ -107,6 +108,7 @@ def _entry(member: client.Object) -> dict[str, Any]:
         "name": member["metadata"]["name"],
         "acceptance": member["spec"].get("acceptance", ""),
         "connected": conditions.get("Connected", {}).get("status", ""),
+        "left": membership.has_left(status),
         "labels": {**(status.get("agentLabels") or {}), **(member["spec"].get("labels") or {})},
         "datasets": status.get("datasets") or [],
         "trainings": status.get("trainings") or [],

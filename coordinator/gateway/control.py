@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import pathlib
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from coordinator.clients import authority, bundles, members
 from coordinator.gateway import enrollment, links, sessions, translate
-from coordinator.planning import desired, snapshot
+from coordinator.planning import desired, membership, snapshot
 from federation.api import cluster as api
 from federation.api import reasons
 from federation.runtime import tasks
@@ -175,6 +175,8 @@ class Control(pb_grpc.ControlServicer):
             )
         if resource["spec"].get("acceptance") == api.Acceptance.EXPELLED:
             raise denials.Denied(denials.Reason.EXPELLED, cluster=identity.cluster)
+        if membership.has_left(resource.get("status") or {}):
+            raise denials.Denied(denials.Reason.REVOKED, identity=identity.uri)
         return identity.cluster
 
     async def _read(self, name: str, requests: AsyncIterator[pb.AgentMessage]) -> None:
@@ -195,6 +197,8 @@ class Control(pb_grpc.ControlServicer):
                 case "log":
                     if any(entry.uid == message.log.uid for entry in self._registry.assigned(name)):
                         self._on_log(message.log.uid, f"client/{name}", translate.lines(message.log.lines))
+                case "leaving":
+                    await self._left(name)
                 case _:  # a second hello, or something of a newer agent
                     raise denials.Denied(denials.Reason.BAD_MESSAGE, detail="unexpected message in a session")
 
@@ -241,9 +245,27 @@ class Control(pb_grpc.ControlServicer):
             member = await self._roll.find(name)
             if member is not None and member["spec"].get("acceptance") == api.Acceptance.EXPELLED:
                 reason, message = Reason.EXPELLED, _EXPELLED.format(name)
+            elif member is not None and membership.has_left(member.get("status") or {}):
+                reason, message = Reason.LEFT, membership.left(name)
             await self._roll.update(name, change)
         except stores.StoreError as error:
             _log.warning("cluster's status not written", error=str(error), cluster=name)
+
+    async def _left(self, name: str) -> NoReturn:
+        """Write down that the edge's operator takes it out. Raises: Denied(REVOKED), once that is stored."""
+
+        def change(status: members.Status) -> None:
+            message = membership.left(name)
+            for type_ in (Condition.JOINED, Condition.CONNECTED):
+                self._roll.set_condition(status, type_, False, Reason.LEFT, message)
+            status["datasets"] = []
+
+        await self._roll.update(name, change)
+        _log.info("cluster left", cluster=name)
+        identity = identities.ClusterIdentity(self._issuer.trust_domain, name)
+        revoked = denials.denial(denials.Reason.REVOKED, identity=identity.uri)
+        self._registry.send_away(name, revoked)
+        raise denials.Denied(revoked)
 
     async def _offered(self, name: str, offered: pb.OfferedDatasets) -> None:
         if len(offered.datasets) > MAXIMUM_DATASETS:

@@ -85,6 +85,9 @@ class Enrollment(pb_grpc.EnrollmentServicer):
                 )
             if member["spec"].get("acceptance") == api.Acceptance.EXPELLED:
                 raise denials.Denied(denials.Reason.EXPELLED, cluster=identity.cluster)
+            # Read here and not from the guard's list: one that has just joined again is heard at once.
+            if membership.has_left(member.get("status") or {}):
+                raise denials.Denied(denials.Reason.REVOKED, identity=identity.uri)
         elif isinstance(identity, identities.AggregatorIdentity):
             caller = interceptors.peer(context)
             assert caller is not None  # it has an identity

@@ -85,6 +85,12 @@ class AgentLinks:
         self._on_change()
         return True
 
+    def send_away(self, cluster: str, reason: denials.Denial) -> None:
+        """End the cluster's session, whichever it is now."""
+        agent = self._agents.get(cluster)
+        if agent is not None and agent.link is not None:
+            agent.link.end(reason)
+
     def end_all(self, reason: denials.Denial) -> None:
         """Let every session say goodbye."""
         for agent in self._agents.values():

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from coordinator.planning import conditions
 from federation.api import cluster, reasons
 
 Reason = reasons.EdgeClusterReason
@@ -26,6 +27,20 @@ class Certificate:
     changes_at: float | None = None
 
 
+def has_left(status: Mapping[str, Any]) -> bool:
+    """Whether the member's own operator has left the federation, and not joined again since."""
+    joined = conditions.find(status, reasons.EdgeClusterCondition.JOINED)
+    return joined is not None and joined["reason"] == Reason.LEFT
+
+
+def left(name: str) -> str:
+    """Return the sentences about a member that has left: what happened, and the way back."""
+    return (
+        "Its operator left the federation with `hanse leave`. To come back, it joins again with a token from "
+        f"`hanse token create --cluster {name}`."
+    )
+
+
 def certificate(
     name: str, spec: Mapping[str, Any], status: Mapping[str, Any], now: float
 ) -> Certificate | None:
@@ -39,6 +54,8 @@ def certificate(
             f"`hanse clusters approve {name}`."
         )
         return Certificate(False, Reason.EXPELLED, message)
+    if has_left(status):
+        return Certificate(False, Reason.LEFT, f"The certificate counts no longer. {left(name)}")
     ends_at = datetime.fromisoformat(expires).timestamp()
     if now >= ends_at:
         message = (

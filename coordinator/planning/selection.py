@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from coordinator.planning import snapshot
+from coordinator.planning import membership, snapshot
 from federation.api import meta, reasons
 
 State = reasons.ClusterState
@@ -80,6 +80,13 @@ def expelled(training: snapshot.Training, cluster: snapshot.Cluster) -> Finding 
     )
 
 
+def left(training: snapshot.Training, cluster: snapshot.Cluster) -> Finding | None:
+    """Its own operator took it out."""
+    if not cluster.left:
+        return None
+    return Finding(State.LEFT, Reason.CLUSTER_LEFT, membership.left(cluster.name))
+
+
 def not_accepted(training: snapshot.Training, cluster: snapshot.Cluster) -> Finding | None:
     """The operator has not decided."""
     if cluster.acceptance == "Accepted":
@@ -134,14 +141,15 @@ def too_many_trainings(training: snapshot.Training, cluster: snapshot.Cluster) -
 CHECKS: tuple[Check, ...] = (
     labels_do_not_match,
     expelled,
+    left,
     not_accepted,
     not_connected,
     dataset_not_offered,
     too_many_trainings,
 )
-"""In this order: what the training's author decided, then the operator, then what is the case now."""
+"""In this order: what the training's author decided, then the operators, then what is the case now."""
 
-LASTING: tuple[Check, ...] = (labels_do_not_match, expelled, not_accepted)
+LASTING: tuple[Check, ...] = (labels_do_not_match, expelled, left, not_accepted)
 """The checks that a cluster which holds a place can still fail; a lost link is waited for."""
 
 

@@ -108,6 +108,7 @@ class Cluster:
 
     ``offered`` maps the data sets' names to the declared number of examples, if any. ``other_trainings``
     counts the trainings besides this one in which it holds a place. ``disconnected_at`` is unix seconds.
+    ``left``: its own operator has left the federation.
     """
 
     name: str
@@ -118,6 +119,7 @@ class Cluster:
     maximum_trainings: int | None = None
     other_trainings: int = 0
     disconnected_at: float | None = None
+    left: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,7 +265,11 @@ def training_of(resource: Mapping[str, Any], app: App | Problem) -> Training:
 
 
 def cluster_of(
-    resource: Mapping[str, Any], connected: bool, other_trainings: int, disconnected_at: float | None
+    resource: Mapping[str, Any],
+    connected: bool,
+    other_trainings: int,
+    disconnected_at: float | None,
+    left: bool = False,
 ) -> Cluster:
     """Read an EdgeCluster resource; trainings select by what the edge says of itself and, over it, the spec's
     labels.
@@ -279,6 +285,7 @@ def cluster_of(
         maximum_trainings=None if maximum is None else int(maximum),
         other_trainings=other_trainings,
         disconnected_at=disconnected_at,
+        left=left,
     )
 
 

@@ -83,24 +83,30 @@ class Revocations:
     """Whom not to let in any more, although the certificate is still good.
 
     clusters: names of expelled clusters, with all their clients. trainings: (namespace, name) of trainings
-    whose aggregator and clients are no longer welcome. serials: single certificates.
+    whose aggregator and clients are no longer welcome. serials: single certificates. left: names of clusters
+    whose operator took them out, with all their clients.
     """
 
     clusters: frozenset[str] = field(default_factory=frozenset)
     trainings: frozenset[tuple[str, str]] = field(default_factory=frozenset)
     serials: frozenset[int] = field(default_factory=frozenset)
+    left: frozenset[str] = field(default_factory=frozenset)
 
     def __or__(self, other: Revocations) -> Revocations:
         return Revocations(
-            self.clusters | other.clusters, self.trainings | other.trainings, self.serials | other.serials
+            self.clusters | other.clusters,
+            self.trainings | other.trainings,
+            self.serials | other.serials,
+            self.left | other.left,
         )
 
     def find(self, identity: identities.Identity, serial: int | None = None) -> denials.Denial | None:
         """Say why this identity, with the certificate of this serial number, is not let in; None if it is."""
-        if isinstance(identity, identities.ClusterIdentity | identities.ClientIdentity) and (
-            identity.cluster in self.clusters
-        ):
-            return denials.denial(denials.Reason.EXPELLED, cluster=identity.cluster)
+        if isinstance(identity, identities.ClusterIdentity | identities.ClientIdentity):
+            if identity.cluster in self.clusters:
+                return denials.denial(denials.Reason.EXPELLED, cluster=identity.cluster)
+            if identity.cluster in self.left:
+                return denials.denial(denials.Reason.REVOKED, identity=identity.uri)
         if serial in self.serials or (
             isinstance(identity, identities.AggregatorIdentity | identities.ClientIdentity)
             and (identity.namespace, identity.training) in self.trainings

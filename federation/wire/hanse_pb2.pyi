@@ -78,18 +78,20 @@ class ProtocolRange(_message.Message):
     def __init__(self, oldest: _Optional[int] = ..., newest: _Optional[int] = ...) -> None: ...
 
 class AgentMessage(_message.Message):
-    __slots__ = ("hello", "datasets", "assignment", "heartbeat", "log")
+    __slots__ = ("hello", "datasets", "assignment", "heartbeat", "log", "leaving")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     DATASETS_FIELD_NUMBER: _ClassVar[int]
     ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     LOG_FIELD_NUMBER: _ClassVar[int]
+    LEAVING_FIELD_NUMBER: _ClassVar[int]
     hello: AgentHello
     datasets: OfferedDatasets
     assignment: AssignmentStatus
     heartbeat: Heartbeat
     log: LogLines
-    def __init__(self, hello: _Optional[_Union[AgentHello, _Mapping]] = ..., datasets: _Optional[_Union[OfferedDatasets, _Mapping]] = ..., assignment: _Optional[_Union[AssignmentStatus, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., log: _Optional[_Union[LogLines, _Mapping]] = ...) -> None: ...
+    leaving: Leaving
+    def __init__(self, hello: _Optional[_Union[AgentHello, _Mapping]] = ..., datasets: _Optional[_Union[OfferedDatasets, _Mapping]] = ..., assignment: _Optional[_Union[AssignmentStatus, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., log: _Optional[_Union[LogLines, _Mapping]] = ..., leaving: _Optional[_Union[Leaving, _Mapping]] = ...) -> None: ...
 
 class AgentHello(_message.Message):
     __slots__ = ("protocol", "agent_version")
@@ -149,6 +151,10 @@ class LogLines(_message.Message):
     uid: str
     lines: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, uid: _Optional[str] = ..., lines: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Leaving(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class HubMessage(_message.Message):
     __slots__ = ("welcome", "assignments", "goodbye")

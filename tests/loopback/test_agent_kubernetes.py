@@ -21,7 +21,8 @@ import pytest
 import yaml
 
 from edge_agent import config as configs
-from edge_agent import credentials, link, on_kubernetes, vault
+from edge_agent import credentials, departure, link, on_kubernetes, vault
+from federation.api import leaving
 from federation.kube import client, errors
 from federation.trust import certificates, tls
 from federation.wire import denials, protocol
@@ -169,6 +170,7 @@ class Agent:
         self.tmp_path = tmp_path
         self.address = address
         self.restarts = 0
+        self.stop = asyncio.Event()
 
     @contextlib.asynccontextmanager
     async def working(self) -> AsyncIterator[asyncio.Task[None]]:
@@ -184,7 +186,7 @@ class Agent:
             kubernetes=self.kubernetes,
             stop_grace_seconds=1,
         )
-        stop = asyncio.Event()
+        self.stop = stop = asyncio.Event()
         task = asyncio.create_task(on_kubernetes.run(config, self.kubernetes, stop))
         try:
             yield task
@@ -420,6 +422,91 @@ async def test_an_expelled_cluster_ends_its_clients(
         with pytest.raises(link.SentAway):
             await asyncio.wait_for(task, loopback.PATIENCE_SECONDS)
         assert await cluster.left() == []
+
+
+AGENT_POD = "hanse-agent-1"
+
+
+async def agent_pod(cluster: Cluster, agent: Agent, **annotations: str) -> None:
+    """Make the agent's own pod, with these annotations."""
+    agent.kubernetes = agent.kubernetes.model_copy(update={"pod": AGENT_POD})
+    await cluster.api.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": AGENT_POD, "namespace": cluster.namespace, "annotations": annotations},
+            "spec": {"containers": [{"name": "agent", "image": "agent:1"}]},
+        }
+    )
+
+
+async def receipt(cluster: Cluster) -> bool:
+    try:
+        await cluster.api.get("ConfigMap", leaving.RECEIPT, cluster.namespace)
+    except errors.NotFound:
+        return False
+    return True
+
+
+async def test_an_agent_that_is_ended_for_good_tells_the_hub_and_ends_its_clients(
+    hub: tuple[loopback.Hub, str], cluster: Cluster, agent: Agent
+) -> None:
+    """`hanse leave` has marked its pod; that the hub knows is written down for it."""
+    the_hub, _ = hub
+    await agent_pod(cluster, agent, **{leaving.MARK: "true"})
+    async with agent.working() as task:
+        the_hub.want(the_hub.assignment())
+        await cluster.runs(await cluster.pod())
+        await the_hub.hear_state("RUNNING")
+        agent.stop.set()
+        await the_hub.hear("leaving")
+        assert not await receipt(cluster)
+        the_hub.to_say.put_nowait(denials.denial(denials.Reason.REVOKED, identity=loopback.CLUSTER.uri))
+        await asyncio.wait_for(task, loopback.PATIENCE_SECONDS)  # as asked: it raises nothing
+        assert await receipt(cluster)
+        assert await cluster.left() == []
+
+
+async def test_an_agent_that_is_ended_leaves_nothing_unless_it_is_marked(
+    hub: tuple[loopback.Hub, str], cluster: Cluster, agent: Agent
+) -> None:
+    """A restart or a drained node is no news for the hub, and its client goes on."""
+    the_hub, _ = hub
+    await agent_pod(cluster, agent)
+    async with agent.working() as task:
+        the_hub.want(the_hub.assignment())
+        await cluster.runs(await cluster.pod())
+        await the_hub.hear_state("RUNNING")
+        agent.stop.set()
+        await asyncio.wait_for(task, loopback.PATIENCE_SECONDS)
+    said = [the_hub.heard.get_nowait().WhichOneof("body") for _ in range(the_hub.heard.qsize())]
+    assert "leaving" not in said
+    assert await cluster.left() != []
+    assert not await receipt(cluster)
+
+
+async def test_a_hub_that_is_away_does_not_keep_an_edge(
+    hub: tuple[loopback.Hub, str],
+    cluster: Cluster,
+    agent: Agent,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The agent ends after a while, without a receipt; before it has joined it has nothing to say."""
+    the_hub, _ = hub
+    monkeypatch.setattr(departure, "TELLING_SECONDS", 0.5)
+    await agent_pod(cluster, agent, **{leaving.MARK: "true"})
+    async with agent.working() as task:
+        await the_hub.hear("datasets")
+        agent.stop.set()
+        await the_hub.hear("leaving")  # and this hub does not answer
+        await asyncio.wait_for(task, loopback.PATIENCE_SECONDS)
+    assert not await receipt(cluster)
+    monkeypatch.setattr(departure, "TELLING_SECONDS", 2 * loopback.PATIENCE_SECONDS)
+    await cluster.api.delete("Secret", vault.SECRET_NAME, cluster.namespace)
+    agent.address = "127.0.0.1:9"  # nobody answers there
+    async with agent.working() as task:
+        agent.stop.set()
+        await asyncio.wait_for(task, loopback.PATIENCE_SECONDS)
 
 
 LIFETIME = dt.timedelta(seconds=15)

@@ -238,6 +238,7 @@ class Edge:
         )
         self.runtime = Runtime()
         self.now = hub.authority.now
+        self.leaving = asyncio.Event()
 
     def allow(self, effect: str) -> None:
         (self.declared / "policy.yaml").write_text(POLICY % effect)
@@ -269,6 +270,7 @@ class Edge:
             stop_grace_seconds=1,
             rng=random.Random(1),
             now=lambda: self.now,
+            leaving=self.leaving,
         )
         try:
             await agents.Agent(surroundings, agent_version="0").run()
@@ -542,6 +544,53 @@ async def test_an_expelled_agent_ends(hub: tuple[Hub, str], tmp_path: pathlib.Pa
         with pytest.raises(link.SentAway, match="expelled from the federation") as caught:
             await asyncio.wait_for(task, PATIENCE_SECONDS)
         assert caught.value.reason == "Expelled"
+
+
+async def test_who_leaves_says_so_and_goes_when_the_hub_knows(
+    hub: tuple[Hub, str], tmp_path: pathlib.Path
+) -> None:
+    """It is the last that the hub hears, once, and its answer ends the agent."""
+    the_hub, address = hub
+    edge = Edge(tmp_path, the_hub, address)
+    async with working(edge) as task:
+        await the_hub.hear("datasets")
+        edge.leaving.set()
+        await the_hub.hear("leaving")
+        the_hub.to_say.put_nowait(denials.denial(denials.Reason.REVOKED, identity=CLUSTER.uri))
+        with pytest.raises(link.SentAway, match="join again with a new token") as caught:
+            await asyncio.wait_for(task, PATIENCE_SECONDS)
+        assert caught.value.reason == "Revoked"
+        assert the_hub.heard.empty()
+
+
+async def test_a_hub_that_is_away_is_told_of_leaving_when_it_is_back(
+    hub: tuple[Hub, str], tmp_path: pathlib.Path
+) -> None:
+    """And soon: who leaves does not wait out the pause between two tries."""
+    the_hub, address = hub
+    edge = Edge(tmp_path, the_hub, address)
+    async with working(edge):
+        await the_hub.hear("datasets")
+        the_hub.to_say.put_nowait(None)
+        edge.leaving.set()
+        await the_hub.hear("leaving")
+
+
+async def test_a_hub_that_does_not_know_of_leaving_is_told_in_vain(
+    hub: tuple[Hub, str], tmp_path: pathlib.Path
+) -> None:
+    """An older one denies the message; the agent neither ends nor takes it for an answer."""
+    the_hub, address = hub
+    edge = Edge(tmp_path, the_hub, address)
+    async with working(edge) as task:
+        await the_hub.hear("datasets")
+        edge.leaving.set()
+        for _ in range(2):
+            await the_hub.hear("leaving")
+            detail = "unexpected message in a session"
+            the_hub.to_say.put_nowait(denials.denial(denials.Reason.BAD_MESSAGE, detail=detail))
+        await the_hub.hear("leaving")
+        assert not task.done()
 
 
 async def test_an_unknown_token_is_final(hub: tuple[Hub, str], tmp_path: pathlib.Path) -> None:

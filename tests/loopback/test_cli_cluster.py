@@ -22,6 +22,7 @@ from coordinator.cli import main, members
 from coordinator.clients import blobs
 from coordinator.issuing import certificate_authority, token_secrets, tokens
 from federation import object_stores
+from federation.api import leaving
 from federation.apps import bundle as bundles
 from federation.kube import client, errors
 from federation.trust import bundle
@@ -246,6 +247,8 @@ def test_clusters_are_listed_approved_and_expelled(cluster: Cluster) -> None:
             "budapest   Pending    -           -               -           -         -              3h",
             "zurich     Pending    True        heart-disease   0/10        0.1.0     in 7d          3h",
         ]
+        shown[1]["status"]["conditions"] = [{"type": "Joined", "status": "False", "reason": "Left"}]
+        assert members.listing(shown, NOW).splitlines()[-1].startswith("zurich     Pending    Left ")
         assert cluster.hanse("clusters", "list").stdout.startswith("NAME       ACCEPTED   CONNECTED")
         assert cluster.hanse("clusters", "approve", "zurich").exit_code == 0
         assert cluster.hanse("clusters", "expel", "budapest").exit_code == 0
@@ -411,8 +414,9 @@ def test_an_edge_joins_and_leaves(cluster: Cluster) -> None:
         ),
         *(
             {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "learning"}}
-            for name in ("hanse-agent-identity", "of-the-owner")
+            for name in ("of-the-owner",)
         ),
+        joined_identity("learning"),
         {
             "apiVersion": "hanse.dev/v1alpha1", "kind": "EdgePolicy",
             "metadata": {"name": "mine", "namespace": "learning"},
@@ -424,10 +428,12 @@ def test_an_edge_joins_and_leaves(cluster: Cluster) -> None:
     assert left.exit_code == 0, left.output
     assert left.stdout.startswith(
         "left the federation; deleted the agent, its credentials, permissions and configuration\n"
+        "the hub could not be told: for it zurich is a member that is away, and trainings may wait for it; "
+        "its operator ends that with `hanse clusters expel zurich`\n"
         "EdgeDatasets, EdgePolicies, their CRDs and ClusterRoles, claims with data sets that were fetched, "
         "and the namespace with its default-deny NetworkPolicy stay;"
     )
-    assert left.stdout.endswith("removes it with `kubectl delete edgecluster NAME`\n")
+    assert left.stdout.endswith("removes it with `kubectl delete edgecluster zurich`\n")
     for kind, name in (
         ("Deployment", "hanse-agent"), ("Secret", "hanse-join"), ("Secret", "hanse-agent-identity"),
         ("Secret", "client-x"), ("ConfigMap", "hanse-agent"), ("Role", "hanse-agent"),
@@ -445,6 +451,94 @@ def test_an_edge_joins_and_leaves(cluster: Cluster) -> None:
     assert cluster.hanse("leave", "-n", "never-there").stdout == (
         "there is nothing of Hanse in namespace never-there\n"
     )
+
+
+def joined_identity(namespace_: str) -> dict[str, Any]:
+    """The Secret of an agent that has joined."""
+    return {
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": {"name": "hanse-agent-identity", "namespace": namespace_},
+        "stringData": {"tls.crt": "its certificate"},
+    }  # fmt: skip
+
+
+async def told_hub(api: client.Client, namespace_: str) -> None:
+    """End the agent's pod as one that is marked ends: the hub is told, and a receipt is left."""
+    async with asyncio.timeout(60):
+        while True:
+            pod = await api.get("Pod", "hanse-agent-x", namespace_)
+            if (pod["metadata"].get("annotations") or {}).get("hanse.dev/leaving"):
+                break
+            await asyncio.sleep(0.05)
+    labels = {"app.kubernetes.io/managed-by": "hanse"}
+    metadata = {"name": leaving.RECEIPT, "namespace": namespace_, "labels": labels}
+    await api.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
+    await api.delete("Pod", "hanse-agent-x", namespace_, grace_seconds=0)
+
+
+def test_an_edge_that_leaves_tells_the_hub(cluster: Cluster) -> None:
+    """The agent's pod is marked before it ends, its receipt is believed, and an older one is not."""
+    of_the_agent = {"app.kubernetes.io/name": "hanse", "app.kubernetes.io/component": "agent"}
+    stale = {"name": leaving.RECEIPT, "namespace": "departing"}
+    cluster.put(
+        namespace("departing"),
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "own", "namespace": "departing"}},
+        {
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "hanse-agent-x", "namespace": "departing", "labels": of_the_agent},
+            "spec": {
+                "serviceAccountName": "own",
+                "automountServiceAccountToken": False,
+                "containers": [{"name": "agent", "image": "agent:1"}],
+            },
+        },
+        {
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "hanse-agent", "namespace": "departing"},
+            "data": {"config.json": json.dumps({"cluster": "geneva"})},
+        },
+        joined_identity("departing"),
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": stale},
+    )  # fmt: skip
+    ending = threading.Thread(target=cluster.do, args=(lambda api: told_hub(api, "departing"),))
+    ending.start()
+    left = cluster.hanse("leave", "-n", "departing")
+    ending.join()
+    assert left.exit_code == 0, left.output
+    assert left.stdout.splitlines()[1] == (
+        "the hub knows that geneva left, and its certificates count no longer; to come back join with a "
+        "token from `hanse token create --cluster geneva`"
+    )
+    assert cluster.get("ConfigMap", leaving.RECEIPT, "departing") is None
+
+
+def test_an_agent_that_does_not_end_holds_up_no_one_who_leaves(cluster: Cluster) -> None:
+    """Its node may be gone: the wait is bounded, and the sentence says who ends the membership then."""
+    cluster.put(
+        namespace("stuck"),
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "own", "namespace": "stuck"}},
+        {
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {
+                "name": "hanse-agent-y", "namespace": "stuck",
+                "labels": {"app.kubernetes.io/name": "hanse", "app.kubernetes.io/component": "agent"},
+            },
+            "spec": {
+                "serviceAccountName": "own",
+                "automountServiceAccountToken": False,
+                "containers": [{"name": "agent", "image": "agent:1"}],
+            },
+        },
+        joined_identity("stuck"),
+    )  # fmt: skip
+    left = cluster.hanse("leave", "-n", "stuck", "--timeout", "1")
+    assert left.exit_code == 1
+    assert left.stderr == (
+        "hanse: pods of namespace stuck still run after 1 s; see `kubectl -n stuck get pods`, and run this "
+        "again; the hub could not be told: for it NAME is a member that is away, and trainings may wait for "
+        "it; its operator ends that with `hanse clusters expel NAME`\n"
+    )
+    cluster.do(lambda api: api.delete("Namespace", "stuck"))
 
 
 def test_an_app_in_a_config_map(cluster: Cluster) -> None:

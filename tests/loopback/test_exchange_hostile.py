@@ -115,16 +115,18 @@ def test_a_cluster_that_is_not_expected_yet_may_come_back(federation: fakes.Fede
     assert not early.ended.done()
 
 
-def test_an_expelled_client_is_cut_at_once(federation: fakes.Federation) -> None:
-    """Its stream ends with the reason, and it does not come back."""
+@pytest.mark.parametrize(("why", "reason"), [("clusters", "Expelled"), ("left", "Revoked")])
+def test_a_client_of_a_cluster_that_is_out_is_cut_at_once(
+    federation: fakes.Federation, why: str, reason: str
+) -> None:
+    """Its stream ends with the reason, and it does not come back: it was expelled, or its operator left."""
     federation.expect("zurich")
     client = federation.client("zurich")
     federation.until_state("zurich", "Ready")
-    federation.on_loop(
-        lambda: federation.guard.revoke(authorisation.Revocations(clusters=frozenset({"zurich"})))
-    )
+    out = authorisation.Revocations(**{why: frozenset({"zurich"})})
+    federation.on_loop(lambda: federation.guard.revoke(out))
     end = client.end()
-    assert (end.reason, end.failed) == ("Expelled", True)
+    assert (end.reason, end.failed) == (reason, True)
 
 
 def test_a_removed_cluster_is_told_why(federation: fakes.Federation) -> None:

@@ -94,11 +94,12 @@ class Hub:
         )
         self.tokens: list[tokens.Token] = []
         records = []
-        for approves in (True, True, False):
+        for approves, cluster in ((True, ""), (True, ""), (False, ""), (True, "zurich")):
             token, record = tokens.create(
                 secrets.token_bytes(tokens.ID_BYTES + tokens.SECRET_BYTES),
                 expires_at=dt.datetime.now(dt.UTC) + dt.timedelta(hours=1),
                 approves=approves,
+                cluster=cluster,
             )
             self.tokens.append(token)
             records.append(config.JoinToken.of(record))
@@ -222,6 +223,25 @@ async def hub(tmp_path: pathlib.Path) -> AsyncIterator[Hub]:
 def first_reason(want: str) -> Callable[[dict[str, Any]], bool]:
     """Whether the first cluster of a training's status has this reason."""
     return lambda seen: bool(seen["clusters"]) and seen["clusters"][0].get("reason") == want
+
+
+def said(type_: str, status: str, reason: str) -> Callable[[dict[str, Any]], bool]:
+    """Whether a status has this condition."""
+    return lambda seen: any(
+        (entry["type"], entry["status"], entry["reason"]) == (type_, status, reason)
+        for entry in seen.get("conditions", ())
+    )
+
+
+def is_true(status: dict[str, Any], type_: str) -> bool:
+    """Whether a condition of a status holds."""
+    return any((e["type"], e["status"]) == (type_, "True") for e in status.get("conditions", ()))
+
+
+async def ended(agent: "Agent") -> None:
+    """Read a session until it is denied."""
+    while True:
+        await agent.read()
 
 
 async def denied(call: Any) -> denials.Reason | None:
@@ -412,19 +432,60 @@ async def test_expelling_cuts_the_stream_and_keeps_it_out(hub: Hub) -> None:
         assert await denied(again.call.read()) is denials.Reason.EXPELLED
         await hub.until(first_reason("Expelled"))
         zurich = stores.Key("EdgeCluster", "", "zurich")
-
-        def said(type_: str, status: str, reason: str) -> Callable[[dict[str, Any]], bool]:
-            return lambda seen: any(
-                (entry["type"], entry["status"], entry["reason"]) == (type_, status, reason)
-                for entry in seen.get("conditions", ())
-            )
-
         await hub.until(said("Connected", "False", "Expelled"), zurich)
         await hub.until(said("CertificateValid", "False", "Expelled"), zurich)
         member = await hub.app.store.get(zurich)
         member["spec"]["acceptance"] = "Accepted"
         await hub.app.store.apply(member)
         await hub.until(said("CertificateValid", "True", "Issued"), zurich)
+
+
+async def test_leaving_ends_a_membership_until_the_cluster_joins_again(hub: Hub) -> None:
+    """The hub writes it down, trainings go on without it, and its certificates count no longer."""
+    zurich = stores.Key("EdgeCluster", "", "zurich")
+    own = await hub.join("zurich")
+    async with hub.channel(own) as channel:
+        agent = Agent(channel)
+        await agent.hello()
+        await agent.offer("heart")
+        await agent.assignment()
+        await agent.call.write(pb.AgentMessage(leaving=pb.Leaving()))
+        assert await denied(ended(agent)) is denials.Reason.REVOKED
+        status = await hub.until(first_reason("ClusterLeft"))
+        assert status["clusters"][0]["state"] == "Left"
+        assert "`hanse token create --cluster zurich`" in status["clusters"][0]["message"]
+        for type_ in ("Joined", "Connected", "CertificateValid"):
+            seen = await hub.until(said(type_, "False", "Left"), zurich)
+            assert "`hanse leave`" in next(e["message"] for e in seen["conditions"] if e["type"] == type_)
+        assert seen["datasets"] == []
+        assert await denied(Agent(channel).call.read()) is denials.Reason.REVOKED
+        renewal = pb_grpc.EnrollmentStub(channel).Renew(
+            pb.RenewRequest(csr_pem=keys.request(keys.generate()))
+        )
+        assert await denied(renewal) is denials.Reason.REVOKED
+    assert await denied(hub.join("zurich", token=1)) is denials.Reason.CLUSTER_NAME_TAKEN
+    async with hub.channel(await hub.join("zurich", token=3)) as channel:
+        agent = Agent(channel)  # at once: there is no moment in which it counts as one that left
+        await agent.hello()
+        await agent.offer("heart")
+        await agent.assignment()
+        for type_ in ("Joined", "Connected", "CertificateValid"):
+            await hub.until(lambda seen, type_=type_: is_true(seen, type_), zurich)
+
+
+async def test_who_only_goes_has_not_left(hub: Hub) -> None:
+    """A restart of an agent is a lost link, and its certificate lets it back in."""
+    zurich = stores.Key("EdgeCluster", "", "zurich")
+    own = await hub.join("zurich")
+    for _ in range(2):
+        async with hub.channel(own) as channel:
+            agent = Agent(channel)
+            await agent.hello()
+            await agent.offer("heart")
+            await agent.assignment()
+            await agent.call.done_writing()
+            await hub.until(said("Connected", "False", "SessionClosed"), zurich)
+    await hub.until(said("CertificateValid", "True", "Issued"), zurich)
 
 
 async def test_missing_heartbeats_end_the_session(tmp_path: pathlib.Path) -> None:

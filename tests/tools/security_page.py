@@ -33,7 +33,7 @@ def table() -> str:
     rows.append(
         "A call that has no row may be called by nobody. Every certificate must be of the hub's trust domain,"
     )
-    rows.append("valid, and not of an expelled cluster or an ended training.")
+    rows.append("valid, and not of a cluster that was expelled or has left, or of an ended training.")
     return "\n".join(rows)
 
 

@@ -266,6 +266,46 @@ def test_an_expelled_edge_is_out_at_once_and_the_others_go_on(clusters: Clusters
     assert condition(member["status"], "Connected")["reason"] == "Expelled"
 
 
+def test_an_edge_that_leaves_is_out_at_once_and_joins_again(clusters: Clusters) -> None:
+    """In mid-round: the hub is told, the others go on, nothing of it stays; a new token lets it back in."""
+    name, again, hub = "leaving", "joined-again", clusters.lab.kubeconfig("hub")
+    edge, *others = clusters.edges
+    offer_everywhere(clusters, name, **HELD)
+    clusters.train(name, rounds=3, clusters={"minimum": len(others)}, round=HELD_ROUND)
+    clusters.in_round(name, 2)
+    try:
+        said = trainings.hanse("leave", kubeconfig=clusters.lab.kubeconfig(edge))
+        left = clusters.until(
+            name, lambda status: of_cluster(status, edge).get("state") == "Left", seconds=30
+        )
+        clusters.let_go(name, others)
+        status = clusters.ended(name)
+        member = json.loads(clusters.kubectl("hub", "get", "edgecluster", edge, "-o", "json"))
+        listed = trainings.hanse("clusters", "list", kubeconfig=hub).splitlines()
+        here = {
+            kind: clusters.get(edge, kind, "hanse", "-l", "app.kubernetes.io/managed-by=hanse")
+            for kind in ("pods", "jobs", "secrets", "configmaps", "networkpolicies")
+        } | {"deployments": clusters.get(edge, "deployments", "hanse")}
+    finally:
+        clusters.join(edge)
+    assert f"the hub knows that {edge} left" in said, said
+    entry = of_cluster(left, edge)
+    assert entry["reason"] == "ClusterLeft"
+    assert f"hanse token create --cluster {edge}" in entry["message"]
+    assert status["phase"] == "Completed", condition(status, "Failed")
+    assert [of_cluster(status, other)["state"] for other in others] == ["Completed"] * len(others)
+    assert [of_cluster(status, edge)[key] for key in ("state", "reason")] == ["Left", "ClusterLeft"]
+    for type_ in ("Joined", "Connected", "CertificateValid"):
+        assert [condition(member["status"], type_)[key] for key in ("status", "reason")] == ["False", "Left"]
+    assert " Left " in next(line for line in listed if line.startswith(edge))
+    assert not any(here.values()), here
+    offer_everywhere(clusters, again)
+    clusters.train(again)
+    status = clusters.ended(again)
+    assert status["phase"] == "Completed", condition(status, "Failed")
+    assert of_cluster(status, edge)["state"] == "Completed"
+
+
 def streams(clusters: Clusters, lab: provider.Bare, edge: str) -> set[str]:
     """Open connections from an edge to the hub's door as its router sees them, by their source port."""
     router = lab.node(edge).cluster.router

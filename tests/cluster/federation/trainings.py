@@ -6,6 +6,7 @@ set, so that tests do not meet.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import subprocess
@@ -19,6 +20,7 @@ from typing import Any
 import yaml
 
 from federation.apps import bundle
+from simulations.clusters import federation
 from simulations.lab import port as labs
 from tests.cluster import labs as cluster_labs
 from tests.process import federations
@@ -93,6 +95,10 @@ class Clusters:
             _own("EdgeDataset", dataset, "hanse", spec),
             _own("EdgePolicy", dataset, "hanse", {"rules": list(allowed)}),
         )
+
+    def join(self, edge: str) -> None:
+        """Join again with a new token, as the two operators do."""
+        asyncio.run(federation.Federation(self.lab, self._kubectl, print).join(edge))
 
     # -- the data scientist --------------------------------------------------------------------------
 

@@ -527,6 +527,26 @@ async def test_expelling_revokes_at_once_and_leaves_the_roster(scene: Scene) -> 
     assert scene.edges.wanted["zurich"] == ()
 
 
+async def test_a_cluster_that_leaves_is_out_at_once(scene: Scene) -> None:
+    """No grace is given to its link, it is asked nothing more, and the status says who ended it."""
+    await scene.training()
+    await scene.settle()
+    key = stores.Key("EdgeCluster", "", "zurich")
+    left = {"type": "Joined", "status": "False", "reason": "Left"}
+    await scene.store.patch_status(key, {"datasets": [], "conditions": [left]}, None)
+    scene.edges.lost["zurich"] = scene.now
+    await scene.settle()
+    assert [(member.cluster, member.expected, member.reason) for member in scene.edges.roster] == [
+        ("budapest", True, ""),
+        ("zurich", False, "ClusterLeft"),
+    ]
+    assert scene.edges.wanted["zurich"] == ()
+    entry = (await scene.status())["clusters"][1]
+    assert (entry["name"], entry["state"], entry["reason"]) == ("zurich", "Left", "ClusterLeft")
+    assert "`hanse token create --cluster zurich`" in entry["message"]
+    assert "ClusterLeft" in scene.events()
+
+
 async def test_a_lost_link_is_looked_at_again_when_its_grace_ends(scene: Scene) -> None:
     """Without any further news, the roster changes when the time is over."""
     await scene.training()

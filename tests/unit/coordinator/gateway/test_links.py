@@ -91,6 +91,16 @@ def test_the_newer_session_wins(agents: links.AgentLinks) -> None:
     assert newer.goodbye is None
 
 
+def test_a_cluster_is_sent_away(agents: links.AgentLinks) -> None:
+    """Its session of the moment ends; there need not be one."""
+    revoked = denials.denial(denials.Reason.REVOKED, identity="zurich")
+    agents.send_away("zurich", revoked)
+    link, other = agents.open("zurich"), agents.open("budapest")
+    agents.send_away("zurich", revoked)
+    assert link.goodbye is revoked and link.ending.is_set()
+    assert other.goodbye is None
+
+
 def test_the_same_assignments_are_no_news(agents: links.AgentLinks) -> None:
     """A session is woken by a change only."""
     link = agents.open("zurich")

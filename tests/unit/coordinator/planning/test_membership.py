@@ -34,6 +34,27 @@ def test_it_is_good_until_it_ends_or_is_revoked(
     assert found.message.endswith(".")
 
 
+LEFT = {"conditions": [{"type": "Joined", "status": "False", "reason": "Left"}]}
+
+
+def test_of_a_member_that_left_it_counts_no_longer() -> None:
+    """Whatever time it had left; who was expelled besides is told that."""
+    left, expelled = judged("Accepted", 0.0, STATUS | LEFT), judged("Expelled", 0.0, STATUS | LEFT)
+    assert left is not None and expelled is not None
+    assert (left.valid, left.reason, left.changes_at) == (False, "Left", None)
+    assert "`hanse token create --cluster zurich`" in left.message
+    assert expelled.reason == "Expelled"
+
+
+@pytest.mark.parametrize(
+    "status", [{}, {"conditions": [{"type": "Joined", "status": "True", "reason": "Enrolled"}]}]
+)
+def test_a_member_that_is_there_has_not_left(status: dict[str, Any]) -> None:
+    """Nor has one that never joined."""
+    assert membership.has_left(LEFT)
+    assert not membership.has_left(status)
+
+
 def test_what_does_not_hold_says_what_to_do() -> None:
     """Whoever reads it has the command at hand."""
     expelled, expired = judged("Expelled", 0.0, STATUS), judged("Accepted", ENDS, STATUS)

@@ -31,6 +31,21 @@ CASES = {
         "approve zurich` and let "
         "its operator join again.",
     ),
+    "left": (
+        scene.cluster("zurich", left=True, connected=False),
+        "Left",
+        "ClusterLeft",
+        "Its operator left the federation with `hanse leave`. To come back, it joins again with a token from "
+        "`hanse token create --cluster zurich`.",
+    ),
+    "left and expelled": (
+        scene.cluster("zurich", left=True, acceptance="Expelled"),
+        "Left",
+        "Expelled",
+        "It was expelled from the federation; to let it back in, approve it with `hanse clusters "
+        "approve zurich` and let "
+        "its operator join again.",
+    ),
     "never connected": (
         scene.cluster("zurich", connected=False, offered={}),
         "Excluded",
