@@ -59,6 +59,14 @@ CONFLICT_SECONDS = 0.25
 long."""
 
 
+_RESUMES = frozenset({desired.Stage.SUSPENDED, desired.Stage.NOT_ACCEPTED})
+"""Stages in which an aggregator is ended that another one goes on from, so that its end is no failure."""
+
+
+_UNKNOWN = snapshot.App()
+"""Stands for an app that nobody has looked for yet."""
+
+
 class Agents(Protocol):
     """What is known of the edge agents' sessions, and the way to tell them."""
 
@@ -331,7 +339,8 @@ class Controller:
         if await self._apply_process(training, plan, snap.aggregator.restart_at) and _ran(training):
             # Another leader's aggregator, running or ended, is here since now, and this picture lacks it.
             return _Outcome(training, plan, hold=True, recheck_at=now)
-        if (until := self._unheard_until(training)) > now:
+        speaks = plan.aggregator_wanted or plan.stage is desired.Stage.STOPPING
+        if speaks and (until := self._unheard_until(training)) > now:
             # Its status says more than is known here until it has spoken; its edges go on as they are.
             return _Outcome(training, plan, hold=True, recheck_at=until)
         if not await self._apply_status(key, snap, plan):
@@ -345,7 +354,10 @@ class Controller:
         if expires_at is not None and expires_at <= now:
             await self._delete(key)
             expires_at = None
-        return _Outcome(training, plan, recheck_at=expires_at)
+        heard_at = self._hearing_until(training)
+        return _Outcome(
+            training, plan, recheck_at=_earliest(expires_at, heard_at if heard_at > now else None)
+        )
 
     async def _delete(self, key: stores.Key) -> None:
         _log.info("finished training deleted", training=f"{key.namespace}/{key.name}")
@@ -353,7 +365,9 @@ class Controller:
             await self._store.delete(key)
 
     async def _gather(self, resource: stores.Resource) -> snapshot.Snapshot:
-        started = self._workloads.find(resource["metadata"]["uid"]) is not None
+        known = snapshot.training_of(resource, _UNKNOWN)
+        await self._workloads.take_over(known, over=desired.ended(known))
+        started = self._workloads.find(known.uid) is not None
         training = snapshot.training_of(resource, await self._apps.resolve(resource, started=started))
         clusters = tuple(
             snapshot.cluster_of(
@@ -431,9 +445,9 @@ class Controller:
             if restart_at is not None and restart_at <= self._now():
                 number = self._aggregators.observed(training.uid).progress.round
                 await self._workloads.restart(process, training, clusters, number)
-        elif process is not None:
+        elif process is not None and self._hearing_until(training) <= self._now():
             if process.winding_down is None:
-                process.suspended = plan.stage is desired.Stage.SUSPENDED
+                process.suspended = plan.stage in _RESUMES
             played = self._aggregators.observed(training.uid).progress.round > 0
             storing = plan.stage is desired.Stage.STOPPING and played
             seconds = max(self._stop_grace_seconds, STORING_SECONDS if storing else 0.0)
@@ -441,12 +455,18 @@ class Controller:
         return False
 
     def _unheard_until(self, training: snapshot.Training) -> float:
-        """Until when the words of an aggregator that was taken over are waited for, unix seconds."""
+        """Until when no picture is written of a training whose aggregator was taken over, unix seconds."""
+        # Before its first round there is nothing to forget yet.
+        return self._hearing_until(training) if _ran(training) else 0.0
+
+    def _hearing_until(self, training: snapshot.Training) -> float:
+        """Until when the words of an aggregator that was taken over are waited for, unix seconds.
+
+        Only then does it know what it is told: to end, and to store its model before that.
+        """
         process = self._workloads.find(training.uid)
         if process is None or process.adopted_at is None or process.exit is not None:
             return 0.0
-        if not _ran(training):
-            return 0.0  # there is nothing to forget yet
         said = self._aggregators.observed(training.uid)
         if said.address and (said.progress.round or said.progress.finished):
             return 0.0

@@ -141,6 +141,22 @@ class Workloads:
         """Return a training's aggregator, if there is one."""
         return self._processes.get(uid)
 
+    async def take_over(self, training: snapshot.Training, *, over: bool) -> None:
+        """Know the aggregator that an earlier coordinator started, whatever is wanted of it now.
+
+        over: its training is, so how one ended is of no interest; one that runs still is, and is to end.
+        """
+        if not self._runtime.durable or training.uid in self._processes:
+            return
+        await self._listed.wait()
+        name = workload_name(training.uid)
+        if name in self._running:
+            process = self._processes[training.uid] = Process(training.uid)
+            self._adopt(process, training)
+        elif not over and (ended := self._exits.pop(name, None)) is not None and _is_the_end(ended):
+            process = self._processes[training.uid] = Process(training.uid)
+            self._found_ended(process, training, ended)
+
     async def start(self, training: snapshot.Training, clusters: int) -> None:
         """Start a training's aggregator, or take over the one that runs; without its app, only that."""
         process = self._processes[training.uid] = Process(training.uid)
@@ -151,10 +167,7 @@ class Workloads:
                 await self._listed.wait()
             ended, process.exit = process.exit or self._exits.pop(name, None), None
             if ended is not None and _is_the_end(ended):
-                # If it is started again, that one is to be known.
-                self._sessions.expect(training.uid, training.namespace, training.name, training.created_at)
-                process.exit, process.ended_at, process.ran = ended, self._now(), True
-                _log.info("aggregator had ended", training=title, reason=ended.description)
+                self._found_ended(process, training, ended)
             elif await self._runs(name):
                 self._adopt(process, training)
             elif apps.needed(training.app) is not None:
@@ -305,6 +318,13 @@ class Workloads:
         if not self._runtime.durable:
             return False
         return name in self._running or any(found.name == name for found in await self._runtime.list())
+
+    def _found_ended(self, process: Process, training: snapshot.Training, ended: snapshot.Exit) -> None:
+        # If it is started again, that one is to be known.
+        self._sessions.expect(training.uid, training.namespace, training.name, training.created_at)
+        process.exit, process.ended_at, process.ran = ended, self._now(), True
+        title = f"{training.namespace}/{training.name}"
+        _log.info("aggregator had ended", training=title, reason=ended.description)
 
     def _adopt(self, process: Process, training: snapshot.Training) -> None:
         process.adopted_at, process.ran = self._now(), True

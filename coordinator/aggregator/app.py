@@ -110,7 +110,7 @@ class Aggregator:
         self._progress.resumed(self._history.round)
         self._progress.diverged(self._history.diverged)
         self._service = service.Service(
-            config, self._spec, self._progress, self._book, on_rounds=self._raised
+            config, self._spec, self._progress, self._book, on_rounds=self._raised, on_refusal=_end_refused
         )
         self._watcher = watcher.Watcher(self._progress, self._service.changed)
         self._service.start()
@@ -327,6 +327,16 @@ def unloadable(error: Exception) -> str:
     if not isinstance(error.__cause__, ModuleNotFoundError):
         return str(error)
     return f"{error}; mend the import, or name an image that has the module in spec.server.image"
+
+
+def _end_refused() -> None:
+    """End at once and as one that is killed does, with all that a resume needs.
+
+    Neither the app nor the clients hear of it: the hub starts another aggregator if it wants the training.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(restarts.REFUSED)
 
 
 def _all_done(rounds: int) -> str:

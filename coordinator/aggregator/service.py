@@ -113,16 +113,19 @@ class Service:
         book: journal.Book,
         *,
         on_rounds: Callable[[int], None] = lambda _: None,
+        on_refusal: Callable[[], None] = lambda: None,
     ) -> None:
         """Take what to serve; nothing is opened yet.
 
         on_rounds: hears on the event loop how many rounds spec.strategy asks for, whenever rules come.
+        on_refusal: called there when the hub will not have this aggregator, unless its training is over.
         """
         self._config = config
         self._spec = spec
         self._progress = progress
         self._book = book
         self._on_rounds = on_rounds
+        self._on_refusal = on_refusal
         self._run_id = node_ids.run_id(config.namespace, config.name)
         self._credentials = credentials.CredentialDirectory(config.credential_directory)
         self._loop = asyncio.new_event_loop()
@@ -130,6 +133,7 @@ class Service:
         self._rng = random.Random()  # noqa: S311 - spreads retries, protects nothing
         self._ready: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._hub: hub_link.HubLink | None = None
+        self._leaving = False
         self._thread = threading.Thread(target=self._run_loop, name="exchange", daemon=True)
 
     def start(self) -> None:
@@ -233,11 +237,16 @@ class Service:
         try:
             assert self._hub is not None
             await self._hub.run()
-        except Exception as error:  # denied for good, or a bug: without a hub there is nobody to train for
+        except denials.Denied as denied:
+            # The hub may be a newer one, or not know yet what runs: that says nothing of the training.
+            log.error("the hub refuses this aggregator", denial=denied.reason, detail=str(denied))
+            if not self._leaving:
+                self._on_refusal()
+        except Exception as error:  # a bug: without a hub there is nobody to train for
             log.exception("hub link failed")
             self.driver.handle(
                 events.StopAsked(
-                    reasons.TrainingReason.INTERNAL_ERROR, f"the hub refuses this aggregator: {error}"
+                    reasons.TrainingReason.INTERNAL_ERROR, f"the link to the hub failed: {error}"
                 )
             )
 
@@ -282,6 +291,7 @@ class Service:
 
     async def _leave(self, finished: pb.TrainingFinished) -> bool:
         assert self._hub is not None
+        self._leaving = True
         self._hub.finish(finished)
         told = False
         with contextlib.suppress(TimeoutError):

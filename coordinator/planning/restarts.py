@@ -24,6 +24,9 @@ NOT_NOW_SECONDS = 20.0
 NO_ROOM, HELD, DAMAGED, OTHER_APP = 75, 76, 77, 78
 """Exit statuses of an aggregator that could not open its journal for now, and did nothing else."""
 
+REFUSED = 80
+"""Exit status of one that the hub would not have; its journal is as it was."""
+
 _NOT_NOW = {
     NO_ROOM: snapshot.Problem(
         reasons.TrainingReason.STORAGE_FULL,
@@ -46,6 +49,11 @@ _NOT_NOW = {
         "The training's journal is of another app than its aggregator was given, and without it the training "
         "would begin at its first round again. Put the app that the training began with back into its source "
         "and it goes on, or delete the training and create it again; it is tried again every 20 seconds.",
+    ),
+    REFUSED: snapshot.Problem(
+        reasons.TrainingReason.AGGREGATOR_LOST,
+        "The hub refused the training's aggregator, which ended and kept everything; its log says why. "
+        "Another one is started, every 20 seconds if need be, and goes on from there.",
     ),
 }
 

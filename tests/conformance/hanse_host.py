@@ -10,11 +10,12 @@ import asyncio
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from coordinator.aggregator import config as aggregator_config
+from coordinator.planning import restarts
 from edge_agent.client import config as client_config
 from federation.api import validation
 from federation.apps import bundle
@@ -49,12 +50,14 @@ async def run(
     spec: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     dies_at: Mapping[str, int] | None = None,
+    disturb: Callable[[hub.Hub], Awaitable[None]] | None = None,
 ) -> Path:
     """Run an app; return the ServerApp's working directory with what it wrote.
 
     `run_config` are overrides; `settings` are more of the aggregator's configuration. The last `late` nodes
     join when the app runs already. `dies_at` are named places (federation/runtime/failpoints.py) with the
-    visit at which the aggregator is killed; each time another is started.
+    visit at which the aggregator is killed; each time another is started. So it is when the hub has refused
+    it, as `disturb`, which runs beside the training, may have it do.
     Raises: RuntimeError with the reason and the logs' last lines if the training does not complete.
     """
     work.mkdir(parents=True)  # noqa: ASYNC240  (nothing else runs yet)
@@ -70,6 +73,7 @@ async def run(
     if dies_at:
         aggregator = _mortal(aggregator, work / "failpoints", dies_at)
     watcher = asyncio.create_task(_watch(runtime, the_hub, aggregator, len(dies_at or ())))
+    disturbing = None if disturb is None else asyncio.ensure_future(disturb(the_hub))
     try:
         await runtime.start(aggregator)
         exchange = await asyncio.wait_for(the_hub.exchange_address, LIMIT_SECONDS)
@@ -92,6 +96,8 @@ async def run(
     except TimeoutError as error:
         raise RuntimeError(f"no end after {LIMIT_SECONDS} s" + _logs(work)) from error
     finally:
+        if disturbing is not None:
+            disturbing.cancel()
         watcher.cancel()
         await runtime.close(2.0)
         await the_hub.stop()
@@ -114,6 +120,9 @@ async def _watch(
         if isinstance(event, port.Exited) and event.name == "aggregator":
             if deaths and event.signal == "SIGKILL":
                 deaths -= 1
+                await runtime.start(aggregator)
+                continue
+            if event.exit_code == restarts.REFUSED:
                 await runtime.start(aggregator)
                 continue
             await asyncio.sleep(1.0)  # its last words may be on their way

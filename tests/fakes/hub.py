@@ -13,6 +13,7 @@ from typing import Any
 
 from federation.trust import authorisation, credentials, interceptors
 from federation.trust import identity as identities
+from federation.wire import denials
 from federation.wire import hanse_pb2 as pb
 from tests.fakes import certificates
 
@@ -34,7 +35,7 @@ class Hub(pb_grpc.ProgressServicer):
         self.finished: asyncio.Future[pb.TrainingFinished] = asyncio.get_running_loop().create_future()
         self.changed = asyncio.Condition()
         self._roster: list[pb.RosterMember] = []
-        self._directives: asyncio.Queue[pb.AggregatorDirective] = asyncio.Queue()
+        self._directives: asyncio.Queue[pb.AggregatorDirective | denials.Denied] = asyncio.Queue()
 
     async def start(self) -> str:
         """Listen on any port; returns host:port."""
@@ -70,6 +71,10 @@ class Hub(pb_grpc.ProgressServicer):
         """Send any directive."""
         self._directives.put_nowait(directive)
 
+    def refuse(self, reason: denials.Reason, **fields: object) -> None:
+        """End the session, or the next one, with a denial."""
+        self._directives.put_nowait(denials.Denied(reason, **fields))
+
     def _say_roster(self) -> None:
         self.say(self._roster_now())
 
@@ -92,7 +97,9 @@ class Hub(pb_grpc.ProgressServicer):
                 directive = asyncio.create_task(self._directives.get())
                 await asyncio.wait({reader, directive}, return_when=asyncio.FIRST_COMPLETED)
                 if directive.done():
-                    await context.write(directive.result())
+                    if isinstance(said := directive.result(), denials.Denied):
+                        raise said
+                    await context.write(said)
                 else:
                     directive.cancel()
             reader.result()

@@ -121,6 +121,9 @@ class Scene:
         for pod in list(self.running):
             self.overs[pod].set()
         await asyncio.gather(*self.running.values(), return_exceptions=True)
+        # The next scene's hub would wait to hear the aggregator of a training that runs.
+        with contextlib.suppress(errors.NotFound):
+            await self.api.delete("FederatedTraining", "hospitals", self.namespace)
         with contextlib.suppress(errors.NotFound):
             await self.api.delete("EdgeCluster", self.cluster)
 
@@ -802,6 +805,27 @@ async def is_expected(scene: Scene, leader: hub.Coordinator) -> bool:
     with contextlib.suppress(denials.Denied):
         return bool(leader.aggregators.find(scene.namespace, "hospitals"))
     return False
+
+
+async def test_what_is_suspended_while_nobody_leads_is_told_by_the_next_leader(scene: Scene) -> None:
+    """Its aggregator is let in, which would be sent away otherwise, and its Job goes."""
+    await scene.member()
+    await scene.app()
+    scene.start("a")
+    await begun(scene, await scene.leader("a"))
+    await scene.end("a")
+    await change(scene, {"suspend": True})
+    scene.start("b")
+    second = await scene.leader("b")
+    await until(lambda: is_expected(scene, second))
+    async with aggregator(scene, second) as told:
+        assert (await told("stop")).stop.reason == "SuspendRequested"
+    assert (await phase(scene, "Suspended"))["summary"]["round"] == "7/20"
+    await until(lambda: _empty(scene))
+    await change(scene, {"suspend": False})
+    async with scene.agent(second):
+        await until(scene.jobs)
+        await phase(scene, "Preparing")
 
 
 async def acts_no_more(scene: Scene, pod: str) -> None:

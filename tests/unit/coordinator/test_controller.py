@@ -72,6 +72,7 @@ class Edges:
         self.said: dict[str, snapshot.Report] = {}
         self.wanted: dict[str, tuple[desired.Assignment, ...]] = {}
         self.pushes = 0
+        self.expected: set[str] = set()
         self.expected_again = 0
         self.silent = False
         self.all_expected = False
@@ -98,6 +99,7 @@ class Edges:
         self.released = True
 
     def expect(self, uid: str, namespace: str, name: str, since: float | None = None) -> None:
+        self.expected.add(uid)
         self.aggregator = snapshot.Aggregator()
 
     def complete(self) -> None:
@@ -378,6 +380,7 @@ async def test_an_aggregator_that_dies_again_and_again_fails_the_training(
         (restarts.HELD, "AggregatorLost", "Another aggregator"),
         (restarts.DAMAGED, "JournalDamaged", "Put them back"),
         (restarts.OTHER_APP, "JournalOfAnotherApp", "Put the app that the training began with back"),
+        (restarts.REFUSED, "AggregatorLost", "The hub refused"),
     ],
 )
 async def test_an_aggregator_that_could_not_begin_is_started_until_it_can(
@@ -574,6 +577,20 @@ async def test_a_bad_app_starts_nothing(scene: Scene) -> None:
     assert scene.runtime.starts == 1
 
 
+async def test_an_app_that_cannot_be_read_any_more_fails_nothing(scene: Scene) -> None:
+    """The training waits with the reason, and another aggregator goes on when the app is back."""
+    await scene.training()
+    await scene.settle()
+    scene.apps.app = snapshot.Problem("AppNotFound", "There is no such ConfigMap.")
+    scene.controller.notify()
+    await scene.settle()
+    assert ((await scene.status())["phase"], scene.runtime.running) == ("Pending", {})
+    scene.apps.app = snapshot.App(digest="sha256:" + "9f" * 32)
+    await asyncio.sleep(planning.NEEDED_SECONDS)
+    await scene.settle()
+    assert ((await scene.status())["phase"], scene.runtime.starts) == ("Preparing", 2)
+
+
 async def test_rules_that_change_are_told_while_it_runs(scene: Scene) -> None:
     """Quorum and deadline of the spec go to the running aggregator, which is not started again."""
     await scene.training()
@@ -699,3 +716,96 @@ async def test_an_aggregator_whose_image_is_allowed_no_more_is_ended_until_it_is
     work.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await work
+
+
+AGGREGATOR = "aggregator-uid-3"
+PLAYED = {"phase": "Running", "round": {"current": 5, "total": 20}, "startedAt": "2026-06-01T00:00:00Z"}
+
+
+@contextlib.asynccontextmanager
+async def succeeded(status: Mapping[str, Any], **spec: Any) -> AsyncIterator[Scene]:
+    """A hub that comes to lead and finds another's aggregator running; the spec was changed meanwhile."""
+    made = Scene()
+    await made.cluster("budapest")
+    await made.cluster("zurich")
+    await made.training(**spec)
+    await made.store.patch_status(KEY, status, None)
+    made.runtime.durable = True
+    made.runtime.running[AGGREGATOR] = runtimes.Workload(
+        AGGREGATOR, ("aggregator",), pathlib.PurePath("/nowhere")
+    )
+    made.runtime.happened.put_nowait(runtimes.Started(AGGREGATOR, "1"))
+    work = asyncio.create_task(made.controller.run())
+    await made.settle()
+    yield made
+    work.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+
+
+async def dials(scene: Scene) -> None:
+    """The aggregator that runs has found the hub that leads now."""
+    scene.edges.aggregator = snapshot.Aggregator(
+        address="10.0.0.1:7443", progress=snapshot.Progress(round=5, round_started_at=START)
+    )
+    scene.controller.notify()
+    await scene.settle()
+
+
+async def test_a_suspension_while_nobody_led_suspends_the_aggregator_that_runs() -> None:
+    """The next leader takes it over, tells it, and starts another one when the training goes on."""
+    async with succeeded(PLAYED, suspend=True) as scene:
+        assert (scene.edges.expected, AGGREGATOR in scene.runtime.running) == ({"uid-3"}, True)
+        assert scene.edges.stop is not None
+        assert scene.edges.stop.reason == "SuspendRequested"
+        await dials(scene)
+        status = await scene.status()
+        assert (status["phase"], status["summary"]["round"], scene.runtime.running) == ("Suspended", "5", {})
+        await scene.training()
+        await scene.settle()
+        assert (scene.runtime.starts, (await scene.status())["phase"]) == (1, "Preparing")
+
+
+@pytest.mark.parametrize("phase", ["Running", "Preparing"])
+async def test_a_stop_while_nobody_led_still_gives_the_model(phase: str) -> None:
+    """The aggregator that runs is heard, told, and has its time to store what it reached."""
+    async with succeeded(PLAYED | {"phase": phase}, stop=True) as scene:
+        assert scene.edges.stop is not None
+        assert scene.edges.stop.reason == "StopRequested"
+        await asyncio.sleep(workloads.HEARING_SECONDS / 2)
+        await dials(scene)
+        await asyncio.sleep(controller.STORING_SECONDS / 2)
+        assert (AGGREGATOR in scene.runtime.running, (await scene.status())["phase"]) == (True, "Running")
+        words = snapshot.Finished(False, "StopRequested", "Stopped.", "pvc://m/5", "5b" * 32, 5)
+        del scene.runtime.running[AGGREGATOR]
+        scene.runtime.happened.put_nowait(
+            runtimes.Exited(AGGREGATOR, 1, None, (), "StopRequested", "Stopped.", last_words.write(words))
+        )
+        await asyncio.sleep(1.0)
+        await scene.settle()
+        status = await scene.status()
+        assert (status["phase"], status["model"]["round"]) == ("Stopped", 5)
+
+
+@pytest.mark.parametrize("over", ["completed", "suspended", "not accepted"])
+async def test_an_aggregator_that_is_not_heard_and_not_wanted_is_ended(over: str) -> None:
+    """It does not run for ever, and its end fails nothing."""
+    completed = [{"type": "Completed", "status": "True", "reason": "AllRoundsDone"}]
+    status = {"phase": "Completed", "conditions": completed} if over == "completed" else PLAYED
+    async with succeeded(status, suspend=over == "suspended") as scene:
+        if over == "not accepted":
+            scene.apps.app = snapshot.Problem("AppNotFound", "There is no such ConfigMap.")
+            scene.controller.notify()
+            await scene.settle()
+        assert AGGREGATOR in scene.runtime.running
+        scene.now += workloads.HEARING_SECONDS
+        await asyncio.sleep(workloads.HEARING_SECONDS + 1)
+        await scene.settle()
+        assert not scene.runtime.running
+        want = {"completed": "Completed", "suspended": "Suspended", "not accepted": "Pending"}
+        assert (await scene.status())["phase"] == want[over]
+        if over == "not accepted":
+            scene.apps.app = snapshot.App(digest="sha256:" + "9f" * 32)
+            await asyncio.sleep(planning.NEEDED_SECONDS)
+            await scene.settle()
+            assert (scene.runtime.starts, (await scene.status())["phase"]) == (1, "Preparing")
