@@ -74,8 +74,8 @@ class Process:
     """One aggregator, from the wish to start it until nothing is left of it.
 
     ended_at: when `exit` was noticed, unix seconds. waiting: why it does not run yet, if its runtime says so.
-    ran: whether it was ever started; what could not be will not be by another attempt. adopted_at: when it
-    was taken over from an earlier coordinator, unix seconds.
+    ran: whether it, or one before it, was ever started; a training whose first one cannot be fails.
+    adopted_at: when it was taken over from an earlier coordinator, unix seconds.
     """
 
     uid: str
@@ -188,6 +188,8 @@ class Workloads:
             raise
         except (runtimes.RuntimeFailure, OSError) as error:
             process.exit = snapshot.Exit(f"it could not be started, {error}")
+            if "startedAt" in training.status:  # there is something to lose
+                process.exit, process.ended_at, process.ran = restarts.refused(str(error)), self._now(), True
             _log.warning("aggregator not started", training=title, uid=training.uid, error=str(error))
         self._on_change()
 
@@ -200,8 +202,8 @@ class Workloads:
         """
         died, process.exit = process.exit, None
         before = process.restarts
-        process.held = None if died is None else died.not_now
-        if process.held is None:
+        process.held = None if died is None or died.refused else died.not_now
+        if died is None or died.not_now is None:
             process.restarts = process.restarts.another(round_number)
         try:
             with process.launch():
@@ -213,8 +215,9 @@ class Workloads:
             process.exit, process.restarts = died, before
             raise
         except (runtimes.RuntimeFailure, OSError) as error:
-            process.exit = snapshot.Exit(f"it could not be started again, {error}")
-            process.ended_at = self._now()
+            process.exit, process.ended_at = restarts.refused(str(error), died), self._now()
+            title = f"{training.namespace}/{training.name}"
+            _log.warning("aggregator not started", training=title, uid=training.uid, error=str(error))
         self._on_change()
 
     def wind_down(self, process: Process, wait_seconds: float) -> None:

@@ -3,7 +3,8 @@
 A training goes on where its journal ends, so a death costs seconds and is no failure. One that dies again and
 again in the same round will not be saved by another start: after `spec.server.maximumRestarts` of them the
 training fails and says how it ended. One that could not begin for now, and said so by its exit status, has
-not died: it is started again until it can. This module is pure.
+not died: it is started again until it can. Nor has one that was not started at all, since a quota was full,
+say: what is refused today is granted tomorrow. This module is pure.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ LONGEST_DELAY_SECONDS = 60.0
 DEFAULT_MAXIMUM_RESTARTS = 3
 
 NOT_NOW_SECONDS = 20.0
-"""Between two attempts of an aggregator that could not begin."""
+"""Between two attempts of an aggregator that could not begin; of one that is not started, more each time."""
 
 NO_ROOM, HELD, DAMAGED, OTHER_APP = 75, 76, 77, 78
 """Exit statuses of an aggregator that could not open its journal for now, and did nothing else."""
@@ -58,6 +59,20 @@ _NOT_NOW = {
 }
 
 
+def refused(why: str, before: snapshot.Exit | None = None) -> snapshot.Exit:
+    """Return the end of an aggregator that was to go on with a training and was not started.
+
+    before: how the last one ended, which may have been the same.
+    """
+    sentence = (
+        f"The training's aggregator is not started: {why.rstrip('.')}. It is tried again, every minute "
+        "at last, and the training goes on where its journal ends."
+    )
+    problem = snapshot.Problem(reasons.TrainingReason.AGGREGATOR_LOST, sentence)
+    times = 1 if before is None else before.refused + 1
+    return snapshot.Exit(f"it could not be started, {why}", not_now=problem, refused=times)
+
+
 def not_now(exit_status: int | None) -> snapshot.Problem | None:
     """Return why an aggregator with this exit status could not begin; None if it is not that."""
     return None if exit_status is None else _NOT_NOW.get(exit_status)
@@ -91,7 +106,7 @@ def restart_at(
     if died.finished is not None or training.suspended or training.stop:
         return None
     if died.not_now is not None:
-        return died_at + NOT_NOW_SECONDS
+        return died_at + min(NOT_NOW_SECONDS * max(died.refused, 1), LONGEST_DELAY_SECONDS)
     if restarts >= maximum:
         return None
     delay: float = FIRST_DELAY_SECONDS * 2**restarts

@@ -195,7 +195,8 @@ class Progress:
 @dataclasses.dataclass(frozen=True)
 class Exit:
     """The aggregator's process ended; `reason` is set if more is known than its exit status, `finished` if it
-    left word of the training's end, `not_now` if it could not begin and may be able to later.
+    left word of the training's end, `not_now` if it could not begin and may be able to later, `refused` how
+    often in a row it was not even started.
     """
 
     description: str
@@ -203,6 +204,7 @@ class Exit:
     reason: str = ""
     finished: Finished | None = None
     not_now: Problem | None = None
+    refused: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

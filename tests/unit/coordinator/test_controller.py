@@ -24,6 +24,7 @@ from federation.wire import denials
 
 START = 1_780_000_000.0
 KEY = stores.Key("FederatedTraining", "cardiology", "hospitals")
+PLAYED = {"phase": "Running", "round": {"current": 5, "total": 20}, "startedAt": "2026-06-01T00:00:00Z"}
 
 
 class Runtime:
@@ -31,11 +32,12 @@ class Runtime:
 
     def __init__(self) -> None:
         self.running: dict[str, runtimes.Workload] = {}
-        self.starts = 0
+        self.starts = self.asked = 0
         self.fails: runtimes.RuntimeFailure | None = None
         self.happened: asyncio.Queue[runtimes.WorkloadEvent] = asyncio.Queue()
 
     async def start(self, workload: runtimes.Workload) -> None:
+        self.asked += 1
         if self.fails is not None:
             raise self.fails
         self.starts += 1
@@ -447,6 +449,53 @@ async def test_an_aggregator_that_cannot_start_fails_the_training(scene: Scene) 
     assert "could not be started, workload aggregator: not started: no such file" in failed["message"]
 
 
+REFUSAL = 'pods "aggregator" is forbidden: exceeded quota: compute'
+
+
+async def running_condition(scene: Scene) -> dict[str, Any]:
+    found = (entry for entry in (await scene.status())["conditions"] if entry["type"] == "Running")
+    return next(found)
+
+
+@pytest.mark.parametrize("when", ["resumed", "taken over", "started again"])
+async def test_a_start_that_is_refused_in_mid_training_is_tried_until_it_is_made(
+    when: str, scene: Scene
+) -> None:
+    """Hours of training are not lost to a quota; status has the refusal's own words."""
+    await scene.training(suspend=when == "resumed", server={"maximumRestarts": 1})
+    if when != "started again":
+        await scene.store.patch_status(KEY, PLAYED, None)
+        scene.runtime.fails = runtimes.WorkloadNotStarted("aggregator", REFUSAL)
+    await scene.settle()
+    if when == "resumed":
+        await scene.training(server={"maximumRestarts": 1})
+        await scene.settle()
+    elif when == "started again":
+        scene.edges.aggregator = snapshot.Aggregator(progress=snapshot.Progress(round=5))
+        scene.runtime.fails = runtimes.WorkloadNotStarted("aggregator", REFUSAL)
+        await scene.died("aggregator-uid-3")
+    made = scene.runtime.starts
+    for pause in (20.0, 40.0, *[60.0] * 20):
+        running = await running_condition(scene)
+        assert (running["reason"], REFUSAL in running["message"]) == ("AggregatorLost", True)
+        scene.now += pause - 1
+        scene.runtime.asked = 0
+        scene.controller.notify()
+        await scene.settle()
+        assert scene.runtime.asked == 0
+        scene.now += 1
+        scene.controller.notify()
+        await scene.settle()
+        assert scene.runtime.asked == 1
+    assert (await scene.status())["phase"] in ("Preparing", "Running")
+    scene.runtime.fails = None
+    scene.now += 60.0
+    scene.controller.notify()
+    await scene.settle()
+    assert (scene.runtime.starts, len(scene.runtime.running)) == (made + 1, 1)
+    assert REFUSAL not in (await running_condition(scene))["message"]
+
+
 async def test_an_aggregator_is_started_when_what_runs_it_answers_again(scene: Scene) -> None:
     """An API server that is away as it is started fails no training; what runs is not known before that."""
     scene.runtime.fails = runtimes.RuntimeAway("workload aggregator: not started yet: no answer")
@@ -719,7 +768,6 @@ async def test_an_aggregator_whose_image_is_allowed_no_more_is_ended_until_it_is
 
 
 AGGREGATOR = "aggregator-uid-3"
-PLAYED = {"phase": "Running", "round": {"current": 5, "total": 20}, "startedAt": "2026-06-01T00:00:00Z"}
 
 
 @contextlib.asynccontextmanager
