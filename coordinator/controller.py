@@ -414,13 +414,12 @@ class Controller:
         """Return the picture of an aggregator that died and may be started again: that is no end yet."""
         number = aggregator.progress.round
         if process.exit is None:
-            again = process.held or (restarts.RESUMING if process.restarts.count else None)
+            again = process.held or (restarts.RESUMING if process.restarts.any else None)
             heard = self._aggregators.heard(training.uid)
             return dataclasses.replace(aggregator, recovering=None if heard else again)
         if aggregator.exit is None or aggregator.progress.finished or process.winding_down or not process.ran:
             return aggregator
-        done = process.restarts.in_round(number)
-        at = restarts.restart_at(training, aggregator.exit, process.ended_at, done)
+        at = restarts.restart_at(training, aggregator.exit, process.ended_at, process.restarts, number)
         if at is None:
             return aggregator
         if (needed := apps.needed(training.app)) is not None:

@@ -73,13 +73,15 @@ class Sessions(Protocol):
 class Process:
     """One aggregator, from the wish to start it until nothing is left of it.
 
-    ended_at: when `exit` was noticed, unix seconds. waiting: why it does not run yet, if its runtime says so.
+    began_at, ended_at: when it was last started or seen to begin, and when `exit` was noticed, unix seconds;
+    what waits for a node begins when it has one. waiting: why it does not run yet, if its runtime says so.
     ran: whether it, or one before it, was ever started; a training whose first one cannot be fails.
     adopted_at: when it was taken over from an earlier coordinator, unix seconds.
     """
 
     uid: str
     exit: snapshot.Exit | None = None
+    began_at: float = 0.0
     ended_at: float = 0.0
     waiting: snapshot.Problem | None = None
     restarts: restarts.Restarts = dataclasses.field(default_factory=restarts.Restarts)
@@ -179,7 +181,7 @@ class Workloads:
                 with process.launch():
                     await self._runtime.start(await self._launch(training, clusters))
                 failpoints.reach("coordinator.aggregator-started")
-                process.ran = True
+                process.ran, process.began_at = True, self._now()
                 _log.info("aggregator started", training=title, uid=training.uid)
         except runtimes.WorkloadExists:
             self._adopt(process, training)
@@ -203,13 +205,14 @@ class Workloads:
         died, process.exit = process.exit, None
         before = process.restarts
         process.held = None if died is None or died.refused else died.not_now
-        if died is None or died.not_now is None:
-            process.restarts = process.restarts.another(round_number)
+        if died is not None:
+            process.restarts = process.restarts.another(round_number, died)
         try:
             with process.launch():
                 await self._runtime.stop(workload_name(process.uid), 0.0)  # what is left of it
                 self._sessions.expect_again(training.uid)
                 await self._runtime.start(await self._launch(training, clusters))
+            process.began_at = self._now()
             _log.info("aggregator started again", training=f"{training.namespace}/{training.name}")
         except (stores.StoreError, runtimes.RuntimeAway):
             process.exit, process.restarts = died, before
@@ -304,7 +307,7 @@ class Workloads:
             else:
                 self._running.add(event.name)
                 if process is not None:
-                    process.waiting = None
+                    process.waiting, process.began_at = None, self._now()
             self._on_change()
 
     async def _exited_after_drain(self, process: Process, event: runtimes.Exited) -> None:
@@ -313,6 +316,7 @@ class Workloads:
 
     def _exited(self, process: Process, event: runtimes.Exited) -> None:
         process.exit, process.ended_at = exit_of(event), self._now()
+        process.restarts = process.restarts.after(process.ended_at - process.began_at)
         if process.adopted_at is not None and not _is_the_end(process.exit):
             self.drop(process)  # it was to end for a pause that is over; the next one starts
         _log.info("aggregator ended", uid=process.uid, reason=process.exit.description)
@@ -331,6 +335,7 @@ class Workloads:
 
     def _adopt(self, process: Process, training: snapshot.Training) -> None:
         process.adopted_at, process.ran = self._now(), True
+        process.began_at = process.adopted_at
         # Its certificate is from after the training was made; one from before is of an earlier namesake.
         self._sessions.expect(training.uid, training.namespace, training.name, training.created_at)
         _log.info("aggregator taken over", training=f"{training.namespace}/{training.name}", uid=training.uid)
@@ -358,7 +363,9 @@ def exit_of(event: runtimes.Exited) -> snapshot.Exit:
     how = f"signal {event.signal}" if event.signal else f"exit status {event.exit_code}"
     finished = last_words.read(event.last_words) if event.last_words else None
     not_now = None if finished is not None else restarts.not_now(event.exit_code)
-    return snapshot.Exit(event.message or how, event.log_tail, event.reason, finished, not_now)
+    return snapshot.Exit(
+        event.message or how, event.log_tail, event.reason, finished, not_now, disrupted=event.disrupted
+    )
 
 
 def _is_the_end(exit_: snapshot.Exit) -> bool:

@@ -4,7 +4,9 @@ A training goes on where its journal ends, so a death costs seconds and is no fa
 again in the same round will not be saved by another start: after `spec.server.maximumRestarts` of them the
 training fails and says how it ended. One that could not begin for now, and said so by its exit status, has
 not died: it is started again until it can. Nor has one that was not started at all, since a quota was full,
-say: what is refused today is granted tomorrow. This module is pure.
+say: what is refused today is granted tomorrow. What a node or the cluster did (a drain, an eviction, a node
+that is lost) is no death of the aggregator's own either, and one that ran well for a while is forgiven what
+was before. This module is pure.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ DEFAULT_MAXIMUM_RESTARTS = 3
 
 NOT_NOW_SECONDS = 20.0
 """Between two attempts of an aggregator that could not begin; of one that is not started, more each time."""
+
+STABLE_SECONDS = 600.0
+"""An aggregator that ran so long has a fresh count, as clients have: its end is not the same trouble."""
 
 NO_ROOM, HELD, DAMAGED, OTHER_APP = 75, 76, 77, 78
 """Exit statuses of an aggregator that could not open its journal for now, and did nothing else."""
@@ -80,36 +85,55 @@ def not_now(exit_status: int | None) -> snapshot.Problem | None:
 
 @dataclasses.dataclass(frozen=True)
 class Restarts:
-    """How often an aggregator was started again in a round, the last one in which it was."""
+    """How often an aggregator was started again after it had died in a round, the last one in which it had.
+
+    disrupted: how often after its cluster had ended it, in any round; that makes the pauses longer and counts
+    for nothing else.
+    """
 
     count: int = 0
     round: int = 0
+    disrupted: int = 0
+
+    @property
+    def any(self) -> bool:
+        """Whether it was started again at all."""
+        return self.count > 0 or self.disrupted > 0
 
     def in_round(self, number: int) -> int:
         """Return how often it was in this round."""
         return self.count if number <= self.round else 0
 
-    def another(self, number: int) -> Restarts:
-        """Return the count after one more, in this round."""
-        return Restarts(self.in_round(number) + 1, number)
+    def another(self, number: int, died: snapshot.Exit) -> Restarts:
+        """Return the count after one more, in this round; died: how it ended before."""
+        if died.not_now is not None:
+            return self
+        if died.disrupted:
+            return dataclasses.replace(self, disrupted=self.disrupted + 1)
+        return Restarts(self.in_round(number) + 1, number, self.disrupted)
+
+    def after(self, ran_seconds: float) -> Restarts:
+        """Return what is still counted of one that has ended after it ran for so long."""
+        return Restarts() if ran_seconds >= STABLE_SECONDS else self
 
 
 def restart_at(
-    training: snapshot.Training, died: snapshot.Exit, died_at: float, restarts: int
+    training: snapshot.Training, died: snapshot.Exit, died_at: float, restarts: Restarts, number: int
 ) -> float | None:
     """Return from when on it may be started again, unix seconds; None if it may not.
 
     died: how it ended; one that left word of the training's end has not died. died_at: when, unix seconds.
-    restarts: so many in its round.
+    restarts: what came before. number: of its round.
     """
     maximum = int((training.spec.get("server") or {}).get("maximumRestarts", DEFAULT_MAXIMUM_RESTARTS))
     if died.finished is not None or training.suspended or training.stop:
         return None
     if died.not_now is not None:
         return died_at + min(NOT_NOW_SECONDS * max(died.refused, 1), LONGEST_DELAY_SECONDS)
-    if restarts >= maximum:
+    deaths = restarts.in_round(number)
+    if deaths >= maximum and not died.disrupted:
         return None
-    delay: float = FIRST_DELAY_SECONDS * 2**restarts
+    delay: float = FIRST_DELAY_SECONDS * 2 ** min(deaths + restarts.disrupted, 16)
     return died_at + min(delay, LONGEST_DELAY_SECONDS)
 
 

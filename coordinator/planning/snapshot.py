@@ -196,7 +196,7 @@ class Progress:
 class Exit:
     """The aggregator's process ended; `reason` is set if more is known than its exit status, `finished` if it
     left word of the training's end, `not_now` if it could not begin and may be able to later, `refused` how
-    often in a row it was not even started.
+    often in a row it was not even started, `disrupted` if its cluster ended it for reasons of its own.
     """
 
     description: str
@@ -205,6 +205,7 @@ class Exit:
     finished: Finished | None = None
     not_now: Problem | None = None
     refused: int = 0
+    disrupted: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

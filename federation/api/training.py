@@ -277,7 +277,8 @@ class Server(Model):
         Field(ge=0, le=1000),
         Doc(
             "is how often in one round an aggregator that died is started again before the training fails; "
-            "it goes on where it was.",
+            "it goes on where it was. What its node or cluster did does not count, nor what was before it "
+            "ran for ten minutes.",
             Change.NEXT_START,
         ),
     ] = 3

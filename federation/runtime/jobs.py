@@ -396,7 +396,14 @@ class Jobs:
             del self._entries[entry.name]
         self._tell(
             port.Exited(
-                entry.name, ended.exit_code, ended.signal, log, ended.reason, ended.message, ended.words
+                entry.name,
+                ended.exit_code,
+                ended.signal,
+                log,
+                ended.reason,
+                ended.message,
+                ended.words,
+                ended.disrupted and not entry.stopping,
             )
         )
 
@@ -488,5 +495,9 @@ def _not_started(name: str, error: errors.KubernetesError) -> port.RuntimeFailur
 
 def _removed() -> pod_states.Ended:
     return pod_states.Ended(
-        None, None, pod_states.REMOVED, "Somebody deleted its Job; it is started again if it is still wanted."
+        None,
+        None,
+        pod_states.REMOVED,
+        "Somebody deleted its Job; it is started again if it is still wanted.",
+        disrupted=True,
     )

@@ -88,7 +88,7 @@ class Running:
 class Ended:
     """It ended, or will never go on. `unreachable`: its node cannot be asked to clean up; `words`: what the
     program left in its termination log; `started_again`: its container runs once more, or did, which is not
-    what ended.
+    what ended; `disrupted`: somebody or something in its cluster ended it, and the program did no wrong.
     """
 
     exit_code: int | None
@@ -98,6 +98,7 @@ class Ended:
     unreachable: bool = False
     words: str = ""
     started_again: bool = False
+    disrupted: bool = False
 
 
 State = Accepted | Held | Running | Ended
@@ -114,7 +115,8 @@ def read(job: Object, pod: Object | None, events: Sequence[Object] = ()) -> Stat
         if condition["type"] == "Failed" and condition["status"] == "True":
             if condition.get("reason") == "DeadlineExceeded":
                 return Ended(None, None, DEADLINE_EXCEEDED, "The Job ran longer than it may.")
-            return Ended(None, None, REMOVED, f"Its pod was removed: {condition.get('message', '')}".strip())
+            removed = f"Its pod was removed: {condition.get('message', '')}".strip()
+            return Ended(None, None, REMOVED, removed, disrupted=True)
         if condition["type"] == "Complete" and condition["status"] == "True":
             return Ended(0, None)
     refused = _last(events, {"FailedCreate"})
@@ -146,7 +148,7 @@ def _read_pod(pod: Object, events: Sequence[Object]) -> State:
         return dataclasses.replace(ended, words=_words(state.get("terminated") or {}))
     if disruption.get("reason") in ("DeletionByTaintManager", "DeletionByPodGC") and _deleted(pod):
         reason, why = _DISRUPTIONS[disruption["reason"]]
-        return Ended(None, None, reason, f"The pod was lost: {why}.", unreachable=True)
+        return Ended(None, None, reason, f"The pod was lost: {why}.", unreachable=True, disrupted=True)
     if "running" in state:
         return Running(str(pod["metadata"]["name"]))
     return _held(status, state.get("waiting") or {}, events)
@@ -215,6 +217,13 @@ def _held(status: Object, waiting: Object, events: Sequence[Object]) -> State:
 
 
 def _ended(pod: Object, terminated: Object | None, disruption: Object) -> Ended:
+    ended = _how_ended(pod, terminated, disruption)
+    if not ended.reason and ended.signal in ("SIGTERM", "SIGKILL") and _deleted(pod):
+        return dataclasses.replace(ended, disrupted=True)
+    return ended
+
+
+def _how_ended(pod: Object, terminated: Object | None, disruption: Object) -> Ended:
     status: Object = pod.get("status") or {}
     exit_code, name = _exit(terminated)
     why = str(status.get("reason") or "")
@@ -222,22 +231,25 @@ def _ended(pod: Object, terminated: Object | None, disruption: Object) -> Ended:
     # Kubelet makes room for a pod of higher priority as the scheduler does, and has another word for it.
     disrupted = "PreemptionByScheduler" if why == "Preempting" else disruption.get("reason")
     if why == "Evicted" or disrupted == "TerminationByKubelet":
-        return Ended(exit_code, name, EVICTED, _put_out(pod, words))
+        return Ended(exit_code, name, EVICTED, _put_out(pod, words), disrupted=not _wrote_too_much(words))
     if why == "DeadlineExceeded":
         return Ended(exit_code, name, DEADLINE_EXCEEDED, "The pod ran longer than it may.")
     if why == "NodeLost":
-        return Ended(exit_code, name, NODE_LOST, "The pod's node does not answer; check the node.")
+        away = "The pod's node does not answer; check the node."
+        return Ended(exit_code, name, NODE_LOST, away, disrupted=True)
     if terminated is not None and terminated.get("reason") == "OOMKilled":
         return Ended(exit_code, name, OUT_OF_MEMORY, _out_of_memory(pod))
     if disrupted in _DISRUPTIONS:
         reason, sentence = _DISRUPTIONS[disrupted]
-        return Ended(exit_code, name, reason, f"The pod was ended: {sentence}.")
+        return Ended(exit_code, name, reason, f"The pod was ended: {sentence}.", disrupted=True)
     if terminated is None or terminated.get("reason") == "ContainerStatusUnknown":
         if status.get("phase") == "Succeeded":
             return Ended(0, None)
         if why:  # kubelet would not take it: OutOfcpu, NodeAffinity, UnexpectedAdmissionError
-            return Ended(None, None, NOT_ADMITTED, f"The node did not take the pod: {words or why}")
-        return Ended(None, None, REMOVED, "The pod was ended before its program could say why.")
+            not_taken = f"The node did not take the pod: {words or why}"
+            return Ended(None, None, NOT_ADMITTED, not_taken, disrupted=True)
+        removed = "The pod was ended before its program could say why."
+        return Ended(None, None, REMOVED, removed, disrupted=True)
     if terminated.get("reason") in ("StartError", "ContainerCannotRun"):
         words = _cut(str(terminated.get("message") or ""))
         return Ended(exit_code, name, CONTAINER_NOT_CREATED, f"The program cannot be started: {words}")
@@ -245,14 +257,22 @@ def _ended(pod: Object, terminated: Object | None, disruption: Object) -> Ended:
     return Ended(exit_code, name, reason, message)
 
 
+_VOLUME_TOO_FULL = re.compile(r'EmptyDir volume "([^"]+)" exceeds the limit "([^"]+)"')
+_DISK_TOO_FULL = re.compile(r'(?:limit of containers|ephemeral storage limit) "?([\w.]*\w)')
+
+
+def _wrote_too_much(words: str) -> bool:
+    return bool(_VOLUME_TOO_FULL.search(words) or _DISK_TOO_FULL.search(words))
+
+
 def _put_out(pod: Object, words: str) -> str:
     """Read why kubelet put the pod out: its own limits, or what its node lacks."""
-    if found := re.search(r'EmptyDir volume "([^"]+)" exceeds the limit "([^"]+)"', words):
+    if found := _VOLUME_TOO_FULL.search(words):
         return (
             f"The program wrote more than {found[2]} into {_path_of(pod, found[1])}, and its node ended it. "
             "Write less there, or have that limit raised."
         )
-    if found := re.search(r'(?:limit of containers|ephemeral storage limit) "?([\w.]*\w)', words):
+    if found := _DISK_TOO_FULL.search(words):
         return (
             f"The program wrote more than its limit of {found[1]} to its node's disk, and the node ended it. "
             "Write less, or raise the limit of ephemeral-storage."

@@ -222,6 +222,8 @@ class Exited:
                NodeLost, or what the workload itself left as its last words; else empty.
     message:   one sentence for people, with the next step; empty without a reason.
     last_words: all that the workload left as its last words, as it left them; at most 4096 bytes.
+    disrupted: whether what runs it ended it (a drained node, say, or somebody who deleted its pod), without
+               being asked to by `stop` and without any fault of the workload.
     """
 
     name: str
@@ -231,6 +233,7 @@ class Exited:
     reason: str = ""
     message: str = ""
     last_words: str = ""
+    disrupted: bool = False
 
     @property
     def succeeded(self) -> bool:

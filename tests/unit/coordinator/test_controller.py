@@ -50,6 +50,11 @@ class Runtime:
         if self.running.pop(name, None) is not None:
             self.happened.put_nowait(runtimes.Exited(name, exit_code, None, tail))
 
+    def drain(self, name: str) -> None:
+        del self.running[name]
+        ended = runtimes.Exited(name, None, "SIGTERM", (), "Evicted", "Drained.", disrupted=True)
+        self.happened.put_nowait(ended)
+
     async def list(self) -> tuple[runtimes.RunningWorkload, ...]:
         return ()
 
@@ -373,6 +378,40 @@ async def test_an_aggregator_that_dies_again_and_again_fails_the_training(
     failed = next(entry for entry in status["conditions"] if entry["type"] == "Failed")
     assert "exit status 1" in failed["message"]
     assert "MemoryError" in failed["message"]
+
+
+async def test_what_the_cluster_does_to_an_aggregator_is_no_death(scene: Scene) -> None:
+    """A dozen drains in one round fail nothing, and two deaths before them stay two."""
+    await scene.training(server={"maximumRestarts": 2})
+    await scene.settle()
+    scene.edges.aggregator = snapshot.Aggregator(progress=snapshot.Progress(round=1))
+    for _ in range(2):
+        await scene.died("aggregator-uid-3", "MemoryError")
+    for number in range(12):
+        scene.runtime.drain("aggregator-uid-3")
+        await asyncio.sleep(1.0)
+        running = await running_condition(scene)
+        assert (running["reason"], "(Drained)" in running["message"]) == ("AggregatorLost", True)
+        scene.now += restarts.LONGEST_DELAY_SECONDS
+        scene.controller.notify()
+        await scene.settle()
+        assert scene.runtime.starts == number + 4
+    assert (await scene.status())["phase"] == "Running"
+    await scene.died("aggregator-uid-3", "MemoryError")
+    assert (await scene.status())["phase"] == "Failed"
+
+
+async def test_deaths_are_forgotten_when_it_has_run_well_for_a_while(scene: Scene) -> None:
+    """A round may take days; a death in each of its hours is not the same trouble again and again."""
+    await scene.training(server={"maximumRestarts": 1})
+    await scene.settle()
+    scene.edges.aggregator = snapshot.Aggregator(progress=snapshot.Progress(round=1))
+    for _ in range(5):
+        scene.now += restarts.STABLE_SECONDS
+        await scene.died("aggregator-uid-3", "MemoryError")
+    assert ((await scene.status())["phase"], scene.runtime.starts) == ("Running", 6)
+    await scene.died("aggregator-uid-3", "MemoryError")
+    assert (await scene.status())["phase"] == "Failed"
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,34 @@ def test_how_it_ended(
     assert words in state.message
 
 
+NOT_ITS_OWN_DOING = {
+    "evicted", "its node shuts down", "preempted by its node", "drained", "preempted", "removed",
+    "node gone", "not taken by the node",
+}  # fmt: skip
+"""Of these nobody can blame the program; one that wrote too much was put out by rights."""
+
+
+@pytest.mark.parametrize("case", ENDED)
+def test_whose_doing_the_end_was(case: str) -> None:
+    """What a node or the cluster did does not count against the program, whatever words it leaves."""
+    found, *_ = ENDED[case]
+    state = pod_states.read(JOB, found)
+    assert isinstance(state, Ended)
+    assert state.disrupted == (case in NOT_ITS_OWN_DOING)
+
+
+def test_somebody_who_deletes_its_pod_is_not_its_own_doing() -> None:
+    """But for one that used too much memory meanwhile, or ended by itself."""
+    wants = {(143, "Error"): True, (137, "Error"): True, (137, "OOMKilled"): False, (1, "Error"): False}
+    for (code, reason), want in wants.items():
+        found = ended(code, reason, message='{"reason": "Evicted", "message": "no"}' if code == 1 else "")
+        found["metadata"]["deletionTimestamp"] = "2026-03-01T12:00:00Z"
+        state = pod_states.read(JOB, found)
+        assert isinstance(state, Ended)
+        assert state.disrupted == want
+    assert not pod_states.read(JOB, ended(143)).disrupted  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("reason", ["ContainerStatusUnknown", "StartError"])
 def test_a_nodes_words_are_not_the_programs(reason: str) -> None:
     """A program that never began has left none."""
