@@ -315,7 +315,7 @@ class Workloads:
         self._exited(process, event)
 
     def _exited(self, process: Process, event: runtimes.Exited) -> None:
-        process.exit, process.ended_at = exit_of(event), self._now()
+        process.exit, process.ended_at, process.waiting = exit_of(event), self._now(), None
         process.restarts = process.restarts.after(process.ended_at - process.began_at)
         if process.adopted_at is not None and not _is_the_end(process.exit):
             self.drop(process)  # it was to end for a pause that is over; the next one starts

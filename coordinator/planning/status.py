@@ -266,6 +266,9 @@ def _running(snap: snapshot.Snapshot, plan: desired.Plan) -> dict[str, Any]:
     match plan.stage:
         case desired.Stage.RUNNING | desired.Stage.STARTING if lost := snap.aggregator.recovering:
             running = plan.stage is desired.Stage.RUNNING
+            if (waiting := snap.aggregator.waiting) is not None:  # and reads no journal before it runs
+                message = conditions.sentence(_cannot_run(waiting))
+                return conditions.condition(Condition.RUNNING, running, Reason.AGGREGATOR_LOST, message)
             return conditions.condition(Condition.RUNNING, running, lost.reason, lost.message)
         case desired.Stage.RUNNING:
             reason = current.reason or Reason.ROUND_IN_PROGRESS
@@ -276,7 +279,7 @@ def _running(snap: snapshot.Snapshot, plan: desired.Plan) -> dict[str, Any]:
             waiting = snap.aggregator.waiting
             message = current.message or "The aggregator is being started."
             if waiting is not None:
-                message = f"The aggregator cannot run yet ({waiting.reason}): {waiting.message}"
+                message = _cannot_run(waiting)
             message = f"{conditions.sentence(message)}{_still_preparing(plan)}"
             return conditions.condition(Condition.RUNNING, False, Reason.STARTING, message)
         case desired.Stage.WAITING if phase(snap, plan) is Phase.PREPARING:
@@ -315,6 +318,10 @@ def _running(snap: snapshot.Snapshot, plan: desired.Plan) -> dict[str, Any]:
         Reason.NOT_STARTED,
         "It has not begun; see the conditions Accepted and QuorumReached.",
     )
+
+
+def _cannot_run(waiting: snapshot.Problem) -> str:
+    return f"The aggregator cannot run yet ({waiting.reason}): {waiting.message}"
 
 
 def _round_sentence(current: snapshot.Progress) -> str:

@@ -401,6 +401,32 @@ async def test_what_the_cluster_does_to_an_aggregator_is_no_death(scene: Scene) 
     assert (await scene.status())["phase"] == "Failed"
 
 
+async def test_what_an_aggregator_that_is_started_again_waits_for_is_seen(scene: Scene) -> None:
+    """It reads no journal while no node has room; and what one waited for is not said of the next."""
+    await scene.training()
+    await scene.settle()
+    scene.edges.aggregator = snapshot.Aggregator(progress=snapshot.Progress(round=5))
+    scene.edges.silent = True
+    await scene.died("aggregator-uid-3")
+    assert (await running_condition(scene))["reason"] == "Resuming"
+    for _ in range(2):
+        waits = runtimes.Waiting("aggregator-uid-3", "Unschedulable", "No node has enough memory free.")
+        scene.runtime.happened.put_nowait(waits)
+        await scene.settle()
+        running = await running_condition(scene)
+        assert (running["status"], running["reason"]) == ("True", "AggregatorLost")
+        assert running["message"].endswith("cannot run yet (Unschedulable): No node has enough memory free.")
+        scene.runtime.drain("aggregator-uid-3")
+        await asyncio.sleep(1.0)
+        assert "started again" in (await running_condition(scene))["message"]
+        scene.now += restarts.LONGEST_DELAY_SECONDS
+        scene.controller.notify()
+        await scene.settle()
+    scene.runtime.happened.put_nowait(runtimes.Started("aggregator-uid-3", "1"))
+    await scene.settle()
+    assert (await running_condition(scene))["reason"] == "Resuming"
+
+
 async def test_deaths_are_forgotten_when_it_has_run_well_for_a_while(scene: Scene) -> None:
     """A round may take days; a death in each of its hours is not the same trouble again and again."""
     await scene.training(server={"maximumRestarts": 1})
