@@ -362,7 +362,8 @@ def exit_of(event: runtimes.Exited) -> snapshot.Exit:
     """Return how an aggregator ended, as the planner knows it."""
     how = f"signal {event.signal}" if event.signal else f"exit status {event.exit_code}"
     finished = last_words.read(event.last_words) if event.last_words else None
-    not_now = None if finished is not None else restarts.not_now(event.exit_code)
+    why = event.message if event.reason == restarts.NOT_NOW else ""
+    not_now = None if finished is not None else restarts.not_now(event.exit_code, why)
     return snapshot.Exit(
         event.message or how, event.log_tail, event.reason, finished, not_now, disrupted=event.disrupted
     )

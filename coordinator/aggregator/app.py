@@ -10,6 +10,7 @@ succeeded with a model, or failed with one reason and the last lines of the trac
 from __future__ import annotations
 
 import functools
+import json
 import os
 import pathlib
 import shutil
@@ -52,6 +53,9 @@ from federation.wire import hanse_pb2 as pb
 log = logs.get_logger(__name__)
 
 TRACEBACK_LINES = 12
+
+WHY_CHARACTERS = 500
+"""Of what an aggregator that could not begin says; status has its own sentence before that."""
 
 
 @dataclass(frozen=True)
@@ -99,18 +103,24 @@ class Aggregator:
         except (journal.JournalUnusable, holding.Held, OSError) as error:
             # What is there may be the training's only memory: the hub tries again, and says what is wrong.
             log.error("journal not opened", error=str(error))
+            self._say_why(str(error))
             if isinstance(error, journal.NoRoom) or room.is_full(error):
                 return restarts.NO_ROOM
             if isinstance(error, journal.JournalDamaged):
                 return restarts.DAMAGED
             if isinstance(error, journal.JournalOfAnotherApp):
                 return restarts.OTHER_APP
-            return restarts.HELD if isinstance(error, holding.Held) else 1
+            return restarts.HELD if isinstance(error, holding.Held) else restarts.UNREADABLE
         failpoints.reach("aggregator.journal-opened")
         self._progress.resumed(self._history.round)
         self._progress.diverged(self._history.diverged)
         self._service = service.Service(
-            config, self._spec, self._progress, self._book, on_rounds=self._raised, on_refusal=_end_refused
+            config,
+            self._spec,
+            self._progress,
+            self._book,
+            on_rounds=self._raised,
+            on_refusal=self._end_refused,
         )
         self._watcher = watcher.Watcher(self._progress, self._service.changed)
         self._service.start()
@@ -192,6 +202,27 @@ class Aggregator:
             self._config.termination_log.write_text(last_words.write(words))
         except (OSError, ValueError) as error:
             log.warning("last words not written", error=str(error))
+
+    def _say_why(self, why: str) -> None:
+        """Leave what an exit status cannot say, unless the end of the training stands there."""
+        log_file = self._config.termination_log
+        if log_file is None or (log_file.exists() and log_file.stat().st_size):
+            return
+        words = {"reason": restarts.NOT_NOW, "message": why[:WHY_CHARACTERS]}
+        try:
+            log_file.write_text(json.dumps(words))
+        except OSError as error:
+            log.warning("last words not written", error=str(error))
+
+    def _end_refused(self, why: str) -> None:
+        """End at once and as one that is killed does, with all that a resume needs.
+
+        Neither the app nor the clients hear of it: the hub starts another one if it wants the training.
+        """
+        self._say_why(why)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(restarts.REFUSED)
 
     def _play(self) -> Ending:
         """Load the app, wait for clients, run it."""
@@ -327,16 +358,6 @@ def unloadable(error: Exception) -> str:
     if not isinstance(error.__cause__, ModuleNotFoundError):
         return str(error)
     return f"{error}; mend the import, or name an image that has the module in spec.server.image"
-
-
-def _end_refused() -> None:
-    """End at once and as one that is killed does, with all that a resume needs.
-
-    Neither the app nor the clients hear of it: the hub starts another aggregator if it wants the training.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(restarts.REFUSED)
 
 
 def _all_done(rounds: int) -> str:

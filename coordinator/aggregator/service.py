@@ -113,12 +113,12 @@ class Service:
         book: journal.Book,
         *,
         on_rounds: Callable[[int], None] = lambda _: None,
-        on_refusal: Callable[[], None] = lambda: None,
+        on_refusal: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Take what to serve; nothing is opened yet.
 
         on_rounds: hears on the event loop how many rounds spec.strategy asks for, whenever rules come.
-        on_refusal: called there when the hub will not have this aggregator, unless its training is over.
+        on_refusal: hears there why the hub will not have this aggregator, unless its training is over.
         """
         self._config = config
         self._spec = spec
@@ -241,7 +241,7 @@ class Service:
             # The hub may be a newer one, or not know yet what runs: that says nothing of the training.
             log.error("the hub refuses this aggregator", denial=denied.reason, detail=str(denied))
             if not self._leaving:
-                self._on_refusal()
+                self._on_refusal(str(denied))
         except Exception as error:  # a bug: without a hub there is nobody to train for
             log.exception("hub link failed")
             self.driver.handle(

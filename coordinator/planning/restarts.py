@@ -30,8 +30,14 @@ STABLE_SECONDS = 600.0
 NO_ROOM, HELD, DAMAGED, OTHER_APP = 75, 76, 77, 78
 """Exit statuses of an aggregator that could not open its journal for now, and did nothing else."""
 
+UNREADABLE = 79
+"""Exit status of one whose journal its disk did not give, or that is of a version to come."""
+
 REFUSED = 80
 """Exit status of one that the hub would not have; its journal is as it was."""
+
+NOT_NOW = "NotNow"
+"""With this reason one that ends so leaves word of what exactly was the matter."""
 
 _NOT_NOW = {
     NO_ROOM: snapshot.Problem(
@@ -56,10 +62,16 @@ _NOT_NOW = {
         "would begin at its first round again. Put the app that the training began with back into its source "
         "and it goes on, or delete the training and create it again; it is tried again every 20 seconds.",
     ),
+    UNREADABLE: snapshot.Problem(
+        reasons.TrainingReason.STORAGE_UNAVAILABLE,
+        "The training's journal cannot be opened: its disk does not give it, or a later version of Hanse has "
+        "written it. Mend the volume, or put that version back, and it goes on; it is tried again every 20 "
+        "seconds.",
+    ),
     REFUSED: snapshot.Problem(
         reasons.TrainingReason.AGGREGATOR_LOST,
-        "The hub refused the training's aggregator, which ended and kept everything; its log says why. "
-        "Another one is started, every 20 seconds if need be, and goes on from there.",
+        "The hub refused the training's aggregator, which ended and kept everything. Another one is started, "
+        "every 20 seconds if need be, and goes on from there.",
     ),
 }
 
@@ -78,9 +90,15 @@ def refused(why: str, before: snapshot.Exit | None = None) -> snapshot.Exit:
     return snapshot.Exit(f"it could not be started, {why}", not_now=problem, refused=times)
 
 
-def not_now(exit_status: int | None) -> snapshot.Problem | None:
-    """Return why an aggregator with this exit status could not begin; None if it is not that."""
-    return None if exit_status is None else _NOT_NOW.get(exit_status)
+def not_now(exit_status: int | None, why: str = "") -> snapshot.Problem | None:
+    """Return why an aggregator with this exit status could not begin; None if it is not that.
+
+    why: what it said of it, if it could.
+    """
+    found = None if exit_status is None else _NOT_NOW.get(exit_status)
+    if found is None or not why:
+        return found
+    return dataclasses.replace(found, message=f"{found.message} It said: {why.rstrip('.')}.")
 
 
 @dataclasses.dataclass(frozen=True)

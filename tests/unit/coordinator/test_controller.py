@@ -448,6 +448,7 @@ async def test_deaths_are_forgotten_when_it_has_run_well_for_a_while(scene: Scen
         (restarts.DAMAGED, "JournalDamaged", "Put them back"),
         (restarts.OTHER_APP, "JournalOfAnotherApp", "Put the app that the training began with back"),
         (restarts.REFUSED, "AggregatorLost", "The hub refused"),
+        (restarts.UNREADABLE, "StorageUnavailable", "Mend the volume"),
     ],
 )
 async def test_an_aggregator_that_could_not_begin_is_started_until_it_can(

@@ -11,7 +11,7 @@ import pytest
 from coordinator import workloads
 from coordinator.clients import last_words
 from coordinator.gateway import links
-from coordinator.planning import snapshot
+from coordinator.planning import restarts, snapshot
 from federation.runtime import port as runtimes
 from federation.wire import denials
 from tests.loopback import test_gateway
@@ -187,6 +187,18 @@ async def test_one_that_died_while_nobody_led_is_let_in_when_it_is_started_again
     with pytest.raises(denials.Denied, match="an earlier cardiology/hospitals"):
         known.find("cardiology", "hospitals", issued_at=4000.0)
     watching.cancel()
+
+
+async def test_one_that_could_not_begin_says_what_was_the_matter() -> None:
+    """In its pod's last words, since the log goes with the pod; its end of the training goes before that."""
+    ended = runtimes.Exited(NAME, restarts.UNREADABLE, None, (), restarts.NOT_NOW, "Stale file handle")
+    found = workloads.exit_of(ended).not_now
+    assert found is not None
+    assert found.message.endswith("every 20 seconds. It said: Stale file handle.")
+    words = dataclasses.replace(ended, last_words=last_words.write(WORDS))
+    assert (workloads.exit_of(words).not_now, workloads.exit_of(words).finished) == (None, WORDS)
+    own = dataclasses.replace(ended, exit_code=1)
+    assert workloads.exit_of(own).not_now is None
 
 
 async def test_one_that_ended_for_a_pause_is_started_again(scene: Scene) -> None:
