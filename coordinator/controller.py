@@ -411,12 +411,22 @@ class Controller:
     def _recovering(
         self, training: snapshot.Training, process: workloads.Process, aggregator: snapshot.Aggregator
     ) -> snapshot.Aggregator:
-        """Return the picture of an aggregator that died and may be started again: that is no end yet."""
+        """Return the picture of an aggregator that died and may be started again: that is no end yet.
+
+        So may one that was taken over and is not heard: its certificate may have lapsed while nobody led.
+        """
         number = aggregator.progress.round
         if process.exit is None:
             again = process.held or (restarts.RESUMING if process.restarts.any else None)
-            heard = self._aggregators.heard(training.uid)
-            return dataclasses.replace(aggregator, recovering=None if heard else again)
+            if self._aggregators.heard(training.uid):
+                return dataclasses.replace(aggregator, recovering=None)
+            replaceable = process.waiting is None and apps.needed(training.app) is None
+            if process.adopted_at is not None and replaceable:
+                given_up_at = process.began_at + workloads.UNHEARD_SECONDS
+                silent = self._now() >= process.began_at + workloads.HEARING_SECONDS
+                again = restarts.UNHEARD if silent else again
+                return dataclasses.replace(aggregator, recovering=again, restart_at=given_up_at)
+            return dataclasses.replace(aggregator, recovering=again)
         if aggregator.exit is None or aggregator.progress.finished or process.winding_down or not process.ran:
             return aggregator
         at = restarts.restart_at(training, aggregator.exit, process.ended_at, process.restarts, number)

@@ -30,6 +30,9 @@ DRAIN_SECONDS = 2.0
 HEARING_SECONDS = 60.0
 """An aggregator that was taken over dials again within seconds; so long nothing is said of its training."""
 
+UNHEARD_SECONDS = 600.0
+"""One that was taken over and is not heard for so long is ended and started again."""
+
 NAME_PREFIX = "aggregator-"
 TIDY_PREFIX = "tidy-"
 
@@ -198,7 +201,7 @@ class Workloads:
     async def restart(
         self, process: Process, training: snapshot.Training, clusters: int, round_number: int
     ) -> None:
-        """Start an aggregator that died in this round once more; it goes on where its journal ends.
+        """Start an aggregator that died in this round, or is not heard, once more; its journal goes on.
 
         Raises: StoreError, RuntimeAway; it is tried again.
         """
@@ -212,7 +215,7 @@ class Workloads:
                 await self._runtime.stop(workload_name(process.uid), 0.0)  # what is left of it
                 self._sessions.expect_again(training.uid)
                 await self._runtime.start(await self._launch(training, clusters))
-            process.began_at = self._now()
+            process.began_at, process.adopted_at = self._now(), None
             _log.info("aggregator started again", training=f"{training.namespace}/{training.name}")
         except (stores.StoreError, runtimes.RuntimeAway):
             process.exit, process.restarts = died, before

@@ -169,3 +169,9 @@ def lost(died: snapshot.Exit, round_number: int) -> snapshot.Problem:
 RESUMING = snapshot.Problem(
     reasons.TrainingReason.RESUMING, "The aggregator was started again and reads its journal."
 )
+
+UNHEARD = snapshot.Problem(
+    reasons.TrainingReason.AGGREGATOR_LOST,
+    "The aggregator that an earlier coordinator started runs and has not dialled this one. If it does not "
+    "within ten minutes it is ended, and another one goes on where its journal ends.",
+)

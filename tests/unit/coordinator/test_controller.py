@@ -40,6 +40,7 @@ class Runtime:
         self.asked += 1
         if self.fails is not None:
             raise self.fails
+        await asyncio.sleep(0.01)  # it takes longer than to hear that the one before is gone
         self.starts += 1
         self.running[workload.name] = workload
 
@@ -923,3 +924,28 @@ async def test_an_aggregator_that_is_not_heard_and_not_wanted_is_ended(over: str
             await asyncio.sleep(planning.NEEDED_SECONDS)
             await scene.settle()
             assert (scene.runtime.starts, (await scene.status())["phase"]) == (1, "Preparing")
+
+
+@pytest.mark.parametrize("dials_after", [None, 500.0])
+async def test_one_that_was_taken_over_and_is_never_heard_is_started_again(dials_after: float | None) -> None:
+    """Its certificate lapsed in a long outage, say. One that does dial goes on, however late it does."""
+    async with succeeded(PLAYED) as scene:
+        scene.edges.silent = True
+        scene.now += workloads.HEARING_SECONDS
+        await asyncio.sleep(workloads.HEARING_SECONDS + 1)
+        await scene.settle()
+        running = await running_condition(scene)
+        assert (running["reason"], "has not dialled" in running["message"]) == ("AggregatorLost", True)
+        if dials_after is not None:
+            scene.edges.silent = False
+            await dials(scene)
+        scene.now += workloads.UNHEARD_SECONDS
+        await asyncio.sleep(workloads.UNHEARD_SECONDS)
+        await scene.settle()
+        assert scene.runtime.starts == (dials_after is None)
+        assert list(scene.runtime.running) == [AGGREGATOR]
+        scene.now += 10 * workloads.UNHEARD_SECONDS
+        scene.controller.notify()
+        await scene.settle()
+        assert scene.runtime.starts == (dials_after is None), "the one that was started has its own time"
+        assert (await scene.status())["phase"] in ("Preparing", "Running")
