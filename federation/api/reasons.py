@@ -133,7 +133,6 @@ class TrainingReason(Documented):
         "The model store cannot be reached or refuses the credentials: at the end that is waited for. Or the "
         "journal's disk fails.",
     )
-    JOURNAL_CORRUPT = "JournalCorrupt", "The journal of the rounds cannot be read back."
     INTERNAL_ERROR = "InternalError", "Hanse itself failed; the message names the log to send with a report."
     CANCELLED = "Cancelled", "Somebody stopped or deleted the training."
     # Suspended
@@ -208,7 +207,6 @@ class ClusterReason(Documented):
         "The ClientApp raised; the message has the last lines of its traceback.",
     )
     CLIENT_EXITED = "ClientExited", "The client's process ended by itself."
-    CLIENT_HUNG = "ClientHung", "The client has not answered within the round's deadline."
     CLIENT_START_FAILED = "ClientStartFailed", "The client's process or Job could not be created."
     UNSCHEDULABLE = "Unschedulable", "No node of the edge has room for the client, or none fits it."
     IMAGE_NOT_PULLED = "ImageNotPulled", "The edge cannot get the client's image."
@@ -239,7 +237,6 @@ class ClusterReason(Documented):
     DEADLINE_EXCEEDED = "DeadlineExceeded", "Its reply did not come before the round's deadline."
     ENOUGH_REPORTED = "EnoughReported", "The round had enough replies of others and waits for it no longer."
     UPDATE_REFUSED = "UpdateRefused", "Its update broke a check; the message names tensor and violation."
-    VERSION_UNSUPPORTED = "VersionUnsupported", "Its agent or client speaks no protocol version of the hub."
     TRAINING_ENDED = "TrainingEnded", "The training is over; nothing was wrong with the cluster."
 
 
@@ -287,7 +284,6 @@ class EdgeClusterReason(Documented):
 
     ENROLLED = "Enrolled", "A join token was redeemed."
     AWAITING_ACCEPTANCE = "AwaitingAcceptance", "spec.acceptance is Pending."
-    NEVER_JOINED = "NeverJoined", "No agent has enrolled under this name."
     SESSION_OPEN = "SessionOpen", "Heartbeats arrive."
     SESSION_CLOSED = "SessionClosed", "The agent closed its session or the link broke."
     HEARTBEAT_MISSED = "HeartbeatMissed", "The session is open, but heartbeats have stopped."
@@ -309,7 +305,6 @@ class EdgeDatasetReason(Documented):
 
     VOLUME_FOUND = "VolumeFound", "The volume is there."
     VOLUME_NOT_FOUND = "VolumeNotFound", "The volume, its directory or its secret does not exist."
-    VOLUME_NOT_READABLE = "VolumeNotReadable", "The volume is there and cannot be read."
     VOLUME_NOT_LOOKED_AT = (
         "VolumeNotLookedAt",
         "The agent cannot look at a volume of this kind; the first client will show whether it is there.",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from pathlib import Path
 
 import pytest
 
 from federation.api import reasons
+
+ROOT = Path(__file__).resolve().parents[4]
 
 
 @pytest.mark.parametrize("enum", reasons.VOCABULARY, ids=lambda enum: enum.__name__)
@@ -37,3 +41,18 @@ def test_table_has_every_word() -> None:
     text = reasons.table([reasons.ClusterState])
     assert text.startswith("## ClusterState\n")
     assert text.count("\n| `") == len(reasons.ClusterState)
+
+
+def test_every_word_is_said_somewhere() -> None:
+    """Nobody looks out for one that never comes; outside of the vocabulary, by name or as it is."""
+    said = {
+        word
+        for package in ("coordinator", "edge_agent", "federation")
+        for path in (ROOT / package).rglob("*.py")
+        if path.name != "reasons.py"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for word in (getattr(node, "attr", None), getattr(node, "value", None))
+        if isinstance(word, str)
+    }
+    words = [member for enum in reasons.VOCABULARY for member in enum]
+    assert [word for word in words if not {word.name, word.value} & said] == []
