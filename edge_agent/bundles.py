@@ -147,7 +147,8 @@ async def _download(channel: credentials.ReloadingChannel, digest: str) -> bytes
                 call = stub.FetchBundle(hanse_pb2.FetchBundleRequest(digest=digest, offset=len(received)))
                 try:
                     while True:
-                        chunk = await asyncio.wait_for(call.read(), SILENCE_SECONDS)
+                        async with asyncio.timeout(SILENCE_SECONDS):
+                            chunk = await call.read()
                         if chunk is grpc.aio.EOF:
                             return bytes(received)
                         received += chunk.data

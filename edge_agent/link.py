@@ -159,7 +159,8 @@ class Link:
             await asyncio.sleep(LEAVING_PAUSE_SECONDS)
             return
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._leaving.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._leaving.wait()
 
     def _connected(self, connected: bool) -> None:
         if connected != self.connected:
@@ -177,7 +178,8 @@ class Link:
                     agent_version=self._agent_version,
                 )
                 await _write(call, hanse_pb2.AgentMessage(hello=hello))
-                first = await asyncio.wait_for(_read(call), WELCOME_TIMEOUT_SECONDS)
+                async with asyncio.timeout(WELCOME_TIMEOUT_SECONDS):
+                    first = await _read(call)
                 if first.WhichOneof("body") == "goodbye":
                     _take_leave(first.goodbye)
                 if first.WhichOneof("body") != "welcome":

@@ -295,7 +295,8 @@ class Service:
         self._hub.finish(finished)
         told = False
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._hub.delivered(), self._config.delivery_seconds)
+            async with asyncio.timeout(self._config.delivery_seconds):
+                await self._hub.delivered()
             told = True
         self.driver.close(denials.Reason.TRAINING_ENDED, finished.message)
         await self._server.stop(GOODBYE_SECONDS)

@@ -218,7 +218,9 @@ def _held(status: Object, waiting: Object, events: Sequence[Object]) -> State:
 
 def _ended(pod: Object, terminated: Object | None, disruption: Object) -> Ended:
     ended = _how_ended(pod, terminated, disruption)
-    if not ended.reason and ended.signal in ("SIGTERM", "SIGKILL") and _deleted(pod):
+    # A pod in which a program starts again is deleted with its Job after one end too many, which is its own.
+    starts_again = RESTARTS_ANNOTATION in (pod["metadata"].get("annotations") or {})
+    if not ended.reason and ended.signal in ("SIGTERM", "SIGKILL") and _deleted(pod) and not starts_again:
         return dataclasses.replace(ended, disrupted=True)
     return ended
 

@@ -59,7 +59,8 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             self.process.terminate()
         try:
-            await asyncio.wait_for(self.process.wait(), grace_seconds)
+            async with asyncio.timeout(grace_seconds):
+                await self.process.wait()
         except TimeoutError:
             self.kill_group()
             await self.process.wait()

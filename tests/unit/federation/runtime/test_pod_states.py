@@ -250,6 +250,16 @@ def test_somebody_who_deletes_its_pod_is_not_its_own_doing() -> None:
     assert not pod_states.read(JOB, ended(143)).disrupted  # type: ignore[union-attr]
 
 
+def test_a_pod_that_went_with_its_job_after_one_end_too_many_was_not_disrupted() -> None:
+    """Its program starts again in it, so the Job's controller deletes it when that has been often enough."""
+    found = ended(137)
+    found["metadata"] |= {
+        "deletionTimestamp": "2026-03-01T12:00:00Z",
+        "annotations": {pod_states.RESTARTS_ANNOTATION: "2"},
+    }
+    assert not pod_states.read(JOB, found).disrupted  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("reason", ["ContainerStatusUnknown", "StartError"])
 def test_a_nodes_words_are_not_the_programs(reason: str) -> None:
     """A program that never began has left none."""
