@@ -10,7 +10,6 @@ succeeded with a model, or failed with one reason and the last lines of the trac
 from __future__ import annotations
 
 import functools
-import json
 import os
 import pathlib
 import shutil
@@ -45,7 +44,7 @@ from federation.apps import bundle
 from federation.apps import config as app_config
 from federation.apps import errors as app_errors
 from federation.flower import host, node_ids, watch
-from federation.runtime import allocator, failpoints
+from federation.runtime import allocator, failpoints, port
 from federation.telemetry import logs
 from federation.trust import directory as trust
 from federation.wire import hanse_pb2 as pb
@@ -132,13 +131,13 @@ class Aggregator:
         finished = pb.TrainingFinished(
             succeeded=ending.succeeded, reason=ending.reason, message=ending.message, log_tail=ending.log_tail
         )
-        if ending.succeeded or ending.reason == reasons.TrainingReason.STOP_REQUESTED:
+        as_wanted = ending.succeeded or ending.reason == reasons.TrainingReason.STOP_REQUESTED
+        goes_on = ending.reason == reasons.TrainingReason.SUSPEND_REQUESTED
+        # Whatever ended the training, the rounds before were trained.
+        if as_wanted or (self._watcher.trained and not goes_on):
             number = self._watcher.round or self._progress.current_round
             store.store(finished, self._watcher.arrays, number)
-        elif self._watcher.trained and ending.reason != reasons.TrainingReason.SUSPEND_REQUESTED:
-            # Whatever ended the training, the rounds before were trained.
-            store.store(finished, self._watcher.arrays, self._watcher.round)
-            if finished.model_uri:
+            if finished.model_uri and not as_wanted:
                 finished.message += f" The model of round {finished.model_round} is kept."
         failpoints.reach("aggregator.model-stored")
         log.info("training finished", reason=finished.reason, detail=finished.message)
@@ -147,7 +146,7 @@ class Aggregator:
         failpoints.reach("aggregator.hub-told")
         # A hub that does not know starts another, which must come to the same end without any client; and the
         # word that is left may go with the pod before any hub has read it.
-        if told and finished.reason != reasons.TrainingReason.SUSPEND_REQUESTED:
+        if told and not goes_on:
             self._book.drop_arrays()
         failpoints.reach("aggregator.arrays-dropped")
         self._book.close()
@@ -208,9 +207,8 @@ class Aggregator:
         log_file = self._config.termination_log
         if log_file is None or (log_file.exists() and log_file.stat().st_size):
             return
-        words = {"reason": restarts.NOT_NOW, "message": why[:WHY_CHARACTERS]}
         try:
-            log_file.write_text(json.dumps(words))
+            log_file.write_text(port.last_words(restarts.NOT_NOW, why[:WHY_CHARACTERS]))
         except OSError as error:
             log.warning("last words not written", error=str(error))
 

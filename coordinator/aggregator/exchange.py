@@ -336,14 +336,13 @@ class Exchange(pb_grpc.ExchangeServicer):
             else:
                 verdict = await self._verifier.values(sent, header, reply)
             message = self._message(client, sent.header, header, reply)
-        except OSError as error:
-            if error.errno is None:  # of a parser, not of the disk
-                self._unreadable(client, message_id, reply, error)
-            else:
-                self._not_stored(client, error, "be read from the disk")
-            return
         except Exception as error:  # whatever a hostile reply provokes ends as its refusal
-            self._unreadable(client, message_id, reply, error)
+            if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of a parser
+                self._not_stored(client, error, "be read from the disk")
+                return
+            log.exception("reply not readable", cluster=client.cluster)
+            client.drop(reply)
+            self._refuse(client, message_id, _unreadable(client, error))
             return
 
         def build(answered_id: str) -> Message:
@@ -355,13 +354,6 @@ class Exchange(pb_grpc.ExchangeServicer):
         if self._book.unfinished.is_of(client.node, header.message_id):
             forget = functools.partial(self._book.unfinished.forget, client.node, header.message_id)
             self._book.when_durable(forget)
-
-    def _unreadable(
-        self, client: sessions.Client, message_id: str, reply: received.Reply, error: Exception
-    ) -> None:
-        log.exception("reply not readable", cluster=client.cluster)
-        client.drop(reply)
-        self._refuse(client, message_id, _unreadable(client, error))
 
     def _message(
         self, client: sessions.Client, sent: pb.MessageHeader, header: pb.MessageHeader, reply: received.Reply

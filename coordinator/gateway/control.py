@@ -173,10 +173,7 @@ class Control(pb_grpc.ControlServicer):
             raise denials.Denied(
                 denials.Reason.UNKNOWN_IDENTITY, detail=f"cluster {identity.cluster} is no member"
             )
-        if resource["spec"].get("acceptance") == api.Acceptance.EXPELLED:
-            raise denials.Denied(denials.Reason.EXPELLED, cluster=identity.cluster)
-        if membership.has_left(resource.get("status") or {}):
-            raise denials.Denied(denials.Reason.REVOKED, identity=identity.uri)
+        enrollment.refuse_who_is_out(resource, identity)
         return identity.cluster
 
     async def _read(self, name: str, requests: AsyncIterator[pb.AgentMessage]) -> None:

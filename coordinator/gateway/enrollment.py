@@ -19,6 +19,7 @@ from coordinator.issuing import certificate_authority, tokens
 from coordinator.planning import membership, snapshot
 from federation.api import cluster as api
 from federation.api import meta, reasons
+from federation.store import port as stores
 from federation.telemetry import logs
 from federation.trust import certificates, interceptors
 from federation.trust import identity as identities
@@ -83,11 +84,7 @@ class Enrollment(pb_grpc.EnrollmentServicer):
                 raise denials.Denied(
                     denials.Reason.UNKNOWN_IDENTITY, detail=f"{identity.cluster} is no member"
                 )
-            if member["spec"].get("acceptance") == api.Acceptance.EXPELLED:
-                raise denials.Denied(denials.Reason.EXPELLED, cluster=identity.cluster)
-            # Read here and not from the guard's list: one that has just joined again is heard at once.
-            if membership.has_left(member.get("status") or {}):
-                raise denials.Denied(denials.Reason.REVOKED, identity=identity.uri)
+            refuse_who_is_out(member, identity)
         elif isinstance(identity, identities.AggregatorIdentity):
             caller = interceptors.peer(context)
             assert caller is not None  # it has an identity
@@ -149,6 +146,17 @@ class Enrollment(pb_grpc.EnrollmentServicer):
         expires = summary.not_after.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         status["certificate"] = {"sha256": summary.fingerprint.removeprefix("sha256:"), "expiresAt": expires}
         self._roll.set_certificate(status, membership.issued(expires))
+
+
+def refuse_who_is_out(member: stores.Resource, identity: identities.ClusterIdentity) -> None:
+    """Refuse a member that was expelled or has left. Raises: Denied.
+
+    Read in the resource and not in the guard's list: one that has just joined again is heard at once.
+    """
+    if member["spec"].get("acceptance") == api.Acceptance.EXPELLED:
+        raise denials.Denied(denials.Reason.EXPELLED, cluster=identity.cluster)
+    if membership.has_left(member.get("status") or {}):
+        raise denials.Denied(denials.Reason.REVOKED, identity=identity.uri)
 
 
 def issued_at(summary: certificates.Summary) -> float:

@@ -8,7 +8,6 @@ expects to be; the conversation with the aggregator runs on another.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pathlib
 import queue
@@ -27,7 +26,7 @@ from federation.apps import bundle
 from federation.apps import config as app_config
 from federation.apps import errors as app_errors
 from federation.flower import host, node_ids
-from federation.runtime import failpoints, processes
+from federation.runtime import failpoints, port, processes
 from federation.telemetry import logs
 from federation.trust import credentials, tls
 
@@ -137,7 +136,7 @@ def _leave(config: client_config.ClientConfig, reason: reasons.ClusterReason, me
     log.error("client cannot work here", reason=reason, detail=message)
     if config.termination_log is not None:
         with contextlib.suppress(OSError):
-            config.termination_log.write_text(json.dumps({"reason": reason, "message": message}))
+            config.termination_log.write_text(port.last_words(reason, message))
     return 1
 
 

@@ -238,11 +238,14 @@ class Resources(Model):
     ] = Field(default_factory=dict)
 
 
+Image = Annotated[str, Field(min_length=1, max_length=1024)]
+
+
 class Client(Model):
     """The process beside the data."""
 
     image: Annotated[
-        Annotated[str, Field(min_length=1, max_length=1024)] | None,
+        Image | None,
         Doc(
             "is the container image, best by its digest as NAME@sha256:..., which owners' policies may ask "
             "for; without it the release's own is used.",
@@ -264,7 +267,7 @@ class Server(Model):
     """The training's aggregator."""
 
     image: Annotated[
-        Annotated[str, Field(min_length=1, max_length=1024)] | None,
+        Image | None,
         Doc(
             "is the container image, best by its digest as NAME@sha256:..., which must be one that the hub's "
             "operator allows; without it the hub's own is used.",

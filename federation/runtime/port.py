@@ -8,6 +8,7 @@ tests/contract/test_runtime.py.
 from __future__ import annotations
 
 import dataclasses
+import json
 import pathlib
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -20,13 +21,18 @@ MAXIMUM_BLOB_BYTES = 24 * 1024 * 1024
 """A blob lies in the cluster's own database, in parts below 1 MiB; what is larger belongs into an image."""
 
 TERMINATION_LOG = pathlib.PurePosixPath("/dev/termination-log")
-"""Where a container leaves its last words for `Exited`; local processes have no such place."""
+"""Where a container leaves its `last_words` for `Exited`; local processes have no such place."""
 
 LOG_TAIL_LINES = 20
 """So many last lines travel with `Exited`: a Python traceback's end and what led to it."""
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][-A-Za-z0-9_.]*")
+
+
+def last_words(reason: str, message: str) -> str:
+    """Return what a workload leaves in its TERMINATION_LOG to say why it ended: `Exited` has both again."""
+    return json.dumps({"reason": reason, "message": message})
 
 
 class RuntimeFailure(Exception):

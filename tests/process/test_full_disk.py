@@ -33,6 +33,16 @@ def reference(tmp_path_factory: pytest.TempPathFactory, server_app: str) -> dict
     return counting.undisturbed(tmp_path_factory.mktemp("reference"), server_app)
 
 
+def gated(tmp_path: Path, *edges: str) -> tuple[Path, list[Path]]:
+    """Where clients say what they do, and the gates before which these wait in the second round."""
+    signals = tmp_path / "signals"
+    signals.mkdir()
+    gates = [signals / f"{edge}.train-2" for edge in edges]
+    for gate in gates:
+        gate.touch()
+    return signals, gates
+
+
 def process(run: running.Run, module: str) -> int:
     """The run's process of a module."""
     (found,) = (pid for pid, words in run.processes().items() if module in words)
@@ -77,11 +87,7 @@ def test_a_full_disk_is_waited_for(
     tmp_path: Path, start: Any, server_app: str, reference: dict[str, Any]
 ) -> None:
     """In mid-round: nothing leaves and nothing is confirmed before it is written; nothing is done twice."""
-    signals = tmp_path / "signals"
-    signals.mkdir()
-    gates = [signals / f"{edge}.train-2" for edge in ("edge-1", "edge-2")]
-    for gate in gates:
-        gate.touch()
+    signals, gates = gated(tmp_path, "edge-1", "edge-2")
     with disks.mounted(tmp_path, 4) as disk:
         run = start("simulate", counting.scenario(tmp_path, signals, server_app), "-o", "json")
         run.until(lambda: (signals / "at-work").exists(), "a client is at work")
@@ -104,11 +110,7 @@ def test_an_aggregator_that_finds_no_room_at_its_start_is_started_later(
     tmp_path: Path, start: Any, server_app: str, reference: dict[str, Any]
 ) -> None:
     """That is no death; when there is room the training goes on."""
-    signals = tmp_path / "signals"
-    signals.mkdir()
-    gates = [signals / f"{edge}.train-2" for edge in ("edge-1", "edge-2")]
-    for gate in gates:
-        gate.touch()
+    signals, gates = gated(tmp_path, "edge-1", "edge-2")
     with disks.mounted(tmp_path, 4) as disk:
         run = start("simulate", counting.scenario(tmp_path, signals, server_app), "-o", "json")
         run.until(lambda: (signals / "at-work").exists(), "a client is at work")
@@ -127,10 +129,7 @@ def test_a_model_store_that_fails_at_the_end_is_waited_for(
     tmp_path: Path, start: Any, server_app: str, reference: dict[str, Any]
 ) -> None:
     """Whatever its disk says: all rounds are done, and none of them may be lost."""
-    signals = tmp_path / "signals"
-    signals.mkdir()
-    gate = signals / "edge-1.train-2"
-    gate.touch()
+    signals, (gate,) = gated(tmp_path, "edge-1")
     kept = tmp_path / "kept"
     run = start("simulate", counting.scenario(tmp_path, signals, server_app), "-o", "json", "--keep", kept)
     run.until(lambda: (signals / "at-work").exists(), "a client is at work")

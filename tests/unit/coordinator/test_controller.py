@@ -804,42 +804,17 @@ async def test_what_an_earlier_hub_knew_is_not_forgotten_when_its_aggregator_had
     assert made.runtime.starts == 0
 
 
-async def test_an_aggregator_whose_image_is_allowed_no_more_is_ended_until_it_is() -> None:
-    """An earlier coordinator had started it; the training keeps what it reached, and has not failed."""
-    made = Scene()
-    await made.cluster("budapest")
-    await made.cluster("zurich")
-    await made.training()
-    round_ = {"current": 7, "total": 20}
-    known = await made.store.patch_status(KEY, {"phase": "Running", "round": round_}, None)
-    name = workloads.workload_name(known["metadata"]["uid"])
-    made.runtime.durable = True
-    made.runtime.running[name] = runtimes.Workload(name, ("aggregator",), pathlib.PurePath("/nowhere"))
-    made.runtime.happened.put_nowait(runtimes.Started(name, "1"))
-    allowed = made.apps.app
-    made.apps.app = snapshot.Problem("ImageNotAllowed", "The hub's operator allows it no more.")
-    work = asyncio.create_task(made.controller.run())
-    await made.settle()
-    assert not made.runtime.running
-    told = await made.status()
-    assert (told["phase"], told["summary"]["reason"]) == ("Pending", "ImageNotAllowed")
-    assert told["round"] == round_
-    made.apps.app = allowed
-    await asyncio.sleep(planning.NEEDED_SECONDS + 1)
-    await made.settle()
-    assert list(made.runtime.running) == [name]
-    assert (await made.status())["phase"] != "Failed"
-    work.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await work
-
-
 AGGREGATOR = "aggregator-uid-3"
 
 
 @contextlib.asynccontextmanager
-async def succeeded(status: Mapping[str, Any], **spec: Any) -> AsyncIterator[Scene]:
-    """A hub that comes to lead and finds another's aggregator running; the spec was changed meanwhile."""
+async def succeeded(
+    status: Mapping[str, Any], *, app: snapshot.Problem | None = None, **spec: Any
+) -> AsyncIterator[Scene]:
+    """A hub that comes to lead and finds another's aggregator running; the spec was changed meanwhile.
+
+    app: what is wrong with the training's, if anything is.
+    """
     made = Scene()
     await made.cluster("budapest")
     await made.cluster("zurich")
@@ -850,6 +825,7 @@ async def succeeded(status: Mapping[str, Any], **spec: Any) -> AsyncIterator[Sce
         AGGREGATOR, ("aggregator",), pathlib.PurePath("/nowhere")
     )
     made.runtime.happened.put_nowait(runtimes.Started(AGGREGATOR, "1"))
+    made.apps.app = app or made.apps.app
     work = asyncio.create_task(made.controller.run())
     await made.settle()
     yield made
@@ -865,6 +841,22 @@ async def dials(scene: Scene) -> None:
     )
     scene.controller.notify()
     await scene.settle()
+
+
+async def test_an_aggregator_whose_image_is_allowed_no_more_is_ended_until_it_is() -> None:
+    """An earlier coordinator had started it; the training keeps what it reached, and has not failed."""
+    round_ = {"current": 7, "total": 20}
+    refused = snapshot.Problem("ImageNotAllowed", "The hub's operator allows it no more.")
+    async with succeeded({"phase": "Running", "round": round_}, app=refused) as scene:
+        assert not scene.runtime.running
+        told = await scene.status()
+        assert (told["phase"], told["summary"]["reason"]) == ("Pending", "ImageNotAllowed")
+        assert told["round"] == round_
+        scene.apps.app = snapshot.App(digest="sha256:" + "9f" * 32)
+        await asyncio.sleep(planning.NEEDED_SECONDS + 1)
+        await scene.settle()
+        assert list(scene.runtime.running) == [AGGREGATOR]
+        assert (await scene.status())["phase"] != "Failed"
 
 
 async def test_a_suspension_while_nobody_led_suspends_the_aggregator_that_runs() -> None:
