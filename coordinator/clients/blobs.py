@@ -188,8 +188,20 @@ def _check(url: str, key: Key) -> None:
         filesystem.rm_file(probe)
 
 
+_left_alone: dict[str, threading.Thread] = {}
+"""The thread that asked something of a store last, by URL."""
+
+
 def _within(seconds: float, url: str, work: Callable[[], None]) -> None:
-    """Do it in a thread, left alone when it takes longer. Raises: StoreFailed, and what the work raises."""
+    """Do it in a thread, left alone when it takes longer. Raises: StoreFailed, and what the work raises.
+
+    While one is left alone none is added to it, however often a store that says nothing is tried.
+    """
+    why = f"no answer within {seconds:.0f} s; check its address, and that the network lets it through"
+    if (before := _left_alone.get(url)) is not None:
+        before.join(seconds)
+        if before.is_alive():
+            raise StoreFailed(url, why)
     done: concurrent.futures.Future[None] = concurrent.futures.Future()
 
     def run() -> None:
@@ -200,11 +212,11 @@ def _within(seconds: float, url: str, work: Callable[[], None]) -> None:
         else:
             done.set_result(None)
 
-    threading.Thread(target=run, name="model-store", daemon=True).start()
+    thread = _left_alone[url] = threading.Thread(target=run, name="model-store", daemon=True)
+    thread.start()
     try:
         done.result(seconds)
     except TimeoutError:
-        why = f"no answer within {seconds:.0f} s; check its address, and that the network lets it through"
         raise StoreFailed(url, why) from None
 
 

@@ -3,6 +3,7 @@
 import pathlib
 import socket
 import sys
+import threading
 
 import pytest
 
@@ -141,8 +142,11 @@ def test_a_server_that_takes_calls_and_says_nothing_is_not_waited_for(
         url = f"webhdfs://127.0.0.1:{silent.getsockname()[1]}/models"
         with pytest.raises(blobs.StoreFailed, match="no answer within 0 s; check its address"):
             blobs.check(url)
-        with pytest.raises(blobs.StoreFailed, match="no answer within 0 s; check its address"):
-            blobs.save(url, {blobs.MODEL: b"model", blobs.CARD: b"{}"})
+        before = threading.active_count()
+        for _ in range(3):
+            with pytest.raises(blobs.StoreFailed, match="no answer within 0 s; check its address"):
+                blobs.save(f"{url}/a/b/1", {blobs.MODEL: b"model", blobs.CARD: b"{}"})
+        assert threading.active_count() <= before + 1, "they do not add up"
 
 
 def test_a_directory_that_may_not_be_written_to_is_said_by_the_check(tmp_path: pathlib.Path) -> None:
